@@ -1,0 +1,28 @@
+#include "base/clock.h"
+
+#include <ctime>
+
+namespace cairn {
+
+namespace {
+
+uint64_t read_ns(clockid_t id) {
+  timespec now{};
+  clock_gettime(id, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+class SystemClock final : public Clock {
+ public:
+  uint64_t now_ns() const override { return read_ns(CLOCK_MONOTONIC); }
+  uint64_t unix_ms() const override { return read_ns(CLOCK_REALTIME) / 1'000'000; }
+};
+
+}  // namespace
+
+const Clock& system_clock() {
+  static const SystemClock clock;
+  return clock;
+}
+
+}  // namespace cairn

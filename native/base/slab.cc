@@ -1,0 +1,180 @@
+#include "base/slab.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+namespace cairn {
+
+namespace {
+
+constexpr int8_t kNotFree = -1;
+constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
+
+constexpr uint64_t order_bytes(int order) { return kSlabPageBytes << order; }
+
+}  // namespace
+
+struct Buffer::Body {
+  Slab* slab;
+  uint32_t references;
+  uint64_t length;
+  uint64_t capacity;
+  std::vector<iovec> runs;
+};
+
+Buffer::Buffer(const Buffer& other) noexcept : body_(other.body_) {
+  if (body_ != nullptr) ++body_->references;
+}
+
+Buffer::~Buffer() {
+  if (body_ != nullptr && --body_->references == 0) body_->slab->release(body_);
+}
+
+uint64_t Buffer::length() const { return body_ == nullptr ? 0 : body_->length; }
+uint64_t Buffer::capacity() const { return body_ == nullptr ? 0 : body_->capacity; }
+bool Buffer::unique() const { return body_ != nullptr && body_->references == 1; }
+
+const std::vector<iovec>& Buffer::runs() const {
+  static const std::vector<iovec> none;
+  return body_ == nullptr ? none : body_->runs;
+}
+
+void Buffer::slice(uint64_t offset, uint64_t count, std::vector<iovec>& out) const {
+  CAIRN_CHECK(offset + count >= offset && offset + count <= capacity(), "slice beyond the buffer");
+  for (const iovec& run : runs()) {
+    if (count == 0) return;
+    if (offset >= run.iov_len) {
+      offset -= run.iov_len;
+      continue;
+    }
+    const uint64_t part = std::min<uint64_t>(run.iov_len - offset, count);
+    out.push_back({static_cast<std::byte*>(run.iov_base) + offset, part});
+    offset = 0;
+    count -= part;
+  }
+}
+
+void Buffer::zero_tail(uint64_t from) {
+  std::vector<iovec> parts;
+  slice(from, capacity() - from, parts);
+  for (const iovec& part : parts) std::memset(part.iov_base, 0, part.iov_len);
+}
+
+Result<std::unique_ptr<Slab>> Slab::create(uint64_t bytes) {
+  bytes = round_up(std::max<uint64_t>(bytes, 1), kHugePageBytes);
+  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE,
+                    -1, 0);
+  if (base == MAP_FAILED) {
+    // No reserved huge pages: take one huge page more than needed, align, ask for transparent ones.
+    void* wide = mmap(nullptr, bytes + kHugePageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (wide == MAP_FAILED) {
+      return Error::from_errno(errno, "cannot map a slab of " + std::to_string(bytes >> 20) + " MiB");
+    }
+    const auto start = reinterpret_cast<uintptr_t>(wide);
+    const uintptr_t aligned = round_up(start, kHugePageBytes);
+    if (aligned > start) munmap(wide, aligned - start);
+    const uintptr_t tail = start + kHugePageBytes - aligned;
+    if (tail > 0) munmap(reinterpret_cast<void*>(aligned + bytes), tail);
+    base = reinterpret_cast<void*>(aligned);
+    madvise(base, bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed, not correctness
+    std::memset(base, 0, bytes);
+  }
+  return std::unique_ptr<Slab>(new Slab(static_cast<std::byte*>(base), bytes));
+}
+
+Slab::Slab(std::byte* base, uint64_t bytes) : base_(base), total_bytes_(bytes) {
+  const auto pages = static_cast<int64_t>(bytes / kSlabPageBytes);
+  CAIRN_CHECK(pages <= INT32_MAX, "a slab holds at most 2^31 pages");
+  free_order_.assign(static_cast<size_t>(pages), kNotFree);
+  next_.assign(static_cast<size_t>(pages), -1);
+  previous_.assign(static_cast<size_t>(pages), -1);
+  heads_.fill(-1);
+  for (int64_t page = 0; page < pages;) {
+    int order = kSlabOrders - 1;
+    while (page % (int64_t{1} << order) != 0 || page + (int64_t{1} << order) > pages) --order;
+    give_back(page, order);
+    page += int64_t{1} << order;
+  }
+}
+
+Slab::~Slab() {
+  CAIRN_CHECK(free_bytes_ == total_bytes_, "a slab was destroyed while buffers of it were alive");
+  munmap(base_, total_bytes_);
+}
+
+int64_t Slab::take(int order) {
+  int found = order;
+  while (found < kSlabOrders && heads_[static_cast<size_t>(found)] < 0) ++found;
+  if (found == kSlabOrders) return -1;
+  const int64_t page = heads_[static_cast<size_t>(found)];
+  heads_[static_cast<size_t>(found)] = next_[static_cast<size_t>(page)];
+  if (next_[static_cast<size_t>(page)] >= 0) previous_[static_cast<size_t>(next_[static_cast<size_t>(page)])] = -1;
+  free_order_[static_cast<size_t>(page)] = kNotFree;
+  free_bytes_ -= order_bytes(found);
+  while (found > order) {
+    --found;
+    give_back(page + (int64_t{1} << found), found);
+  }
+  return page;
+}
+
+void Slab::give_back(int64_t page, int order) {
+  free_bytes_ += order_bytes(order);
+  const auto pages = static_cast<int64_t>(free_order_.size());
+  while (order + 1 < kSlabOrders) {
+    const int64_t buddy = page ^ (int64_t{1} << order);
+    if (buddy >= pages || free_order_[static_cast<size_t>(buddy)] != order) break;
+    const int32_t before = previous_[static_cast<size_t>(buddy)];
+    const int32_t after = next_[static_cast<size_t>(buddy)];
+    if (before >= 0) {
+      next_[static_cast<size_t>(before)] = after;
+    } else {
+      heads_[static_cast<size_t>(order)] = after;
+    }
+    if (after >= 0) previous_[static_cast<size_t>(after)] = before;
+    free_order_[static_cast<size_t>(buddy)] = kNotFree;
+    page = std::min(page, buddy);
+    ++order;
+  }
+  const auto at = static_cast<size_t>(page);
+  const auto level = static_cast<size_t>(order);
+  free_order_[at] = static_cast<int8_t>(order);
+  previous_[at] = -1;
+  next_[at] = heads_[level];
+  if (heads_[level] >= 0) previous_[static_cast<size_t>(heads_[level])] = static_cast<int32_t>(page);
+  heads_[level] = static_cast<int32_t>(page);
+}
+
+Buffer Slab::allocate(uint64_t length) {
+  uint64_t left = round_up(std::max<uint64_t>(length, 1), kSlabPageBytes);
+  if (left > free_bytes_) return {};
+  auto* body = new Buffer::Body{this, 1, length, left, {}};
+  while (left > 0) {
+    int order = std::min(static_cast<int>(std::bit_width(left / kSlabPageBytes)) - 1, kSlabOrders - 1);
+    int64_t page = take(order);
+    while (page < 0 && order > 0) page = take(--order);
+    if (page < 0 || body->runs.size() == kBufferRunsMost) {
+      if (page >= 0) give_back(page, order);
+      release(body);
+      return {};
+    }
+    body->runs.push_back({base_ + static_cast<uint64_t>(page) * kSlabPageBytes, order_bytes(order)});
+    left -= order_bytes(order);
+  }
+  return Buffer(body);
+}
+
+void Slab::release(Buffer::Body* body) {
+  for (const iovec& run : body->runs) {
+    const auto offset = static_cast<std::byte*>(run.iov_base) - base_;
+    give_back(offset / static_cast<int64_t>(kSlabPageBytes), static_cast<int>(std::bit_width(run.iov_len / kSlabPageBytes)) - 1);
+  }
+  delete body;
+}
+
+}  // namespace cairn

@@ -1,0 +1,95 @@
+// The slab: one page-aligned range of memory, huge pages where the machine has them, registered once
+// with whatever device moves bytes. It serves as bounce buffers and as read cache.
+//
+// Allocation is by buddies (powers of two from one page up to 64 MiB), so any page-aligned length is
+// given as a short list of runs: 34 MiB may come as 32 + 2. Nothing here locks: a Slab and its Buffers
+// belong to one reactor thread.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/result.h"
+
+namespace cairn {
+
+inline constexpr size_t kSlabPageBytes = 4096;
+inline constexpr int kSlabOrders = 15;  // 4 KiB << 14 = 64 MiB
+inline constexpr size_t kBufferRunsMost = 64;
+
+class Slab;
+
+// A counted reference to slab memory. Copies share the memory; the last one gives it back, so whoever
+// moves the bytes holds a Buffer until the completion. Reactor thread only.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(const Buffer& other) noexcept;
+  Buffer(Buffer&& other) noexcept : body_(std::exchange(other.body_, nullptr)) {}
+  Buffer& operator=(Buffer other) noexcept {
+    std::swap(body_, other.body_);
+    return *this;
+  }
+  ~Buffer();
+
+  explicit operator bool() const { return body_ != nullptr; }
+  // Bytes asked for at allocation; the runs hold this rounded up to whole pages.
+  uint64_t length() const;
+  uint64_t capacity() const;
+  // The runs in order; every one starts on a page and is a whole number of pages long.
+  const std::vector<iovec>& runs() const;
+  // True when no other Buffer shares this memory.
+  bool unique() const;
+  // Appends the parts of the runs that hold bytes [offset, offset + count) to `out`.
+  void slice(uint64_t offset, uint64_t count, std::vector<iovec>& out) const;
+  // Zeroes bytes [from, capacity): nothing of an earlier owner may reach a drive or a client.
+  void zero_tail(uint64_t from);
+
+ private:
+  friend class Slab;
+  struct Body;
+  explicit Buffer(Body* body) : body_(body) {}
+  Body* body_ = nullptr;
+};
+
+class Slab {
+ public:
+  // Maps `bytes` (rounded up to 2 MiB) and touches every page, so that no request meets a page fault.
+  static Result<std::unique_ptr<Slab>> create(uint64_t bytes);
+  ~Slab();
+  Slab(const Slab&) = delete;
+  Slab& operator=(const Slab&) = delete;
+
+  // A buffer of `length` bytes (at least one page is taken), or an empty one when free memory is short.
+  Buffer allocate(uint64_t length);
+
+  uint64_t total_bytes() const { return total_bytes_; }
+  uint64_t free_bytes() const { return free_bytes_; }
+  ByteSpan memory() const { return {base_, total_bytes_}; }
+
+ private:
+  friend class Buffer;
+  Slab(std::byte* base, uint64_t bytes);
+  // Takes one block of exactly `order`, splitting a larger one; -1 when there is none.
+  int64_t take(int order);
+  void give_back(int64_t page, int order);
+  void release(Buffer::Body* body);
+
+  std::byte* base_;
+  uint64_t total_bytes_;
+  uint64_t free_bytes_ = 0;
+  // Per page: the order of the free block that starts here, or kNotFree.
+  std::vector<int8_t> free_order_;
+  // Free blocks of each order as doubly linked lists through page numbers.
+  std::vector<int32_t> next_, previous_;
+  std::array<int32_t, kSlabOrders> heads_{};
+};
+
+}  // namespace cairn

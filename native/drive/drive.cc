@@ -1,0 +1,24 @@
+#include "drive/drive.h"
+
+#include "base/check.h"
+
+namespace cairn {
+
+void Drive::submit(IoRequest& request) {
+  if (request.kind != IoKind::flush) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < request.vector_count; ++i) {
+      const iovec& part = request.vectors[i];
+      CAIRN_CHECK(reinterpret_cast<uintptr_t>(part.iov_base) % info_.memory_align == 0, "memory for a drive is unaligned");
+      CAIRN_CHECK(part.iov_len % info_.lba_bytes == 0, "a transfer is not whole logical blocks");
+      sum += part.iov_len;
+    }
+    CAIRN_CHECK(sum == request.bytes && sum > 0, "a transfer's vectors do not add up to its length");
+    CAIRN_CHECK(request.offset % info_.lba_bytes == 0, "a transfer's offset is unaligned");
+    CAIRN_CHECK(request.offset + sum >= sum && request.offset + sum <= info_.bytes, "a transfer lies beyond the drive");
+    CAIRN_CHECK(request.kind == IoKind::read || !info_.read_only, "a write to a read-only drive");
+  }
+  start(request);
+}
+
+}  // namespace cairn

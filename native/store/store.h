@@ -159,6 +159,10 @@ struct FormatOptions {
 // its first MiB) unless told to overwrite. A fleet of drives is not known yet: each gets its own UUID.
 Result<Unit> format_drive(Drive& drive, const FormatOptions& options, const Clock& clock);
 
+// Whether `path` holds a Cairn store, damaged and newer ones included. False: there is no such file, or its
+// first MiB is all zero. An Error: it cannot be read, or it holds something else. Opens and closes the drive.
+Result<bool> is_formatted(const std::string& path);
+
 // A JSON object that tells what lies on the drive: superblock, segments, counts. Reads only.
 Result<std::string> inspect_drive(Drive& drive);
 

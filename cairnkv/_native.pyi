@@ -1,0 +1,117 @@
+"""Typed face of the native client (native/bindings/cairnkv.cc). Translation only: no decisions here."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+def version() -> str: ...
+def status_table() -> list[tuple[int, str, int, str]]:
+    """Rows (code, name, HTTP status, sentence): the one list of outcomes, native/wire/status.h."""
+
+def limits() -> dict[str, int]:
+    """native/wire/limits.h by name: block_bytes_most, batch_items_most, item_extents_most, region_bytes_most,
+    deadline_ms_default, deadline_ms_most, credits_default, session_lanes_most, protocol_version."""
+
+def crc32c(data: Any, previous: int = 0) -> int: ...
+def fill_pattern(buffer: Any, seed: int) -> None:
+    """Fills a writable buffer with the bytes that `seed` (64 bits) stands for. Releases the GIL."""
+
+def check_pattern(buffer: Any, seed: int) -> int:
+    """Position of the first byte that differs from the pattern of `seed`, or -1. Releases the GIL."""
+
+class ConnectError(Exception):
+    """args: (status code, sentence). The first connection could not be made."""
+
+@final
+class Region:
+    """Memory known to a session; supports the buffer protocol (writable, flat bytes)."""
+
+    @property
+    def address(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def shared(self) -> bool:
+        """True when the service reads and writes it directly (shm: a memfd); False when bytes are sent or bounced."""
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def close(self) -> None: ...
+
+@final
+class Operation:
+    """One batch in flight. Keeps the caller's buffers alive until it is settled."""
+
+    @property
+    def id(self) -> int: ...
+    def done(self) -> bool: ...
+    def wait(self) -> None:
+        """Returns when every item is settled, at the latest shortly after the deadline. GIL released; signals are handled
+        every 100 ms, so Ctrl-C cancels the operation (fenced) and raises KeyboardInterrupt."""
+    def cancel(self) -> None:
+        """Unsettled items become `cancelled`. When it returns, nothing will touch the caller's memory any more."""
+    @property
+    def statuses(self) -> list[int]: ...
+    @property
+    def lengths(self) -> list[int]:
+        """get: bytes delivered. put: block length. Otherwise 0."""
+    @property
+    def sequences(self) -> list[int]:
+        """put (ok, exists) and get: the store's sequence number of the block; 0 if unknown."""
+    @property
+    def matched(self) -> int:
+        """match: how many leading keys are present."""
+    @property
+    def text(self) -> str:
+        """stats: a JSON object."""
+
+@final
+class Client:
+    """A session with one service over one URL. Any thread may call any method; calls run side by side.
+
+    url: tcp://HOST:PORT or shm:///PATH. Connects in the constructor (raises ConnectError); afterwards a lost
+    connection is re-made in the background of calls with back-off behind a circuit breaker, and what was outstanding
+    is settled as `disconnected`, what comes while the breaker is open as `unreachable`.
+
+    An item's memory ("Memory") is: an object with the buffer protocol (C-contiguous), an (address, nbytes) tuple whose memory the
+    caller keeps alive, or a sequence of these (extents, joined in order). Keys are bytes objects of 16.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        tenant: str = "default",
+        token: str = "",
+        name: str = "",
+        lanes: int = 1,
+        connect_timeout_ms: int = 5000,
+        verify: bool = True,
+    ) -> None:
+        """verify: CRC32C is computed here too: sent with every put and checked on every get (end to end)."""
+    def alloc(self, nbytes: int) -> Region:
+        """Zeroed memory that the service can reach without a copy where the transport can (shm)."""
+    def register(self, memory: Any) -> Region:
+        """Makes caller's memory known. Without a copy on rdma; on shm memory that is not from alloc() goes through a
+        bounce buffer (one memcpy), on tcp registration changes nothing. Keeps `memory` alive until close()."""
+    def put(
+        self, keys: Sequence[bytes], memories: Sequence[Any], layout: int = 0, deadline_ms: int = 0,
+        relaxed: bool = False, ttl_ms: int = 0, group: bytes = b"",
+    ) -> Operation: ...
+    def get(
+        self, keys: Sequence[bytes], memories: Sequence[Any], layout: int = 0, deadline_ms: int = 0,
+        ranges: Sequence[tuple[int, int]] | None = None,
+    ) -> Operation:
+        """ranges: per item (offset, length), length 0 meaning to the end. The destination must be at least as large as
+        what is asked for (`short_buffer` otherwise)."""
+    def exists(self, keys: Sequence[bytes], layout: int = 0, deadline_ms: int = 0) -> Operation: ...
+    def match(self, keys: Sequence[bytes], layout: int = 0, deadline_ms: int = 0) -> Operation: ...
+    def touch(self, keys: Sequence[bytes], layout: int = 0, deadline_ms: int = 0) -> Operation: ...
+    def delete(self, keys: Sequence[bytes], layout: int = 0, deadline_ms: int = 0) -> Operation: ...
+    def prefetch(self, keys: Sequence[bytes], layout: int = 0, deadline_ms: int = 0) -> Operation: ...
+    def stats(self, deadline_ms: int = 0) -> Operation: ...
+    def completion_fd(self) -> int:
+        """An eventfd for event loops. From the first call on a native thread drives the session and makes the fd readable
+        when operations settle; take_completed() clears it."""
+    def take_completed(self) -> list[int]:
+        """Ids of operations settled since the last call (only after completion_fd() was asked for)."""
+    def info(self) -> dict[str, Any]:
+        """What the handshake told: server_id, version, transport, lanes, limits; and connected, reconnects, breaker."""
+    def close(self) -> None: ...

@@ -1,0 +1,432 @@
+// cairnkv._native: the client for Python. Translation only; the contract of every name is in
+// cairnkv/_native.pyi. No call waits with the GIL held.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "base/crc32c.h"
+#include "base/pattern.h"
+#include "client/client.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using cairn::ByteSpan;
+using cairn::ConstByteSpan;
+using cairn::FrameType;
+
+constexpr int kSignalEveryMs = 100;
+
+PyObject* connect_error = nullptr;
+
+// Buffers borrowed from Python objects, given back when destroyed (with the GIL).
+class Borrowed {
+ public:
+  Borrowed() = default;
+  Borrowed(const Borrowed&) = delete;
+  Borrowed& operator=(const Borrowed&) = delete;
+  ~Borrowed() { release(); }
+
+  ByteSpan add(nb::handle object, bool writable) {
+    Py_buffer view;
+    if (PyObject_GetBuffer(object.ptr(), &view, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0) throw nb::python_error();
+    views_.push_back(view);
+    return {static_cast<std::byte*>(view.buf), static_cast<size_t>(view.len)};
+  }
+  void release() {
+    for (Py_buffer& view : views_) PyBuffer_Release(&view);
+    views_.clear();
+  }
+
+ private:
+  std::vector<Py_buffer> views_;
+};
+
+bool is_address(nb::handle memory) {
+  if (!nb::isinstance<nb::tuple>(memory) || nb::len(memory) != 2) return false;
+  const auto pair = nb::borrow<nb::tuple>(memory);
+  return nb::isinstance<nb::int_>(pair[0]) && nb::isinstance<nb::int_>(pair[1]);
+}
+
+void append_memory(nb::handle memory, bool writable, Borrowed& borrowed, std::vector<iovec>& parts) {
+  if (is_address(memory)) {
+    const auto pair = nb::borrow<nb::tuple>(memory);
+    parts.push_back({reinterpret_cast<void*>(nb::cast<uintptr_t>(pair[0])), nb::cast<size_t>(pair[1])});
+    return;
+  }
+  if (nb::isinstance<nb::tuple>(memory) || nb::isinstance<nb::list>(memory)) {
+    for (const nb::handle extent : memory) append_memory(extent, writable, borrowed, parts);
+    return;
+  }
+  const ByteSpan bytes = borrowed.add(memory, writable);
+  parts.push_back({bytes.data(), bytes.size()});
+}
+
+// Lives as long as any Region or Operation of it; close() ends the session, not the object.
+struct PyClient {
+  std::unique_ptr<cairn::Client> client;
+};
+
+class PyOperation {
+ public:
+  PyOperation(nb::object owner, std::shared_ptr<cairn::Operation> operation, std::unique_ptr<Borrowed> borrowed)
+      : owner_(std::move(owner)), operation_(std::move(operation)), borrowed_(std::move(borrowed)) {}
+  PyOperation(PyOperation&&) = default;
+  ~PyOperation() {
+    if (operation_ != nullptr && !done()) cancel();  // the buffers are about to be given back
+  }
+
+  uint64_t id() const { return operation_->id; }
+  bool done() {
+    if (!done_) done_ = client().done(*operation_);
+    return done_;
+  }
+  void wait() {
+    while (!done_) {
+      {
+        const nb::gil_scoped_release released;
+        done_ = client().wait(*operation_, kSignalEveryMs);
+      }
+      if (!done_ && PyErr_CheckSignals() != 0) {
+        const nb::python_error interrupted;  // taken now: cancel() runs without the GIL in between
+        cancel();
+        throw interrupted;
+      }
+    }
+    borrowed_.reset();
+  }
+  void cancel() {
+    {
+      const nb::gil_scoped_release released;
+      client().cancel(*operation_);
+    }
+    done_ = true;
+    borrowed_.reset();
+  }
+  const cairn::Operation& settled() {
+    if (!done()) throw nb::value_error("the operation is still in flight: wait() first");
+    return *operation_;
+  }
+
+ private:
+  cairn::Client& client() { return *nb::cast<PyClient&>(owner_).client; }
+
+  nb::object owner_;
+  std::shared_ptr<cairn::Operation> operation_;
+  std::unique_ptr<Borrowed> borrowed_;
+  bool done_ = false;
+};
+
+// Either memory of the client's making, or a borrowed buffer.
+class PyRegion {
+ public:
+  PyRegion(nb::object owner, cairn::MemoryRegion* region, uint64_t nbytes)
+      : owner_(std::move(owner)), region_(region), bytes_{region->base(), nbytes} {}
+  PyRegion(nb::object owner, std::unique_ptr<Borrowed> borrowed, ByteSpan bytes)
+      : owner_(std::move(owner)), borrowed_(std::move(borrowed)), bytes_(bytes) {}
+  PyRegion(PyRegion&& other) noexcept
+      : owner_(std::move(other.owner_)), region_(std::exchange(other.region_, nullptr)), borrowed_(std::move(other.borrowed_)),
+        bytes_(std::exchange(other.bytes_, {})) {}
+  ~PyRegion() { free(); }
+
+  uintptr_t address() const { return reinterpret_cast<uintptr_t>(bytes_.data()); }
+  size_t nbytes() const { return bytes_.size(); }
+  bool shared() const { return region_ != nullptr && nb::cast<PyClient&>(owner_).client->region_is_shared(*region_); }
+  void close() {
+    if (exports_ > 0) throw nb::buffer_error("the region is in use: release its memoryviews and arrays first");
+    free();
+  }
+  ByteSpan exported() {
+    if (bytes_.data() == nullptr) throw nb::buffer_error("the region is closed");
+    ++exports_;
+    return bytes_;
+  }
+  void returned() { --exports_; }
+
+ private:
+  void free() {
+    if (region_ != nullptr) nb::cast<PyClient&>(owner_).client->free_region(region_);
+    region_ = nullptr;
+    borrowed_.reset();
+    bytes_ = {};
+  }
+
+  nb::object owner_;
+  cairn::MemoryRegion* region_ = nullptr;
+  std::unique_ptr<Borrowed> borrowed_;
+  ByteSpan bytes_;
+  int exports_ = 0;
+};
+
+int region_getbuffer(PyObject* self, Py_buffer* view, int flags) {
+  try {
+    PyRegion* region = nb::inst_ptr<PyRegion>(self);
+    const ByteSpan bytes = region->exported();
+    if (PyBuffer_FillInfo(view, self, bytes.data(), static_cast<Py_ssize_t>(bytes.size()), 0, flags) == 0) return 0;
+    region->returned();
+  } catch (const nb::builtin_exception& error) {
+    PyErr_SetString(PyExc_BufferError, error.what());
+  }
+  view->obj = nullptr;
+  return -1;
+}
+
+void region_releasebuffer(PyObject* self, Py_buffer*) { nb::inst_ptr<PyRegion>(self)->returned(); }
+
+PyType_Slot region_slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(region_getbuffer)},
+                              {Py_bf_releasebuffer, reinterpret_cast<void*>(region_releasebuffer)},
+                              {0, nullptr}};
+
+// --- calls -----------------------------------------------------------------------------------------------
+
+cairn::Key key_of(nb::handle object) {
+  if (!nb::isinstance<nb::bytes>(object)) throw nb::type_error("a key is a bytes object of 16");
+  const auto bytes = nb::borrow<nb::bytes>(object);
+  cairn::Key key;
+  if (bytes.size() != key.bytes.size()) throw nb::value_error("a key is a bytes object of 16");
+  std::memcpy(key.bytes.data(), bytes.data(), key.bytes.size());
+  return key;
+}
+
+std::shared_ptr<cairn::Operation> begin(FrameType type, nb::handle keys, uint64_t layout, uint32_t deadline_ms) {
+  auto operation = std::make_shared<cairn::Operation>();
+  operation->type = type;
+  operation->layout = layout;
+  operation->deadline_ms = deadline_ms;
+  operation->keys.reserve(nb::len(keys));
+  for (const nb::handle key : keys) operation->keys.push_back(key_of(key));
+  return operation;
+}
+
+PyOperation send(nb::object self, std::shared_ptr<cairn::Operation> operation, std::unique_ptr<Borrowed> borrowed) {
+  cairn::Client& client = *nb::cast<PyClient&>(self).client;
+  {
+    const nb::gil_scoped_release released;
+    client.submit(operation);
+  }
+  return {std::move(self), std::move(operation), std::move(borrowed)};
+}
+
+std::unique_ptr<Borrowed> attach(cairn::Operation& operation, nb::handle memories, bool writable) {
+  if (nb::len(memories) != operation.keys.size()) throw nb::value_error("as many memories as keys are needed");
+  auto borrowed = std::make_unique<Borrowed>();
+  operation.part_first.reserve(operation.keys.size() + 1);
+  operation.part_first.push_back(0);
+  for (const nb::handle memory : memories) {
+    append_memory(memory, writable, *borrowed, operation.parts);
+    operation.part_first.push_back(static_cast<uint32_t>(operation.parts.size()));
+  }
+  return borrowed;
+}
+
+PyOperation put(nb::object self, nb::sequence keys, nb::sequence memories, uint64_t layout, uint32_t deadline_ms, bool relaxed,
+                uint64_t ttl_ms, nb::bytes group) {
+  auto operation = begin(FrameType::put, keys, layout, deadline_ms);
+  auto borrowed = attach(*operation, memories, false);
+  operation->durability = relaxed ? cairn::Durability::relaxed : cairn::Durability::durable;
+  operation->ttl_ms = ttl_ms;
+  if (group.size() != 0) {
+    if (group.size() != operation->group.size()) throw nb::value_error("a group is a bytes object of 16, or empty");
+    std::memcpy(operation->group.data(), group.data(), operation->group.size());
+  }
+  return send(std::move(self), std::move(operation), std::move(borrowed));
+}
+
+PyOperation get(nb::object self, nb::sequence keys, nb::sequence memories, uint64_t layout, uint32_t deadline_ms, nb::object ranges) {
+  auto operation = begin(FrameType::get, keys, layout, deadline_ms);
+  auto borrowed = attach(*operation, memories, true);
+  if (!ranges.is_none()) {
+    for (const nb::handle range : ranges) {
+      const auto [offset, length] = nb::cast<std::pair<uint64_t, uint64_t>>(range);
+      operation->ranges.push_back({offset, length});
+    }
+    if (operation->ranges.size() != operation->keys.size()) throw nb::value_error("as many ranges as keys are needed");
+  }
+  return send(std::move(self), std::move(operation), std::move(borrowed));
+}
+
+template <FrameType type>
+PyOperation keys_only(nb::object self, nb::sequence keys, uint64_t layout, uint32_t deadline_ms) {
+  return send(std::move(self), begin(type, keys, layout, deadline_ms), nullptr);
+}
+
+PyOperation stats(nb::object self, uint32_t deadline_ms) {
+  return send(std::move(self), begin(FrameType::stats, nb::list(), 0, deadline_ms), nullptr);
+}
+
+void connect(PyClient* self, const std::string& url, const std::string& tenant, const std::string& token, const std::string& name,
+             uint32_t lanes, int connect_timeout_ms, bool verify) {
+  cairn::ClientOptions options;
+  options.tenant = tenant;
+  options.token = token;
+  options.name = name;
+  options.lanes = lanes;
+  options.connect_timeout_ms = connect_timeout_ms;
+  options.verify = verify;
+  std::variant<std::unique_ptr<cairn::Client>, cairn::ConnectFailure> connected;
+  {
+    const nb::gil_scoped_release released;
+    connected = cairn::Client::connect(url, options);
+  }
+  if (const auto* failure = std::get_if<cairn::ConnectFailure>(&connected)) {
+    const nb::tuple args = nb::make_tuple(static_cast<int>(failure->status), failure->reason);
+    PyErr_SetObject(connect_error, args.ptr());
+    throw nb::python_error();
+  }
+  new (self) PyClient{std::get<std::unique_ptr<cairn::Client>>(std::move(connected))};
+}
+
+PyRegion alloc(nb::object self, uint64_t nbytes) {
+  cairn::Client& client = *nb::cast<PyClient&>(self).client;
+  cairn::Result<cairn::MemoryRegion*> region = cairn::Error{};
+  {
+    const nb::gil_scoped_release released;
+    region = client.alloc_region(nbytes);
+  }
+  if (!region.ok()) throw nb::value_error(region.error().message.c_str());
+  return {std::move(self), region.value(), nbytes};
+}
+
+PyRegion register_memory(nb::object self, nb::handle memory) {
+  auto borrowed = std::make_unique<Borrowed>();
+  std::vector<iovec> parts;
+  append_memory(memory, true, *borrowed, parts);
+  if (parts.size() != 1) throw nb::value_error("a region is one piece of memory");
+  return {std::move(self), std::move(borrowed), ByteSpan{static_cast<std::byte*>(parts[0].iov_base), parts[0].iov_len}};
+}
+
+nb::dict info(PyClient& self) {
+  const cairn::ClientInfo info = self.client->info();
+  nb::dict out;
+  out["transport"] = info.transport;
+  out["server_id"] = nb::bytes(info.server_id.data(), info.server_id.size()).attr("hex")();
+  out["version"] = cairn::kProtocolVersion;
+  out["session_id"] = info.session_id;
+  out["lanes"] = info.lanes;
+  out["credits"] = info.credits;
+  out["window_bytes"] = info.window_bytes;
+  out["block_bytes_most"] = info.block_bytes_most;
+  out["connected"] = info.connected;
+  out["reconnects"] = info.reconnects;
+  out["breaker"] = info.breaker;
+  out["last_error"] = info.last_error;
+  return out;
+}
+
+nb::list status_table() {
+  nb::list rows;
+  for (const cairn::StatusRow& row : cairn::kStatusTable) {
+    rows.append(nb::make_tuple(static_cast<int>(row.status), std::string(row.name), row.http, std::string(row.sentence)));
+  }
+  return rows;
+}
+
+nb::dict limits() {
+  nb::dict out;
+  out["block_bytes_most"] = cairn::kBlockBytesMost;
+  out["batch_items_most"] = cairn::kBatchItemsMost;
+  out["item_extents_most"] = cairn::kItemExtentsMost;
+  out["region_bytes_most"] = cairn::kRegionBytesMost;
+  out["deadline_ms_default"] = cairn::kDeadlineMsDefault;
+  out["deadline_ms_most"] = cairn::kDeadlineMsMost;
+  out["credits_default"] = cairn::kCreditsDefault;
+  out["session_lanes_most"] = cairn::kSessionLanesMost;
+  out["protocol_version"] = cairn::kProtocolVersion;
+  return out;
+}
+
+uint32_t checksum(nb::handle data, uint32_t previous) {
+  Borrowed borrowed;
+  const ByteSpan bytes = borrowed.add(data, false);
+  const nb::gil_scoped_release released;
+  return cairn::crc32c(bytes, previous);
+}
+
+void fill(nb::handle buffer, uint64_t seed) {
+  Borrowed borrowed;
+  const ByteSpan bytes = borrowed.add(buffer, true);
+  const nb::gil_scoped_release released;
+  cairn::fill_pattern(bytes, seed);
+}
+
+int64_t check(nb::handle buffer, uint64_t seed) {
+  Borrowed borrowed;
+  const ByteSpan bytes = borrowed.add(buffer, false);
+  const nb::gil_scoped_release released;
+  return cairn::check_pattern(bytes, seed);
+}
+
+std::vector<int> statuses_of(PyOperation& self) {
+  const auto& statuses = self.settled().statuses;
+  std::vector<int> codes(statuses.size());
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<int>(statuses[i]);
+  return codes;
+}
+
+void bind_values(nb::module_& m) {
+  m.def("version", [] { return CAIRN_VERSION; });
+  m.def("status_table", &status_table);
+  m.def("limits", &limits);
+  m.def("crc32c", &checksum, "data"_a, "previous"_a = 0);
+  m.def("fill_pattern", &fill, "buffer"_a, "seed"_a);
+  m.def("check_pattern", &check, "buffer"_a, "seed"_a);
+  connect_error = PyErr_NewException("cairnkv._native.ConnectError", nullptr, nullptr);
+  m.attr("ConnectError") = nb::borrow(connect_error);
+}
+
+void bind_region(nb::module_& m) {
+  nb::class_<PyRegion>(m, "Region", nb::type_slots(region_slots), nb::is_final())
+      .def_prop_ro("address", &PyRegion::address)
+      .def_prop_ro("nbytes", &PyRegion::nbytes)
+      .def_prop_ro("shared", &PyRegion::shared)
+      .def("close", &PyRegion::close);
+}
+
+void bind_operation(nb::module_& m) {
+  nb::class_<PyOperation>(m, "Operation", nb::is_final())
+      .def_prop_ro("id", &PyOperation::id)
+      .def("done", &PyOperation::done)
+      .def("wait", &PyOperation::wait)
+      .def("cancel", &PyOperation::cancel)
+      .def_prop_ro("statuses", &statuses_of)
+      .def_prop_ro("lengths", [](PyOperation& self) { return self.settled().lengths; })
+      .def_prop_ro("sequences", [](PyOperation& self) { return self.settled().sequences; })
+      .def_prop_ro("matched", [](PyOperation& self) { return self.settled().matched; })
+      .def_prop_ro("text", [](PyOperation& self) { return self.settled().text; });
+}
+
+void bind_client(nb::module_& m) {
+  nb::class_<PyClient>(m, "Client", nb::is_final())
+      .def("__init__", &connect, "url"_a, nb::kw_only(), "tenant"_a = "default", "token"_a = "", "name"_a = "", "lanes"_a = 1,
+           "connect_timeout_ms"_a = 5000, "verify"_a = true)
+      .def("alloc", &alloc, "nbytes"_a)
+      .def("register", &register_memory, "memory"_a)
+      .def("put", &put, "keys"_a, "memories"_a, "layout"_a = 0, "deadline_ms"_a = 0, "relaxed"_a = false, "ttl_ms"_a = 0,
+           "group"_a = nb::bytes("", 0))
+      .def("get", &get, "keys"_a, "memories"_a, "layout"_a = 0, "deadline_ms"_a = 0, "ranges"_a = nb::none())
+      .def("exists", &keys_only<FrameType::exists>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
+      .def("match", &keys_only<FrameType::match>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
+      .def("touch", &keys_only<FrameType::touch>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
+      .def("delete", &keys_only<FrameType::remove>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
+      .def("prefetch", &keys_only<FrameType::prefetch>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
+      .def("stats", &stats, "deadline_ms"_a = 0)
+      .def("completion_fd", [](PyClient& self) { return self.client->completion_fd(); })
+      .def("take_completed", [](PyClient& self) { return self.client->take_completed(); })
+      .def("info", &info)
+      .def("close", [](PyClient& self) {
+        const nb::gil_scoped_release released;
+        self.client->close();
+      });
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  bind_values(m);
+  bind_region(m);
+  bind_operation(m);
+  bind_client(m);
+}

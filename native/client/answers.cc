@@ -1,0 +1,135 @@
+// What the service says.
+#include <algorithm>
+
+#include "client/client.h"
+
+namespace cairn {
+
+namespace {
+
+// A status this side has no row for comes from a newer service: as good as a refusal.
+Status known(Status status) { return static_cast<size_t>(status) < kStatusTable.size() ? status : Status::invalid; }
+
+void append_clipped(std::span<const iovec> parts, uint64_t length, std::vector<iovec>& out) {
+  for (const iovec& part : parts) {
+    if (length == 0) return;
+    const uint64_t take = std::min<uint64_t>(part.iov_len, length);
+    if (take > 0) out.push_back({part.iov_base, take});
+    length -= take;
+  }
+}
+
+}  // namespace
+
+bool Client::Lane::memory_of(uint64_t request_id, uint32_t index, uint64_t length, bool whole, std::vector<iovec>& out) {
+  const auto found = requests.find(request_id);
+  if (found == requests.end() || found->second.operation == nullptr || index >= found->second.count) return false;
+  const Operation& operation = *found->second.operation;
+  const uint32_t item = found->second.first + index;
+  if (!operation.moves_payload() || operation.settled_[item]) return false;
+  const uint64_t room = operation.room(item);
+  if (whole ? length != room : length > room) return false;
+  append_clipped(operation.memory(item), length, out);
+  return true;
+}
+
+bool Client::Lane::source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length, std::vector<iovec>& out) {
+  return offset == 0 && memory_of(request_id, index, length, true, out);
+}
+
+bool Client::Lane::destination(uint64_t request_id, uint32_t index, uint64_t length, std::vector<iovec>& out) {
+  const auto found = requests.find(request_id);
+  if (found != requests.end() && found->second.operation && found->second.operation->type != FrameType::get) return false;
+  return memory_of(request_id, index, length, false, out);
+}
+
+void Client::Lane::on_frame(const FrameHeader& header, ConstByteSpan body) { client->answered(*this, header, body); }
+
+void Client::Lane::on_closed(Status status, std::string_view reason) {
+  // Anything but a peer that left is our own verdict on what it sent.
+  client->lose_session(reason, status != Status::disconnected);
+}
+
+void Client::answered(Lane& lane, const FrameHeader& header, ConstByteSpan body) {
+  if (lost_) return;
+  if (header.type == FrameType::refuse || header.type == FrameType::failed) {
+    ReasonView view;
+    if (const char* wrong = decode_reason(body, view)) return lose_session(wrong, true);
+    if (header.type == FrameType::failed) return finish_request(lane, header.request_id, known(view.status));
+    return lose_session("the service ended the session: " + std::string(view.reason), true);
+  }
+  if (header.type == FrameType::cancelled) return finish_request(lane, header.request_id, Status::cancelled);
+  if (header.type == FrameType::pong || header.type == FrameType::ping) return;
+  const auto found = lane.requests.find(header.request_id);
+  if (found == lane.requests.end()) return;  // the answer crossed our cancel
+  Request& request = found->second;
+  const char* wrong = nullptr;
+  switch (header.type) {
+    case FrameType::results:
+      wrong = take_results(request, header, body);
+      break;
+    case FrameType::statuses:
+      wrong = take_statuses(request, header, body);
+      break;
+    case FrameType::matched:
+      if (request.operation && request.operation->type == FrameType::match) {
+        wrong = decode_fixed(body, request.operation->matched);
+        if (wrong == nullptr && request.operation->matched > request.operation->keys.size()) wrong = "more keys matched than were asked for";
+        if (wrong == nullptr) settle(*request.operation, 0, Status::ok);
+      }
+      break;
+    case FrameType::text:
+      if (request.operation && request.operation->type == FrameType::stats) {
+        request.operation->text.assign(reinterpret_cast<const char*>(body.data()), body.size());
+        settle(*request.operation, 0, Status::ok);
+      }
+      break;
+    default:
+      wrong = "a frame that only clients send";
+  }
+  if (wrong != nullptr) return lose_session(wrong, true);
+  if ((header.flags & kFrameLast) != 0) finish_request(lane, header.request_id, Status::invalid);
+}
+
+const char* Client::take_results(Request& request, const FrameHeader& header, ConstByteSpan body) {
+  std::vector<ResultBody> results;
+  if (const char* wrong = decode_array(header, body, results)) return wrong;
+  if (request.operation == nullptr) return nullptr;
+  for (const ResultBody& result : results) {
+    if (result.index >= request.count) return "a result for an item that was not asked for";
+    settle_result(*request.operation, request.first + result.index, result);
+  }
+  return nullptr;
+}
+
+void Client::settle_result(Operation& operation, uint32_t item, const ResultBody& result) {
+  if (operation.settled_[item]) return;
+  Status status = known(result.status);
+  operation.sequences[item] = result.sequence;
+  if (operation.type == FrameType::put && status == Status::ok) operation.lengths[item] = operation.room(item);
+  if (operation.type == FrameType::get && status == Status::ok) {
+    if (result.length > operation.room(item)) {
+      status = Status::invalid;
+    } else if (options_.verify) {
+      std::vector<iovec> parts;
+      append_clipped(operation.memory(item), result.length, parts);
+      uint32_t crc = 0;
+      for (const iovec& part : parts) crc = crc32c({static_cast<const std::byte*>(part.iov_base), part.iov_len}, crc);
+      if (crc != result.crc) status = Status::bad_checksum;
+    }
+    if (status == Status::ok) operation.lengths[item] = result.length;
+  }
+  settle(operation, item, status);
+}
+
+const char* Client::take_statuses(Request& request, const FrameHeader& header, ConstByteSpan body) {
+  std::vector<Status> statuses;
+  if (const char* wrong = decode_array(header, body, statuses)) return wrong;
+  if (request.adding != nullptr && statuses.size() == 1) request.adding->usable = statuses[0] == Status::ok;
+  if (request.operation == nullptr) return nullptr;
+  if (statuses.size() != request.count) return "an answer with another number of items than the request";
+  for (uint32_t i = 0; i < request.count; ++i) settle(*request.operation, request.first + i, known(statuses[i]));
+  return nullptr;
+}
+
+}  // namespace cairn

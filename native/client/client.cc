@@ -1,0 +1,318 @@
+// Operations become requests, requests become frames. Connection, answers and deadlines: the files beside.
+#include "client/client.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+
+namespace cairn {
+
+namespace {
+
+// match and stats have one answer for the whole operation.
+uint32_t answers_of(const Operation& operation) {
+  const bool single = operation.type == FrameType::match || operation.type == FrameType::stats;
+  return single ? 1 : static_cast<uint32_t>(operation.keys.size());
+}
+
+bool has_items(FrameType type) { return type == FrameType::put || type == FrameType::get || type == FrameType::prefetch; }
+
+uint32_t crc_of(std::span<const iovec> parts) {
+  uint32_t crc = 0;
+  for (const iovec& part : parts) crc = crc32c({static_cast<const std::byte*>(part.iov_base), part.iov_len}, crc);
+  return crc;
+}
+
+}  // namespace
+
+Client::Client(Address address, ClientOptions options)
+    : address_(std::move(address)), options_(std::move(options)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  CAIRN_CHECK(wake_ >= 0, "the system has no descriptor left for the client");
+}
+
+Client::~Client() {
+  close();
+  ::close(wake_);
+  if (completion_ >= 0) ::close(completion_);
+}
+
+void Client::submit(std::shared_ptr<Operation> operation) {
+  Operation& op = *operation;
+  op.settled_.assign(answers_of(op), false);
+  op.unsettled_ = answers_of(op);
+  op.statuses.assign(op.unsettled_, Status::timeout);
+  op.lengths.assign(op.unsettled_, 0);
+  op.sequences.assign(op.unsettled_, 0);
+  if (op.deadline_ms == 0) op.deadline_ms = kDeadlineMsDefault;
+  op.deadline_ms = std::min(op.deadline_ms, kDeadlineMsMost);
+  op.due_ns_ = system_clock().now_ns() + uint64_t{op.deadline_ms} * 1'000'000;
+  if (op.type == FrameType::put && options_.verify) {
+    op.crcs_.reserve(op.keys.size());
+    for (uint32_t i = 0; i < op.keys.size(); ++i) op.crcs_.push_back(crc_of(op.memory(i)));
+  }
+
+  Lock lock(lock_);
+  op.id = next_id_++;
+  open_.emplace(&op, operation);
+  due_.emplace(op.due_ns_, &op);
+  if (op.unsettled_ == 0) {
+    finish_if_settled(op);  // an empty batch asks for nothing
+  } else if (closed_) {
+    settle_rest(op, Status::cancelled);
+  } else if (!ensure_connected(lock, op.due_ns_)) {
+    settle_rest(op, Status::unreachable);
+  } else {
+    split(operation);
+    reap();
+  }
+  wake_driver();
+  changed_.notify_all();
+}
+
+void Client::split(const std::shared_ptr<Operation>& operation) {
+  const auto count = static_cast<uint32_t>(operation->settled_.size());
+  if (operation->type == FrameType::match && operation->keys.size() > welcome_.batch_items_most) {
+    return settle_rest(*operation, Status::too_large);
+  }
+  // Payload is spread over the lanes; what moves none takes one.
+  const auto lanes = static_cast<uint32_t>(operation->moves_payload() ? lanes_.size() : 1);
+  const uint32_t share = std::clamp<uint32_t>((count + lanes - 1) / lanes, 1, welcome_.batch_items_most);
+  for (uint32_t first = 0; first < count; first += share) {
+    Lane& lane = *lanes_[next_lane_++ % lanes_.size()];
+    enqueue(lane, operation, first, std::min(share, count - first));
+  }
+  for (const auto& lane : lanes_) send_waiting(*lane);
+}
+
+void Client::enqueue(Lane& lane, const std::shared_ptr<Operation>& operation, uint32_t first, uint32_t count) {
+  const uint64_t id = next_id_++;
+  Request& request = lane.requests[id];
+  request.operation = operation;
+  request.first = first;
+  request.count = count;
+  lane.waiting.push_back(id);
+}
+
+void Client::send_waiting(Lane& lane) {
+  while (!lost_ && lane.credits > 0 && !lane.waiting.empty()) {
+    const uint64_t id = lane.waiting.front();
+    lane.waiting.pop_front();
+    const auto found = lane.requests.find(id);
+    if (found == lane.requests.end()) continue;  // given up before it was sent
+    --lane.credits;
+    found->second.sent = true;
+    lane.link->send(build_request(id, found->second));
+  }
+}
+
+MemoryRegion* Client::region_at(const std::byte* base, uint64_t length) {
+  auto after = regions_.upper_bound(base);
+  if (after == regions_.begin()) return nullptr;
+  MemoryRegion* region = std::prev(after)->second.get();
+  const auto offset = static_cast<uint64_t>(base - region->base());
+  const bool inside = offset <= region->bytes() && length <= region->bytes() - offset;
+  return inside && region->usable ? region : nullptr;
+}
+
+// Extents for an item that lies wholly in shared regions; false, and nothing appended, otherwise.
+bool Client::extents_of(const Operation& operation, uint32_t item, Request& request, std::vector<ExtentBody>& extents) {
+  const size_t before = extents.size();
+  const auto parts = operation.memory(item);
+  if (regions_.empty() || parts.size() > kItemExtentsMost || before + parts.size() > kBatchExtentsMost) return false;
+  for (const iovec& part : parts) {
+    if (part.iov_len == 0) continue;
+    const auto* base = static_cast<const std::byte*>(part.iov_base);
+    MemoryRegion* region = region_at(base, part.iov_len);
+    if (region == nullptr) {
+      extents.resize(before);
+      return false;
+    }
+    extents.push_back({static_cast<uint64_t>(base - region->base()), part.iov_len, region->id, 0});
+    if (std::find(request.regions.begin(), request.regions.end(), region) == request.regions.end()) request.regions.push_back(region);
+  }
+  return extents.size() > before;
+}
+
+std::vector<std::byte> Client::build_request(uint64_t id, Request& request) {
+  const Operation& op = *request.operation;
+  FrameBuilder frame(op.type, id, sizeof(BatchBody) + request.count * sizeof(ItemBody));
+  frame.header().tag = tag_;
+  const uint64_t now = system_clock().now_ns();
+  const uint64_t left_ms = op.due_ns_ > now ? (op.due_ns_ - now) / 1'000'000 : 0;
+  frame.header().deadline_ms = static_cast<uint32_t>(std::max<uint64_t>(left_ms, 1));
+  if (op.type == FrameType::stats) return frame.finish();
+  BatchBody batch;
+  batch.layout = op.layout;
+  batch.durability = op.durability;
+  if (!has_items(op.type)) {
+    const bool all = op.type == FrameType::match;
+    const auto keys = all ? std::span(op.keys) : std::span(op.keys).subspan(request.first, request.count);
+    frame.header().item_count = static_cast<uint32_t>(keys.size());
+    frame.append(batch);
+    frame.append_bytes(std::as_bytes(keys));
+    return frame.finish();
+  }
+  std::vector<ItemBody> items(request.count);
+  std::vector<ExtentBody> extents;
+  for (uint32_t i = 0; i < request.count; ++i) {
+    const uint32_t item = request.first + i;
+    ItemBody& body = items[i];
+    body.key = op.keys[item];
+    body.group = op.group;
+    body.ttl_ms = op.ttl_ms;
+    if (!op.moves_payload()) continue;
+    body.length = op.room(item);
+    if (!op.ranges.empty()) {
+      body.range_offset = op.ranges[item].offset;
+      body.range_bytes = op.ranges[item].length;
+    }
+    if (!op.crcs_.empty()) {
+      body.flags |= kItemHasCrc;
+      body.crc = op.crcs_[item];
+    }
+    body.extent_first = static_cast<uint32_t>(extents.size());
+    if (extents_of(op, item, request, extents)) body.extent_count = static_cast<uint16_t>(extents.size() - body.extent_first);
+  }
+  batch.extent_count = static_cast<uint32_t>(extents.size());
+  frame.header().item_count = request.count;
+  frame.append(batch);
+  frame.append_bytes(std::as_bytes(std::span(items)));
+  frame.append_bytes(std::as_bytes(std::span(extents)));
+  return frame.finish();
+}
+
+// --- settling --------------------------------------------------------------------------------------------
+
+void Client::settle(Operation& operation, uint32_t item, Status status) {
+  if (operation.settled_[item]) return;
+  operation.settled_[item] = true;
+  operation.statuses[item] = status;
+  --operation.unsettled_;
+}
+
+void Client::settle_rest(Operation& operation, Status status) {
+  for (uint32_t i = 0; i < operation.settled_.size(); ++i) settle(operation, i, status);
+  finish_if_settled(operation);
+}
+
+void Client::finish_if_settled(Operation& operation) {
+  if (operation.unsettled_ > 0 || operation.state_ == Operation::State::done) return;
+  operation.state_ = Operation::State::done;
+  due_.erase({operation.due_ns_, &operation});
+  if (completion_ >= 0) {
+    completed_.push_back(operation.id);
+    const uint64_t one = 1;
+    CAIRN_CHECK(::write(completion_, &one, sizeof(one)) > 0 || errno == EAGAIN, "the completion event is broken");
+  }
+  changed_.notify_all();
+  open_.erase(&operation);  // may destroy it, if the caller let go
+}
+
+// The service has let go of the request; items without an answer get `rest`.
+void Client::finish_request(Lane& lane, uint64_t request_id, Status rest) {
+  auto node = lane.requests.extract(request_id);
+  if (node.empty()) return;
+  Request& request = node.mapped();
+  if (request.sent) ++lane.credits;
+  if (const auto operation = request.operation) {
+    for (uint32_t i = 0; i < request.count; ++i) settle(*operation, request.first + i, rest);
+    finish_if_settled(*operation);
+  }
+  if (request.fencing) end_fence(request.fencing);
+  send_waiting(lane);
+}
+
+// --- regions ---------------------------------------------------------------------------------------------
+
+Result<MemoryRegion*> Client::alloc_region(uint64_t bytes) {
+  auto created = MemoryRegion::create(bytes, address_.kind == Address::Kind::shm);
+  if (!created) return created.error();
+  Lock lock(lock_);
+  auto owned = created.take();
+  MemoryRegion* region = owned.get();
+  regions_.emplace(region->base(), std::move(owned));
+  if (region->descriptor() < 0 || state_ != Link::up) return region;
+  add_region(*region);
+  // Until the service has mapped it, its bytes would have to be streamed.
+  const uint64_t until = system_clock().now_ms() + static_cast<uint64_t>(options_.connect_timeout_ms);
+  const auto answered = [&] {
+    if (region->usable || state_ != Link::up || lanes_.empty()) return true;
+    const auto& requests = lanes_.front()->requests;
+    return std::none_of(requests.begin(), requests.end(), [&](const auto& one) { return one.second.adding == region; });
+  };
+  while (!answered() && system_clock().now_ms() < until) {
+    if (driving_) {
+      changed_.wait_for(lock, std::chrono::milliseconds(10));
+    } else {
+      drive(lock, 100);
+    }
+  }
+  return region;
+}
+
+bool Client::region_is_shared(const MemoryRegion& region) {
+  const Lock lock(lock_);
+  return region.usable;
+}
+
+void Client::free_region(MemoryRegion* region) {
+  const Lock lock(lock_);
+  for (const auto& lane : lanes_) {
+    for (auto& [id, request] : lane->requests) {
+      if (request.adding == region) request.adding = nullptr;
+      // Its pages go away here; a service that still holds the memfd writes where nobody looks.
+      std::erase(request.regions, region);
+    }
+  }
+  if (region->usable && state_ == Link::up && !lost_) {
+    const uint64_t id = next_id_++;
+    lanes_.front()->requests[id];
+    FrameBuilder frame(FrameType::region_remove, id, sizeof(RegionBody));
+    frame.header().tag = tag_;
+    frame.append(RegionBody{region->id, 0, region->bytes()});
+    lanes_.front()->link->send(frame.finish());
+  }
+  regions_.erase(region->base());
+}
+
+// --- the end ---------------------------------------------------------------------------------------------
+
+void Client::close() {
+  {
+    Lock lock(lock_);
+    if (closed_ && !pump_.joinable()) return;
+    closed_ = true;
+    std::vector<std::shared_ptr<Operation>> open;
+    for (const auto& [key, operation] : open_) open.push_back(operation);
+    for (const auto& operation : open) {
+      if (operation->state_ == Operation::State::open) give_up(*operation, Status::cancelled);
+    }
+    while (!open_.empty()) {
+      if (driving_) {
+        wake_driver();
+        changed_.wait_for(lock, std::chrono::milliseconds(10));
+      } else {
+        drive(lock, until_next_due_ms(10));
+      }
+    }
+    // Another thread may still be polling the descriptors that go away with the links.
+    while (driving_) {
+      wake_driver();
+      changed_.wait_for(lock, std::chrono::milliseconds(10));
+    }
+    if (state_ == Link::up && !lost_) {
+      FrameBuilder frame(FrameType::goodbye);
+      frame.header().tag = tag_;
+      lanes_.front()->link->send(frame.finish());
+    }
+    lose_session("the client was closed", false);
+    reap();
+    changed_.notify_all();
+  }
+  if (pump_.joinable()) pump_.join();
+}
+
+}  // namespace cairn

@@ -1,0 +1,197 @@
+// Who waits drives: polling the links, deadlines and their fence.
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/clock.h"
+#include "client/client.h"
+
+namespace cairn {
+
+namespace {
+
+void drain_event(int fd) {
+  uint64_t ignored = 0;
+  CAIRN_CHECK(::read(fd, &ignored, sizeof(ignored)) >= 0 || errno == EAGAIN || errno == EINTR, "an event of ours is broken");
+}
+
+}  // namespace
+
+bool Client::done(const Operation& operation) {
+  const Lock lock(lock_);
+  return operation.state_ == Operation::State::done;
+}
+
+bool Client::wait(const Operation& operation, int slice_ms) {
+  Lock lock(lock_);
+  const uint64_t until_ns = system_clock().now_ns() + static_cast<uint64_t>(slice_ms) * 1'000'000;
+  while (operation.state_ != Operation::State::done) {
+    const uint64_t now = system_clock().now_ns();
+    if (now >= until_ns) return false;
+    const int left_ms = static_cast<int>((until_ns - now) / 1'000'000) + 1;
+    if (driving_) {
+      changed_.wait_for(lock, std::chrono::milliseconds(left_ms));
+    } else {
+      drive(lock, until_next_due_ms(left_ms));
+    }
+  }
+  return true;
+}
+
+int Client::until_next_due_ms(int most_ms) const {
+  if (due_.empty()) return most_ms;
+  const uint64_t now = system_clock().now_ns();
+  const uint64_t due = due_.begin()->first;
+  if (due <= now) return 0;
+  return static_cast<int>(std::min<uint64_t>((due - now) / 1'000'000 + 1, static_cast<uint64_t>(most_ms)));
+}
+
+void Client::drive(Lock& lock, int timeout_ms) {
+  CAIRN_CHECK(!driving_, "two threads drive one session");
+  driving_ = true;
+  std::vector<pollfd> polled;
+  polled.reserve(lanes_.size() + 1);
+  polled.push_back({wake_, POLLIN, 0});
+  for (const auto& lane : lanes_) {
+    const int events = POLLIN | (lane->link->wants_write() ? POLLOUT : 0);
+    polled.push_back({lane->link->event_fd(), static_cast<short>(events), 0});
+  }
+  lock.unlock();
+  const int ready = ::poll(polled.data(), polled.size(), timeout_ms);
+  lock.lock();
+  if (ready > 0) {
+    if (polled[0].revents != 0) drain_event(wake_);
+    for (size_t i = 1; i < polled.size() && i <= lanes_.size() && !lost_; ++i) {
+      const short got = polled[i].revents;
+      if (got == 0) continue;
+      lanes_[i - 1]->link->progress((got & (POLLIN | POLLHUP | POLLERR)) != 0, (got & POLLOUT) != 0);
+    }
+  }
+  reap();
+  expire();
+  reap();
+  driving_ = false;
+  changed_.notify_all();
+}
+
+void Client::wake_driver() {
+  if (!driving_) return;
+  const uint64_t one = 1;
+  CAIRN_CHECK(::write(wake_, &one, sizeof(one)) > 0 || errno == EAGAIN, "the wake-up event is broken");
+}
+
+// --- deadlines and their fence ---------------------------------------------------------------------------
+
+void Client::cancel(Operation& operation) {
+  Lock lock(lock_);
+  if (operation.state_ == Operation::State::open) give_up(operation, Status::cancelled);
+  reap();
+  while (operation.state_ != Operation::State::done) {
+    if (driving_) {
+      wake_driver();
+      changed_.wait_for(lock, std::chrono::milliseconds(10));
+    } else {
+      drive(lock, until_next_due_ms(10));
+    }
+  }
+}
+
+void Client::expire() {
+  const uint64_t now = system_clock().now_ns();
+  while (!due_.empty() && due_.begin()->first <= now) {
+    Operation& operation = *due_.begin()->second;
+    if (operation.state_ == Operation::State::open) {
+      give_up(operation, Status::timeout);
+    } else {
+      fence_failed(operation);
+      return;  // the session is over; reap() settles everybody
+    }
+  }
+}
+
+// From here on no result is taken for the operation. Payload in frames is cut off at once; memory that the
+// service reaches by itself is free when the service says so.
+void Client::give_up(Operation& operation, Status why) {
+  const std::shared_ptr<Operation> keep = open_.at(&operation);
+  bool fencing = false;
+  for (const auto& lane : lanes_) {
+    for (auto at = lane->requests.begin(); at != lane->requests.end();) {
+      Request& request = at->second;
+      if (request.operation != keep) {
+        ++at;
+        continue;
+      }
+      if (!request.sent) {
+        at = lane->requests.erase(at);
+        continue;
+      }
+      request.operation.reset();
+      if (!request.regions.empty()) {
+        request.fencing = keep;
+        fencing = true;
+      }
+      lane->link->forget(at->first);
+      FrameBuilder frame(FrameType::cancel, at->first);
+      frame.header().tag = tag_;
+      lane->link->send(frame.finish());
+      ++at;
+    }
+  }
+  if (!fencing) return settle_rest(operation, why);
+  due_.erase({operation.due_ns_, &operation});
+  operation.state_ = Operation::State::fencing;
+  operation.why_ = why;
+  operation.due_ns_ = system_clock().now_ns() + kFenceMs * 1'000'000;
+  due_.emplace(operation.due_ns_, &operation);
+}
+
+// The service let go of one request of the operation; the last one settles it.
+void Client::end_fence(const std::shared_ptr<Operation>& operation) {
+  for (const auto& lane : lanes_) {
+    for (const auto& [id, request] : lane->requests) {
+      if (request.fencing == operation) return;
+    }
+  }
+  settle_rest(*operation, operation->why_);
+}
+
+// The service hangs. The session ends, and with it what it may reach: reap() takes the memory back first.
+void Client::fence_failed(Operation& operation) {
+  due_.erase({operation.due_ns_, &operation});
+  operation.due_ns_ = system_clock().now_ns() + kFenceMs * 1'000'000;
+  due_.emplace(operation.due_ns_, &operation);
+  lose_session("the service did not let go of a cancelled request", true);
+}
+
+// --- event loops -----------------------------------------------------------------------------------------
+
+int Client::completion_fd() {
+  const Lock lock(lock_);
+  if (completion_ >= 0) return completion_;
+  completion_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  CAIRN_CHECK(completion_ >= 0, "the system has no descriptor left for completions");
+  if (!closed_) pump_ = std::thread([this] { pump(); });
+  return completion_;
+}
+
+std::vector<uint64_t> Client::take_completed() {
+  const Lock lock(lock_);
+  if (completion_ >= 0) drain_event(completion_);
+  return std::exchange(completed_, {});
+}
+
+void Client::pump() {
+  constexpr int kIdleMs = 1000;
+  Lock lock(lock_);
+  while (!closed_) {
+    if (open_.empty() || driving_) {
+      changed_.wait_for(lock, std::chrono::milliseconds(kIdleMs));
+    } else {
+      drive(lock, until_next_due_ms(kIdleMs));
+    }
+  }
+}
+
+}  // namespace cairn

@@ -1,0 +1,68 @@
+// One batch of a caller while it is in flight.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "wire/frame.h"
+
+namespace cairn {
+
+struct ByteRange {
+  uint64_t offset = 0;
+  uint64_t length = 0;  // 0: to the end
+};
+
+// The caller fills in the first part and hands it to Client::submit(); after that only the client touches
+// it until done() is true. The memory behind `parts` stays valid until then.
+class Operation {
+ public:
+  // --- in ---
+  FrameType type = FrameType::get;  // put, get, exists, match, touch, remove, prefetch, stats
+  uint64_t layout = 0;
+  Durability durability = Durability::durable;
+  uint64_t ttl_ms = 0;
+  GroupId group{};
+  uint32_t deadline_ms = 0;  // 0: kDeadlineMsDefault
+  std::vector<Key> keys;
+  // put, get: the memory of item i is parts[part_first[i]] … parts[part_first[i + 1] - 1], joined.
+  std::vector<iovec> parts;
+  std::vector<uint32_t> part_first;
+  std::vector<ByteRange> ranges;  // get; empty: whole blocks
+
+  // --- out, valid once done ---
+  std::vector<Status> statuses;
+  std::vector<uint64_t> lengths;
+  std::vector<uint64_t> sequences;
+  uint64_t matched = 0;
+  std::string text;
+  uint64_t id = 0;  // set by submit()
+
+  std::span<const iovec> memory(uint32_t item) const {
+    return std::span(parts).subspan(part_first[item], part_first[item + 1] - part_first[item]);
+  }
+  uint64_t room(uint32_t item) const {
+    uint64_t sum = 0;
+    for (const iovec& part : memory(item)) sum += part.iov_len;
+    return sum;
+  }
+  bool moves_payload() const { return type == FrameType::put || type == FrameType::get; }
+
+ private:
+  friend class Client;
+  enum class State : uint8_t { open, fencing, done };
+  State state_ = State::open;
+  std::vector<bool> settled_;
+  uint32_t unsettled_ = 0;
+  uint64_t due_ns_ = 0;        // deadline; while fencing, when the fence gives up waiting
+  Status why_ = Status::timeout;  // what unsettled items become when the fence is done
+  std::vector<uint32_t> crcs_;
+};
+
+}  // namespace cairn

@@ -1,0 +1,38 @@
+// Client memory that the service can reach by itself (shm), or plain memory where it cannot.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/result.h"
+
+namespace cairn {
+
+// Zeroed, page-aligned, its address fixed for life. Its methods need the client's lock, besides the getters.
+class MemoryRegion {
+ public:
+  // `shareable`: backed by a memfd sealed against shrinking; else anonymous memory.
+  static Result<std::unique_ptr<MemoryRegion>> create(uint64_t bytes, bool shareable);
+  ~MemoryRegion();
+  MemoryRegion(const MemoryRegion&) = delete;
+  MemoryRegion& operator=(const MemoryRegion&) = delete;
+
+  std::byte* base() const { return base_; }
+  uint64_t bytes() const { return bytes_; }
+  int descriptor() const { return descriptor_; }
+
+  // The fence of last resort: puts fresh pages with the same content behind the same address, so that whoever
+  // still holds the old memfd writes where nobody looks. False when there is no memory for it.
+  bool detach();
+
+  uint32_t id = 0;      // in the session
+  bool usable = false;  // the service has mapped it
+
+ private:
+  MemoryRegion(std::byte* base, uint64_t bytes, int descriptor) : base_(base), bytes_(bytes), descriptor_(descriptor) {}
+  std::byte* base_;
+  uint64_t bytes_;
+  int descriptor_;
+};
+
+}  // namespace cairn

@@ -1,0 +1,323 @@
+// What frames ask for.
+#include <algorithm>
+
+#include "server/reactor.h"
+#include "server/remove_task.h"
+
+namespace cairn {
+
+namespace {
+
+// What one session may start in one turn before the others have theirs.
+constexpr uint64_t kQuantumBytes = 8 * kMiB;
+// A prefetch answers no bytes, but takes this much of the window while it reads: the typical block.
+constexpr uint64_t kPrefetchCharge = 4 * kMiB;
+constexpr uint64_t kChargeLeast = 4 * kKiB;
+// Items a session may have open at once, over all of its requests: bounds what a client can make us remember.
+constexpr uint64_t kSessionItemsMost = 64 * 1024;
+
+size_t operation_index(FrameType type) {
+  const auto* found = std::find(kOperations.begin(), kOperations.end(), type);
+  CAIRN_CHECK(found != kOperations.end(), "an operation without counters");
+  return static_cast<size_t>(found - kOperations.begin());
+}
+
+std::vector<std::byte> statuses_frame(const FrameHeader& header, std::span<const Status> statuses) {
+  FrameBuilder frame(FrameType::statuses, header.request_id, statuses.size_bytes());
+  frame.header().tag = header.tag;
+  frame.header().flags = kFrameLast;
+  frame.header().item_count = static_cast<uint32_t>(statuses.size());
+  frame.append_bytes(std::as_bytes(statuses));
+  return frame.finish();
+}
+
+std::vector<std::byte> empty_frame(FrameType type, const FrameHeader& header) {
+  FrameBuilder frame(type, header.request_id);
+  frame.header().tag = header.tag;
+  frame.header().flags = kFrameLast;
+  return frame.finish();
+}
+
+}  // namespace
+
+void Reactor::on_frame(ServerLink& link, const FrameHeader& header, ConstByteSpan body) {
+  LinkState& state = links_.at(&link);
+  if (state.dead) return;
+  state.last_frame_ns = clock_.now_ns();
+  if (state.session == nullptr) return say_hello(state, header, body);
+  dispatch(state, header, body);
+}
+
+void Reactor::dispatch(LinkState& state, const FrameHeader& header, ConstByteSpan body) {
+  if (header.payload_bytes != 0) return refuse(state, Status::invalid, "payload behind a frame that carries none");
+  switch (header.type) {
+    case FrameType::ping:
+      return state.link->send(empty_frame(FrameType::pong, header));
+    case FrameType::goodbye:
+      return hang_up(state);
+    case FrameType::stats:
+      return answer_text(state, header);
+    case FrameType::cancel:
+      return cancel_request(state, header);
+    case FrameType::region_add:
+    case FrameType::region_remove: {
+      RegionBody region;
+      if (const char* wrong = decode_fixed(body, region)) return refuse(state, Status::invalid, wrong);
+      const bool add = header.type == FrameType::region_add;
+      return answer_status(state, header, add ? state.link->add_region(region) : state.link->remove_region(region.region));
+    }
+    case FrameType::put:
+    case FrameType::get:
+    case FrameType::prefetch:
+    case FrameType::exists:
+    case FrameType::match:
+    case FrameType::touch:
+    case FrameType::remove: {
+      BatchView batch;
+      if (const char* wrong = decode_batch(header, body, batch)) return refuse(state, Status::invalid, wrong);
+      ++counters_.requests;
+      if (draining_) {
+        return fail_request(*state.link, header.request_id, header.tag, Status::draining, "the service is shutting down");
+      }
+      if (!batch.items.empty()) return begin_request(state, header, std::move(batch));
+      if (header.type == FrameType::remove) return begin_remove(state, header, batch);
+      return answer_keys(state, header, batch);
+    }
+    default:
+      return refuse(state, Status::invalid, "a frame that only the service sends, or a second hello");
+  }
+}
+
+void Reactor::answer_status(LinkState& state, const FrameHeader& header, Status status) {
+  state.link->send(statuses_frame(header, {&status, 1}));
+}
+
+void Reactor::fail_request(ServerLink& link, uint64_t request_id, const SessionTag& tag, Status status, std::string_view reason) {
+  link.send(build_reason(FrameType::failed, request_id, tag, status, reason));
+}
+
+void Reactor::answer_text(LinkState& state, const FrameHeader& header) {
+  const uint64_t started_ns = clock_.now_ns();
+  FrameBuilder frame(FrameType::text, header.request_id);
+  frame.header().tag = header.tag;
+  frame.header().flags = kFrameLast;
+  frame.append_text(stats_json());
+  state.link->send(frame.finish());
+  count(FrameType::stats, 1, started_ns);
+}
+
+void Reactor::answer_keys(LinkState& state, const FrameHeader& header, const BatchView& batch) {
+  const uint64_t started_ns = clock_.now_ns();
+  const uint32_t tenant = state.session->tenant_id;
+  const auto id = [&](const Key& key) { return BlockId{key, batch.fixed.layout, tenant}; };
+  if (header.type == FrameType::match) {
+    uint64_t matched = 0;
+    while (matched < batch.keys.size() && store_.exists(id(batch.keys[matched]))) ++matched;
+    FrameBuilder frame(FrameType::matched, header.request_id, sizeof(matched));
+    frame.header().tag = header.tag;
+    frame.header().flags = kFrameLast;
+    frame.append(matched);
+    state.link->send(frame.finish());
+  } else {
+    std::vector<Status> statuses(batch.keys.size());
+    for (size_t i = 0; i < statuses.size(); ++i) {
+      const bool there = header.type == FrameType::touch ? store_.touch(id(batch.keys[i])) : store_.exists(id(batch.keys[i]));
+      statuses[i] = there ? Status::ok : Status::not_found;
+    }
+    state.link->send(statuses_frame(header, statuses));
+  }
+  count(header.type, batch.keys.size(), started_ns);
+}
+
+// --- deletes ---------------------------------------------------------------------------------------------
+
+void Reactor::begin_remove(LinkState& state, const FrameHeader& header, const BatchView& batch) {
+  auto task = std::make_unique<RemoveTask>(*this, *state.link, header);
+  task->ids.reserve(batch.keys.size());
+  for (const Key& key : batch.keys) task->ids.push_back({key, batch.fixed.layout, state.session->tenant_id});
+  RemoveTask& op = *task;
+  removes_.insert(std::move(task));
+  store_.remove(op);
+}
+
+void Reactor::RemoveTask::done() {
+  if (link_ != nullptr && !reactor_.links_.at(link_).dead) {
+    link_->send(statuses_frame(header_, statuses));
+    reactor_.touch(*link_);
+  }
+  reactor_.count(FrameType::remove, ids.size(), started_ns_);
+  const auto self = std::find_if(reactor_.removes_.begin(), reactor_.removes_.end(), [this](const auto& one) { return one.get() == this; });
+  reactor_.removes_.erase(self);  // destroys *this
+}
+
+// --- requests with payload ---------------------------------------------------------------------------------
+
+void Reactor::begin_request(LinkState& state, const FrameHeader& header, BatchView batch) {
+  Session& session = *state.session;
+  if (session.requests.size() >= options_.credits) return refuse(state, Status::busy, "more requests in flight than the session has credits");
+  if (session.requests.contains(header.request_id)) return refuse(state, Status::invalid, "a request number that is in use");
+  const size_t items = batch.items.size();
+  if (session.items_open + items > kSessionItemsMost) {
+    return fail_request(*state.link, header.request_id, header.tag, Status::busy, "too many items are open in this session");
+  }
+  const uint64_t deadline_ms = header.deadline_ms == 0 ? kDeadlineMsDefault : std::min(header.deadline_ms, kDeadlineMsMost);
+  auto request = std::make_unique<Request>();
+  request->id = header.request_id;
+  request->type = header.type;
+  request->session = &session;
+  request->link = state.link.get();
+  request->store = &store_;
+  request->sink = this;
+  request->started_ns = clock_.now_ns();
+  request->deadline_ns = request->started_ns + deadline_ms * 1'000'000;
+  request->batch = std::move(batch);
+  if (header.type == FrameType::put) {
+    request->puts = std::vector<PutItem>(items);
+  } else {
+    request->gets = std::vector<GetItem>(items);
+  }
+  request->states.assign(items, ItemState::queued);
+  request->charges.assign(items, 0);
+  request->unsettled = static_cast<uint32_t>(items);
+  session.items_open += items;
+  deadlines_.emplace(request->deadline_ns, request.get());
+  session.queue.push_back(request.get());
+  if (!session.active) {
+    session.active = true;
+    active_.push_back(&session);
+  }
+  session.requests.emplace(request->id, std::move(request));
+}
+
+void Reactor::run_queues() {
+  more_to_run_ = false;
+  for (size_t i = 0; i < active_.size();) {
+    Session& session = *active_[i];
+    more_to_run_ |= run_queue(session, kQuantumBytes);
+    if (session.queue.empty()) {
+      session.active = false;
+      active_[i] = active_.back();
+      active_.pop_back();
+    } else {
+      ++i;
+    }
+  }
+}
+
+// True when the session could start more in the next turn.
+bool Reactor::run_queue(Session& session, uint64_t quantum_bytes) {
+  uint64_t started = 0;
+  while (!session.queue.empty()) {
+    Request& request = *session.queue.front();
+    while (request.next < request.states.size() && request.states[request.next] != ItemState::queued) ++request.next;
+    if (request.next == request.states.size()) {
+      session.queue.pop_front();
+      continue;
+    }
+    if (started >= quantum_bytes) return session.window_used < options_.session_window_bytes;
+    const uint32_t index = request.next;
+    const uint64_t wanted = request.type == FrameType::prefetch ? kPrefetchCharge : std::clamp(request.batch.items[index].length, kChargeLeast, kBlockBytesMost);
+    // The first item is let through whatever its size: a window smaller than a block must not stop it for ever.
+    if (session.window_used > 0 && session.window_used + wanted > options_.session_window_bytes) return false;
+    session.window_used += wanted;
+    started += wanted;
+    request.charges[index] = wanted;
+    request.start_next(session.tenant_id, clock_.unix_ms());
+  }
+  return false;
+}
+
+void Reactor::item_settled(Request& request, uint32_t index) {
+  const ResultItem& result = request.ready.back();
+  // Bytes that are still to be sent stay charged until on_payload_sent().
+  const uint64_t stays = result.buffer ? result.body.length : 0;
+  const uint64_t charged = request.charges[index];
+  if (charged >= stays) {
+    release(*request.session, charged - stays);
+  } else {
+    request.session->window_used += stays - charged;
+  }
+  request.charges[index] = 0;
+  --request.session->items_open;
+  if (request.type == FrameType::put && result.body.status == Status::ok) counters_.received_bytes += result.body.length;
+  if (request.dirty) return;
+  request.dirty = true;
+  dirty_.push_back(&request);
+}
+
+void Reactor::send_ready() {
+  // Sending may settle nothing more, but a link that breaks here only marks itself dead: see bury_dead().
+  std::vector<Request*> dirty;
+  dirty.swap(dirty_);
+  for (Request* request : dirty) {
+    request->dirty = false;
+    std::vector<ResultItem> items;
+    items.swap(request->ready);
+    std::vector<uint64_t> lengths;
+    lengths.reserve(items.size());
+    for (const ResultItem& item : items) lengths.push_back(item.buffer ? item.body.length : 0);
+    const bool last = request->unsettled == 0;
+    touch(*request->link);
+    request->link->send_results(request->id, items, last ? kFrameLast : 0);
+    for (size_t i = 0; i < items.size(); ++i) {
+      if (items[i].body.status == Status::bad_region) release(*request->session, lengths[i]);
+    }
+    if (last) finish(*request);
+  }
+}
+
+void Reactor::finish(Request& request) {
+  CAIRN_CHECK(request.unsettled == 0, "a request ends with items open");
+  if (request.dirty) std::erase(dirty_, &request);
+  count(request.type, request.states.size(), request.started_ns);
+  deadlines_.erase({request.deadline_ns, &request});
+  std::erase(request.session->queue, &request);
+  request.session->requests.erase(request.id);  // destroys it
+}
+
+void Reactor::abandon_all(Request& request, Status status) {
+  for (uint32_t i = 0; i < request.states.size(); ++i) {
+    if (request.states[i] != ItemState::settled) request.abandon(i, status);
+  }
+  // What is settled but not sent gives its part of the window back, and is not sent.
+  for (ResultItem& item : request.ready) {
+    if (!item.buffer) continue;
+    release(*request.session, item.body.length);
+    item.buffer = {};
+    item.body = ResultBody{item.body.index, status, 0, 0, 0, 0, 0};
+  }
+}
+
+void Reactor::cancel_request(LinkState& state, const FrameHeader& header) {
+  const auto found = state.session->requests.find(header.request_id);
+  if (found != state.session->requests.end()) {
+    ++counters_.cancelled;
+    abandon_all(*found->second, Status::cancelled);
+    found->second->ready.clear();
+    finish(*found->second);
+  }
+  state.link->send(empty_frame(FrameType::cancelled, header));
+}
+
+void Reactor::expire_requests() {
+  const uint64_t now = clock_.now_ns();
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    Request& request = *deadlines_.begin()->second;
+    ++counters_.timeouts;
+    deadlines_.erase(deadlines_.begin());
+    abandon_all(request, Status::timeout);
+  }
+  if (!dirty_.empty()) {
+    send_ready();
+    settle_touched();
+  }
+}
+
+void Reactor::count(FrameType type, uint64_t items, uint64_t started_ns) {
+  OperationCounters& counters = counters_.operations[operation_index(type)];
+  ++counters.requests;
+  counters.items += items;
+  counters.latency_us.add((clock_.now_ns() - started_ns) / 1000);
+}
+
+}  // namespace cairn

@@ -1,0 +1,335 @@
+// Turns, connections and sessions. What frames ask for is in dispatch.cc.
+#include "server/reactor.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "server/remove_task.h"
+
+namespace cairn {
+
+namespace {
+
+constexpr int kEventsMost = 256;
+constexpr uint64_t kLookEveryNs = 250'000'000;
+constexpr uint64_t kTimerGrainMs = 10;
+
+template <size_t N>
+void fill_random(std::array<uint8_t, N>& bytes) {
+  size_t have = 0;
+  while (have < N) {
+    const ssize_t got = getrandom(bytes.data() + have, N - have, 0);
+    CAIRN_CHECK(got > 0 || errno == EINTR, "the system gave no random bytes");
+    if (got > 0) have += static_cast<size_t>(got);
+  }
+}
+
+// Tenants are not configured yet: a name stands for itself. Two names may meet in 32 bits; configured
+// tenants with assigned numbers replace this before tenants are promised anything.
+uint32_t tenant_number(std::string_view name) {
+  if (name == "default" || name.empty()) return 0;
+  const uint32_t number = crc32c(std::as_bytes(std::span(name)));
+  return number == 0 ? 1 : number;
+}
+
+}  // namespace
+
+Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options)
+    : store_(store), clock_(clock), options_(options), started_ns_(clock.now_ns()) {
+  fill_random(server_id_);
+  epoll_ = epoll_create1(EPOLL_CLOEXEC);
+  wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  CAIRN_CHECK(epoll_ >= 0 && wake_ >= 0, "the reactor has no wait set");
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.ptr = &wake_;
+  CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) == 0, "the wait set does not take its own event");
+  for (const int fd : store_.event_fds()) {
+    event.data.ptr = &store_;
+    CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0, "the wait set does not take a drive's event");
+  }
+}
+
+Reactor::~Reactor() {
+  close_sessions();
+  CAIRN_CHECK(removes_.empty(), "the reactor ended with deletes in flight");
+  ::close(epoll_);
+  ::close(wake_);
+}
+
+void Reactor::add_listener(std::unique_ptr<Listener> listener) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.ptr = listener.get();
+  CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, listener->event_fd(), &event) == 0, "the wait set does not take a listener");
+  listeners_.push_back(std::move(listener));
+}
+
+void Reactor::wake() {
+  const uint64_t one = 1;
+  // EAGAIN means that a wake-up is pending already.
+  if (::write(wake_, &one, sizeof(one)) < 0) CAIRN_CHECK(errno == EAGAIN || errno == EINTR, "the wake-up event is broken");
+}
+
+void Reactor::adopt(std::unique_ptr<ServerLink> link) {
+  ServerLink* key = link.get();
+  key->set_handler(this);
+  LinkState& state = links_[key];
+  state.link = std::move(link);
+  state.opened_ns = state.last_frame_ns = state.moved_ns = clock_.now_ns();
+  if (key->event_fd() < 0) {
+    unwatched_.push_back(key);
+    return;
+  }
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.ptr = key;
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, key->event_fd(), &event) != 0) hang_up(state);
+}
+
+void Reactor::accept_from(Listener& listener) {
+  constexpr int kAcceptsATurn = 64;
+  for (int i = 0; i < kAcceptsATurn; ++i) {
+    auto link = listener.accept();
+    if (link == nullptr) return;
+    adopt(std::move(link));
+  }
+}
+
+void Reactor::turn(int timeout_ms) {
+  if (more_to_run_ || !dirty_.empty() || !unwatched_.empty()) timeout_ms = 0;
+  if (!deadlines_.empty()) timeout_ms = std::min<int>(timeout_ms, kTimerGrainMs);
+  std::array<epoll_event, kEventsMost> events;
+  const int count = epoll_wait(epoll_, events.data(), kEventsMost, timeout_ms);
+  for (int i = 0; i < count; ++i) {
+    const epoll_event& event = events[static_cast<size_t>(i)];
+    void* what = event.data.ptr;
+    if (what == &store_) continue;  // polled below in any case
+    if (what == &wake_) {
+      uint64_t ignored = 0;
+      if (::read(wake_, &ignored, sizeof(ignored)) < 0) CAIRN_CHECK(errno == EAGAIN || errno == EINTR, "the wake-up event is broken");
+      continue;
+    }
+    const auto listener = std::find_if(listeners_.begin(), listeners_.end(), [&](const auto& one) { return one.get() == what; });
+    if (listener != listeners_.end()) {
+      accept_from(**listener);
+      continue;
+    }
+    const auto found = links_.find(static_cast<ServerLink*>(what));
+    if (found == links_.end() || found->second.dead) continue;
+    touch(*found->first);
+    found->first->progress((event.events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0, (event.events & EPOLLOUT) != 0);
+  }
+  for (ServerLink* link : unwatched_) {
+    touch(*link);
+    link->progress(true, true);
+  }
+  store_.poll();
+  run_queues();
+  send_ready();
+  settle_touched();
+  expire_requests();
+  if (clock_.now_ns() >= next_look_ns_) check_links();
+  if (any_dead_) bury_dead();
+}
+
+void Reactor::touch(ServerLink& link) {
+  LinkState& state = links_.at(&link);
+  if (state.touched) return;
+  state.touched = true;
+  touched_.push_back(&link);
+}
+
+void Reactor::settle_touched() {
+  for (ServerLink* link : touched_) {
+    LinkState& state = links_.at(link);
+    state.touched = false;
+    if (state.dead) continue;
+    link->flush();
+    if (state.dead || link->event_fd() < 0 || link->wants_write() == state.writable_wanted) continue;
+    state.writable_wanted = link->wants_write();
+    epoll_event event{};
+    event.events = EPOLLIN | (state.writable_wanted ? static_cast<uint32_t>(EPOLLOUT) : 0U);
+    event.data.ptr = link;
+    CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_MOD, link->event_fd(), &event) == 0, "the wait set lost a link");
+  }
+  touched_.clear();
+}
+
+// --- sessions --------------------------------------------------------------------------------------------
+
+void Reactor::refuse(LinkState& state, Status status, std::string_view reason) {
+  ++counters_.sessions_refused;
+  const SessionTag tag = state.session == nullptr ? SessionTag{} : state.session->tag;
+  state.link->send(build_reason(FrameType::refuse, 0, tag, status, reason));
+  hang_up(state);
+}
+
+void Reactor::hang_up(LinkState& state) {
+  if (state.dead) return;
+  state.dead = true;
+  any_dead_ = true;
+  state.link->close();
+}
+
+Session* Reactor::find_session(const SessionTag& tag) {
+  for (const auto& [id, session] : sessions_) {
+    if (session->tag == tag) return session.get();
+  }
+  return nullptr;
+}
+
+Session* Reactor::open_session(const HelloView& hello) {
+  auto session = std::make_unique<Session>();
+  session->id = next_session_++;
+  fill_random(session->tag);
+  session->tenant = hello.tenant;
+  session->name = hello.name;
+  session->tenant_id = tenant_number(hello.tenant);
+  Session* opened = session.get();
+  sessions_.emplace(opened->id, std::move(session));
+  ++counters_.sessions_opened;
+  return opened;
+}
+
+void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSpan body) {
+  HelloView hello;
+  if (header.type != FrameType::hello) return refuse(state, Status::invalid, "the first frame is not a hello");
+  if (const char* wrong = decode_hello(body, hello)) return refuse(state, Status::invalid, wrong);
+  if (hello.fixed.version_least > kProtocolVersion || hello.fixed.version_most < kProtocolVersion) {
+    return refuse(state, Status::bad_version, "this service speaks version 1 of the protocol only");
+  }
+  if (draining_) return refuse(state, Status::draining, "the service is shutting down");
+  Session* session = nullptr;
+  if (hello.fixed.join == SessionTag{}) {
+    if (sessions_.size() >= options_.sessions_most) return refuse(state, Status::busy, "the service has as many sessions as it takes");
+    session = open_session(hello);
+  } else {
+    session = find_session(hello.fixed.join);
+    if (session == nullptr) return refuse(state, Status::denied, "the session to join does not exist");
+    if (session->tenant != hello.tenant) return refuse(state, Status::denied, "the session to join belongs to another tenant");
+    if (session->lanes.size() >= kSessionLanesMost) return refuse(state, Status::too_large, "the session has as many lanes as it may");
+    state.link->share_regions(*session->lanes.front());
+  }
+  session->lanes.push_back(state.link.get());
+  state.session = session;
+  welcome(state, *session);
+}
+
+void Reactor::welcome(LinkState& state, Session& session) {
+  WelcomeBody body;
+  body.lanes_most = kSessionLanesMost;
+  body.features = state.link->features();
+  body.server_id = server_id_;
+  body.session_id = session.id;
+  body.block_bytes_most = kBlockBytesMost;
+  body.window_bytes = options_.session_window_bytes;
+  body.credits = options_.credits;
+  body.batch_items_most = kBatchItemsMost;
+  body.body_bytes_most = kBodyBytesMost;
+  body.deadline_ms_most = kDeadlineMsMost;
+  FrameBuilder frame(FrameType::welcome, 0, sizeof(body));
+  frame.header().tag = session.tag;
+  frame.append(body);
+  state.link->send(frame.finish());
+  state.link->set_tag(session.tag);
+}
+
+void Reactor::on_closed(ServerLink& link, Status status, std::string_view reason) {
+  (void)reason;
+  LinkState& state = links_.at(&link);
+  if (status != Status::disconnected) ++counters_.protocol_errors;
+  state.dead = true;
+  any_dead_ = true;
+}
+
+void Reactor::on_payload_sent(ServerLink& link, uint64_t bytes) {
+  counters_.sent_bytes += bytes;
+  Session* session = links_.at(&link).session;
+  CAIRN_CHECK(session != nullptr, "payload was sent to a link without a session");
+  release(*session, bytes);
+}
+
+void Reactor::release(Session& session, uint64_t bytes) {
+  CAIRN_CHECK(session.window_used >= bytes, "more of a session's window is given back than was taken");
+  session.window_used -= bytes;
+}
+
+void Reactor::check_links() {
+  const uint64_t now = clock_.now_ns();
+  next_look_ns_ = now + kLookEveryNs;
+  const auto older = [now](uint64_t since_ns, uint64_t limit_ms) { return now - since_ns > limit_ms * 1'000'000; };
+  for (auto& [link, state] : links_) {
+    if (state.dead) continue;
+    const uint64_t moved = link->moved_bytes();
+    if (moved != state.moved_bytes || !link->busy()) state.moved_ns = now;
+    state.moved_bytes = moved;
+    if (state.session == nullptr && older(state.opened_ns, options_.handshake_timeout_ms)) {
+      refuse(state, Status::timeout, "no hello came in time");
+    } else if (older(state.moved_ns, options_.stall_timeout_ms)) {
+      ++counters_.timeouts;
+      hang_up(state);
+    } else if (options_.idle_timeout_ms > 0 && state.session != nullptr && state.session->requests.empty() &&
+               older(state.last_frame_ns, options_.idle_timeout_ms)) {
+      refuse(state, Status::timeout, "the session was idle for too long");
+    }
+  }
+}
+
+void Reactor::bury_dead() {
+  any_dead_ = false;
+  for (auto at = links_.begin(); at != links_.end();) {
+    LinkState& state = at->second;
+    if (!state.dead) {
+      ++at;
+      continue;
+    }
+    if (Session* session = state.session) {
+      std::vector<Request*> orphans;
+      for (const auto& [id, request] : session->requests) {
+        if (request->link == at->first) orphans.push_back(request.get());
+      }
+      for (Request* request : orphans) {
+        abandon_all(*request, Status::disconnected);
+        request->ready.clear();
+        finish(*request);
+      }
+      std::erase(session->lanes, at->first);
+      if (session->lanes.empty()) {
+        std::erase(active_, session);
+        sessions_.erase(session->id);
+      }
+    }
+    for (const auto& task : removes_) task->forget(at->first);
+    std::erase(unwatched_, at->first);
+    std::erase(touched_, at->first);
+    at = links_.erase(at);
+  }
+}
+
+void Reactor::drain() {
+  draining_ = true;
+  for (const auto& listener : listeners_) epoll_ctl(epoll_, EPOLL_CTL_DEL, listener->event_fd(), nullptr);
+  listeners_.clear();
+}
+
+bool Reactor::quiet() const {
+  if (!removes_.empty()) return false;
+  return std::all_of(sessions_.begin(), sessions_.end(), [](const auto& one) { return one.second->requests.empty(); });
+}
+
+void Reactor::close_sessions() {
+  for (auto& [link, state] : links_) {
+    if (state.dead) continue;
+    if (state.session != nullptr) state.link->send(build_reason(FrameType::refuse, 0, state.session->tag, Status::draining, "the service is shutting down"));
+    hang_up(state);
+  }
+  bury_dead();
+}
+
+}  // namespace cairn

@@ -1,0 +1,24 @@
+// A delete on its way: it has to end even when the client that asked is gone.
+#pragma once
+
+#include "server/reactor.h"
+
+namespace cairn {
+
+class Reactor::RemoveTask final : public DeleteOp {
+ public:
+  RemoveTask(Reactor& reactor, ServerLink& link, const FrameHeader& header)
+      : reactor_(reactor), link_(&link), header_(header), started_ns_(reactor.clock_.now_ns()) {}
+  void done() override;
+  void forget(const ServerLink* link) {
+    if (link_ == link) link_ = nullptr;
+  }
+
+ private:
+  Reactor& reactor_;
+  ServerLink* link_;
+  FrameHeader header_;
+  uint64_t started_ns_;
+};
+
+}  // namespace cairn

@@ -1,0 +1,84 @@
+// The snapshot that `cairn stats`, the admin plane and Prometheus read. Its fields: docs/metrics.md.
+#include <cstdio>
+#include <string_view>
+
+#include "base/json.h"
+#include "server/reactor.h"
+
+namespace cairn {
+
+namespace {
+
+constexpr std::array<std::string_view, kOperations.size()> kNames = {"put",   "get",    "exists",   "match",
+                                                                     "touch", "delete", "prefetch", "stats"};
+
+std::string hex(std::span<const uint8_t> bytes) {
+  std::string text;
+  for (const uint8_t byte : bytes) {
+    char digits[3];
+    std::snprintf(digits, sizeof(digits), "%02x", byte);
+    text += digits;
+  }
+  return text;
+}
+
+void write_drive(JsonWriter& json, const DriveStats& drive) {
+  json.begin_object().text("path", drive.path).text("uuid", drive.uuid).text("state", drive.state);
+  json.number("bytes", drive.bytes).number("segment_bytes", drive.segment_bytes).number("segments", drive.segments);
+  json.number("segments_free", drive.segments_free).number("segments_sealed", drive.segments_sealed);
+  json.number("blocks", drive.blocks).number("payload_bytes", drive.payload_bytes);
+  json.number("read_bytes", drive.read_bytes).number("written_bytes", drive.written_bytes);
+  json.number("reads", drive.reads).number("writes", drive.writes).number("flushes", drive.flushes);
+  json.number("read_errors", drive.read_errors).number("write_errors", drive.write_errors);
+  json.number("checksum_errors", drive.checksum_errors).number("evicted_segments", drive.evicted_segments);
+  json.number("evicted_blocks", drive.evicted_blocks).number("oldest_sequence", drive.oldest_sequence);
+  json.end_object();
+}
+
+void write_store(JsonWriter& json, const StoreStats& stats) {
+  json.begin_object("store").number("blocks", stats.blocks).number("payload_bytes", stats.payload_bytes);
+  json.number("puts", stats.puts).number("put_exists", stats.put_exists).number("put_bytes", stats.put_bytes);
+  json.number("gets", stats.gets).number("hits", stats.hits).number("hits_memory", stats.hits_memory);
+  json.number("misses", stats.misses).number("get_bytes", stats.get_bytes).number("deletes", stats.deletes);
+  json.number("corrupt", stats.corrupt).number("io_errors", stats.io_errors).number("no_space", stats.no_space);
+  json.number("cache_bytes", stats.cache_bytes).number("cache_blocks", stats.cache_blocks);
+  json.number("slab_bytes", stats.slab_bytes).number("slab_free_bytes", stats.slab_free_bytes);
+  json.number("index_bytes", stats.index_bytes).number("recovered_blocks", stats.recovered_blocks);
+  json.number("recovered_segments", stats.recovered_segments).number("scanned_segments", stats.scanned_segments);
+  json.real("recovery_seconds", stats.recovery_seconds);
+  json.begin_array("drives");
+  for (const DriveStats& drive : stats.drives) write_drive(json, drive);
+  json.end_array().end_object();
+}
+
+void write_operation(JsonWriter& json, std::string_view name, const OperationCounters& operation) {
+  const Histogram& latency = operation.latency_us;
+  json.begin_object(name).number("requests", operation.requests).number("items", operation.items);
+  json.begin_object("latency_us").number("count", latency.count()).number("p50", latency.quantile(0.5));
+  json.number("p90", latency.quantile(0.9)).number("p99", latency.quantile(0.99)).number("max", latency.max());
+  json.end_object().end_object();
+}
+
+}  // namespace
+
+std::string Reactor::stats_json() const {
+  uint64_t in_flight = removes_.size();
+  for (const auto& [id, session] : sessions_) in_flight += session->requests.size();
+  JsonWriter json;
+  json.begin_object().text("version", CAIRN_VERSION).text("server_id", hex(server_id_));
+  json.real("uptime_seconds", static_cast<double>(clock_.now_ns() - started_ns_) / 1e9).boolean("draining", draining_);
+  json.number("sessions", sessions_.size()).number("sessions_opened", counters_.sessions_opened);
+  json.number("sessions_refused", counters_.sessions_refused).number("protocol_errors", counters_.protocol_errors);
+  json.number("requests", counters_.requests).number("requests_in_flight", in_flight);
+  json.number("timeouts", counters_.timeouts).number("cancelled", counters_.cancelled);
+  json.number("received_bytes", counters_.received_bytes).number("sent_bytes", counters_.sent_bytes);
+  json.begin_array("listeners");
+  for (const auto& listener : listeners_) json.text({}, listener->url());
+  json.end_array().begin_object("operations");
+  for (size_t i = 0; i < kNames.size(); ++i) write_operation(json, kNames[i], counters_.operations[i]);
+  json.end_object();
+  write_store(json, store_.stats());
+  return json.end_object().take();
+}
+
+}  // namespace cairn

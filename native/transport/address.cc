@@ -1,0 +1,56 @@
+#include <sys/un.h>
+
+#include <charconv>
+
+#include "transport/transport.h"
+
+namespace cairn {
+
+namespace {
+
+constexpr std::string_view kForms = "expected tcp://HOST:PORT or shm:///PATH.sock";
+
+Error wrong(std::string_view url, std::string_view why) {
+  return Error{0, "cannot use the URL '" + std::string(url) + "': " + std::string(why) + "; " + std::string(kForms)};
+}
+
+Result<Address> parse_tcp(std::string_view url, std::string_view rest) {
+  const size_t colon = rest.rfind(':');
+  if (colon == std::string_view::npos) return wrong(url, "it names no port");
+  std::string_view host = rest.substr(0, colon);
+  const std::string_view port = rest.substr(colon + 1);
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != std::string_view::npos) {
+    return wrong(url, "an IPv6 address needs brackets");
+  }
+  if (host.empty()) return wrong(url, "it names no host");
+  Address address;
+  address.host = host;
+  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), address.port);
+  if (error != std::errc{} || end != port.data() + port.size()) return wrong(url, "its port is not a number from 0 to 65535");
+  return address;
+}
+
+}  // namespace
+
+Result<Address> parse_address(std::string_view url) {
+  constexpr std::string_view tcp = "tcp://";
+  constexpr std::string_view shm = "shm://";
+  if (url.starts_with(tcp)) return parse_tcp(url, url.substr(tcp.size()));
+  if (!url.starts_with(shm)) return wrong(url, "its scheme is not known here");
+  Address address;
+  address.kind = Address::Kind::shm;
+  address.path = url.substr(shm.size());
+  if (address.path.empty() || address.path.front() != '/') return wrong(url, "the path of a socket is absolute");
+  if (address.path.size() >= sizeof(sockaddr_un::sun_path)) return wrong(url, "the path of a socket has at most 107 bytes");
+  return address;
+}
+
+std::string to_url(const Address& address) {
+  if (address.kind == Address::Kind::shm) return "shm://" + address.path;
+  const bool bracket = address.host.find(':') != std::string::npos;
+  return "tcp://" + (bracket ? "[" + address.host + "]" : address.host) + ":" + std::to_string(address.port);
+}
+
+}  // namespace cairn

@@ -1,0 +1,28 @@
+// A byte stream that does not block: a socket, or the in-process fake. What stream links run over.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace cairn {
+
+class ByteChannel {
+ public:
+  virtual ~ByteChannel() = default;
+  // Bytes moved; 0 from receive: the peer closed; -errno otherwise (-EAGAIN: nothing now).
+  virtual long send(std::span<const iovec> from) = 0;
+  // As send, with a descriptor that travels with the first byte. -EOPNOTSUPP where it cannot.
+  virtual long send_descriptor(std::span<const iovec> from, int descriptor) = 0;
+  // Descriptors that came along are appended to `descriptors`, now owned by the caller.
+  virtual long receive(std::span<const iovec> into, std::vector<int>& descriptors) = 0;
+  virtual int event_fd() const = 0;
+};
+
+// Takes ownership of a connected, non-blocking socket.
+std::unique_ptr<ByteChannel> socket_channel(int socket, bool passes_descriptors);
+
+}  // namespace cairn

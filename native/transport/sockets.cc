@@ -1,0 +1,176 @@
+#include "transport/sockets.h"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+namespace cairn {
+
+namespace {
+
+constexpr int kBacklog = 256;
+
+struct FreeAddresses {
+  void operator()(addrinfo* list) const { freeaddrinfo(list); }
+};
+using Addresses = std::unique_ptr<addrinfo, FreeAddresses>;
+
+Result<Addresses> resolve(const Address& address, bool passive) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
+  addrinfo* found = nullptr;
+  const int code = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
+  if (code != 0) return Error{0, "cannot find the host '" + address.host + "': " + gai_strerror(code)};
+  return Addresses(found);
+}
+
+sockaddr_un unix_address(const std::string& path) {
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  std::memcpy(name.sun_path, path.c_str(), path.size() + 1);  // parse_address held the length
+  return name;
+}
+
+Error cannot(const char* verb, const Address& address, int number) {
+  return Error::from_errno(number, std::string("cannot ") + verb + " " + to_url(address));
+}
+
+// A socket file that a killed service left behind is removed; one that answers belongs to somebody.
+Result<Unit> clear_stale(const Address& address) {
+  const sockaddr_un name = unix_address(address.path);
+  const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (probe < 0) return cannot("listen at", address, errno);
+  const int code = connect(probe, reinterpret_cast<const sockaddr*>(&name), sizeof(name)) == 0 ? 0 : errno;
+  ::close(probe);
+  if (code == 0 || code == EAGAIN) {
+    return Error{EADDRINUSE, "cannot listen at " + to_url(address) + ": another service is listening there"};
+  }
+  struct stat file {};
+  if (code == ECONNREFUSED && lstat(address.path.c_str(), &file) == 0 && S_ISSOCK(file.st_mode)) {
+    unlink(address.path.c_str());
+  }
+  return Unit{};
+}
+
+Result<ListeningSocket> listen_unix(const Address& address) {
+  if (auto cleared = clear_stale(address); !cleared) return cleared.error();
+  const int listening = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (listening < 0) return cannot("listen at", address, errno);
+  const sockaddr_un name = unix_address(address.path);
+  // Whoever may open the socket may use the service: only its owner, until an operator widens it.
+  if (bind(listening, reinterpret_cast<const sockaddr*>(&name), sizeof(name)) != 0 ||
+      chmod(address.path.c_str(), S_IRUSR | S_IWUSR) != 0 || listen(listening, kBacklog) != 0) {
+    const int number = errno;
+    ::close(listening);
+    return cannot("listen at", address, number);
+  }
+  return ListeningSocket{listening, address};
+}
+
+uint16_t bound_port(int socket) {
+  sockaddr_storage name{};
+  socklen_t length = sizeof(name);
+  getsockname(socket, reinterpret_cast<sockaddr*>(&name), &length);
+  if (name.ss_family == AF_INET6) return ntohs(reinterpret_cast<const sockaddr_in6*>(&name)->sin6_port);
+  return ntohs(reinterpret_cast<const sockaddr_in*>(&name)->sin_port);
+}
+
+// Completes a non-blocking connect within the time; 0 or an errno.
+int await_connect(int socket, int timeout_ms) {
+  pollfd waiting{socket, POLLOUT, 0};
+  const int ready = poll(&waiting, 1, timeout_ms);
+  if (ready == 0) return ETIMEDOUT;
+  if (ready < 0) return errno;
+  int code = 0;
+  socklen_t length = sizeof(code);
+  getsockopt(socket, SOL_SOCKET, SO_ERROR, &code, &length);
+  return code;
+}
+
+Result<int> connect_one(const Address& address, int family, const sockaddr* name, socklen_t length, int timeout_ms) {
+  const int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return cannot("connect to", address, errno);
+  int code = connect(fd, name, length) == 0 ? 0 : errno;
+  if (code == EINPROGRESS) code = await_connect(fd, timeout_ms);
+  if (code == 0) return fd;
+  ::close(fd);
+  return cannot("connect to", address, code);
+}
+
+}  // namespace
+
+Result<ListeningSocket> listen_socket(const Address& address) {
+  if (address.kind == Address::Kind::shm) return listen_unix(address);
+  auto resolved = resolve(address, true);
+  if (!resolved) return resolved.error();
+  const addrinfo* at = resolved.value().get();
+  const int listening = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (listening < 0) return cannot("listen at", address, errno);
+  const int on = 1;
+  setsockopt(listening, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  if (bind(listening, at->ai_addr, at->ai_addrlen) != 0 || listen(listening, kBacklog) != 0) {
+    const int number = errno;
+    ::close(listening);
+    return cannot("listen at", address, number);
+  }
+  Address bound = address;
+  bound.port = bound_port(listening);
+  return ListeningSocket{listening, bound};
+}
+
+Result<int> connect_socket(const Address& address, int timeout_ms) {
+  if (address.kind == Address::Kind::shm) {
+    const sockaddr_un name = unix_address(address.path);
+    return connect_one(address, AF_UNIX, reinterpret_cast<const sockaddr*>(&name), sizeof(name), timeout_ms);
+  }
+  auto resolved = resolve(address, false);
+  if (!resolved) return resolved.error();
+  Result<int> connected = Error{0, "the host has no address"};
+  for (const addrinfo* at = resolved.value().get(); at != nullptr && !connected; at = at->ai_next) {
+    connected = connect_one(address, at->ai_family, at->ai_addr, at->ai_addrlen, timeout_ms);
+  }
+  return connected;
+}
+
+void tune_socket(int socket, Address::Kind kind) {
+  if (kind != Address::Kind::tcp) return;
+  const int on = 1;
+  setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  // A peer that vanished without a word is noticed within about a minute even on an idle session.
+  const int idle_s = 30, interval_s = 10, probes = 3;
+  setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+  setsockopt(socket, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+  setsockopt(socket, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+  setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+}
+
+std::string peer_name(int socket, Address::Kind kind) {
+  if (kind == Address::Kind::shm) {
+    ucred who{};
+    socklen_t length = sizeof(who);
+    if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &who, &length) != 0) return "unix";
+    return "pid " + std::to_string(who.pid) + " uid " + std::to_string(who.uid);
+  }
+  sockaddr_storage name{};
+  socklen_t length = sizeof(name);
+  char host[NI_MAXHOST] = "?";
+  char port[NI_MAXSERV] = "?";
+  if (getpeername(socket, reinterpret_cast<sockaddr*>(&name), &length) == 0) {
+    getnameinfo(reinterpret_cast<const sockaddr*>(&name), length, host, sizeof(host), port, sizeof(port),
+                NI_NUMERICHOST | NI_NUMERICSERV);
+  }
+  return std::string(host) + ":" + port;
+}
+
+}  // namespace cairn

@@ -1,0 +1,125 @@
+#include "transport/stream_client.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+namespace cairn {
+
+namespace {
+
+constexpr uint64_t kReceiveBudget = 8 * kMiB;
+
+// What is sent in place of memory that may no longer be read. Never written.
+constexpr size_t kFillerBytes = 64 * 1024;
+const std::array<std::byte, kFillerBytes> kFiller{};
+
+std::vector<std::byte> trailer(Status status) {
+  const DataTrailer body{status, {}};
+  const ConstByteSpan bytes = bytes_of(body);
+  return {bytes.begin(), bytes.end()};
+}
+
+OutFrame data_frame(const FrameHeader& like, uint32_t index, uint64_t length, Status status) {
+  FrameBuilder frame(FrameType::data, like.request_id, sizeof(DataBody));
+  frame.header().tag = like.tag;
+  frame.header().payload_bytes = length + sizeof(DataTrailer);
+  frame.append(DataBody{index, 0, 0, length});
+  OutFrame out;
+  out.head = frame.finish();
+  out.tail = trailer(status);
+  out.payload_bytes = length;
+  out.request_id = like.request_id;
+  out.is_data = true;
+  return out;
+}
+
+void swap_for_filler(OutFrame& frame) {
+  frame.payload.clear();
+  for (uint64_t left = frame.payload_bytes; left > 0;) {
+    const uint64_t part = std::min<uint64_t>(left, kFillerBytes);
+    frame.payload.push_back({const_cast<std::byte*>(kFiller.data()), part});
+    left -= part;
+  }
+  frame.tail = trailer(Status::cancelled);
+}
+
+}  // namespace
+
+void StreamClientLink::progress(bool readable, bool writable) {
+  if (writable) send_queued();
+  if (readable && open()) receive_some(kReceiveBudget);
+}
+
+void StreamClientLink::send(std::vector<std::byte> frame) {
+  OutFrame out;
+  out.head = std::move(frame);
+  enqueue(std::move(out));
+  send_queued();
+}
+
+void StreamClientLink::send_with_descriptor(std::vector<std::byte> frame, int descriptor) {
+  OutFrame out;
+  out.head = std::move(frame);
+  out.descriptor = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+  enqueue(std::move(out));
+  send_queued();
+}
+
+void StreamClientLink::forget(uint64_t request_id) {
+  bool first = true;
+  for (OutFrame& frame : queue()) {
+    // Of a frame that has begun, the length is settled; one whose payload is out already has left our hands.
+    const bool begun = first && front_sent() > 0;
+    const bool payload_gone = begun && front_sent() >= frame.head.size() + frame.payload_bytes;
+    first = false;
+    if (frame.is_data && frame.request_id == request_id && !payload_gone) swap_for_filler(frame);
+  }
+  const FrameHeader* header = receiving();
+  if (header != nullptr && header->request_id == request_id) drain_payload();
+}
+
+const char* StreamClientLink::place_payload(const FrameHeader& header, ConstByteSpan body, std::vector<iovec>& into) {
+  if (header.type != FrameType::results) return "payload behind a frame that carries none";
+  if (const char* wrong = decode_array(header, body, results_)) return wrong;
+  uint64_t placed = 0;
+  for (const ResultBody& result : results_) {
+    if ((result.flags & kResultPayload) == 0) continue;
+    if (result.length > kBlockBytesMost) return "a result longer than a block can be";
+    const size_t before = into.size();
+    if (!handler_->destination(header.request_id, result.index, result.length, into)) {
+      into.resize(before);
+      into.push_back({nullptr, result.length});
+    }
+    placed += result.length;
+  }
+  return placed == header.payload_bytes ? nullptr : "results whose lengths do not add up to the payload";
+}
+
+void StreamClientLink::frame_arrived(const FrameHeader& header, ConstByteSpan body) {
+  if (header.type == FrameType::pull) return answer_pulls(header, body);
+  handler_->on_frame(header, body);
+}
+
+void StreamClientLink::answer_pulls(const FrameHeader& header, ConstByteSpan body) {
+  std::vector<PullBody> pulls;
+  if (const char* wrong = decode_array(header, body, pulls)) return fail(Status::invalid, wrong);
+  for (const PullBody& pull : pulls) send_data(header, pull);
+  send_queued();
+}
+
+void StreamClientLink::send_data(const FrameHeader& header, const PullBody& pull) {
+  std::vector<iovec> payload;
+  if (pull.length > kBlockBytesMost || pull.offset != 0 ||
+      !handler_->source(header.request_id, pull.index, pull.offset, pull.length, payload)) {
+    enqueue(data_frame(header, pull.index, 0, Status::cancelled));
+    return;
+  }
+  OutFrame out = data_frame(header, pull.index, pull.length, Status::ok);
+  out.payload = std::move(payload);
+  enqueue(std::move(out));
+}
+
+}  // namespace cairn

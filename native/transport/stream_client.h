@@ -1,0 +1,37 @@
+// The client's end of a stream link: tcp and shm. See transport.h for the contract.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "transport/stream_io.h"
+#include "transport/transport.h"
+
+namespace cairn {
+
+class StreamClientLink final : public ClientLink, private StreamIo {
+ public:
+  explicit StreamClientLink(std::unique_ptr<ByteChannel> channel) : StreamIo(std::move(channel)) {}
+  ~StreamClientLink() override = default;
+
+  int event_fd() const override { return channel_fd(); }
+  bool wants_write() const override { return output_pending(); }
+  void progress(bool readable, bool writable) override;
+  void send(std::vector<std::byte> frame) override;
+  void send_with_descriptor(std::vector<std::byte> frame, int descriptor) override;
+  void forget(uint64_t request_id) override;
+  void close() override { shut(); }
+
+ private:
+  void frame_arrived(const FrameHeader& header, ConstByteSpan body) override;
+  const char* place_payload(const FrameHeader& header, ConstByteSpan body, std::vector<iovec>& into) override;
+  void frame_sent(const OutFrame&) override {}
+  void failed(Status status, std::string_view reason) override { handler_->on_closed(status, reason); }
+
+  void answer_pulls(const FrameHeader& header, ConstByteSpan body);
+  void send_data(const FrameHeader& header, const PullBody& pull);
+
+  std::vector<ResultBody> results_;
+};
+
+}  // namespace cairn

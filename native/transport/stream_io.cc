@@ -1,0 +1,265 @@
+#include "transport/stream_io.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace cairn {
+
+namespace {
+
+// Small, so that at most this much of a large payload is copied instead of received in place.
+constexpr size_t kStagedBytes = 4096;
+constexpr size_t kSinkBytes = 64 * 1024;
+constexpr size_t kVectorsMost = 64;
+constexpr size_t kDescriptorsMost = 64;
+
+}  // namespace
+
+StreamIo::StreamIo(std::unique_ptr<ByteChannel> channel) : channel_(std::move(channel)), staged_(kStagedBytes) {}
+
+StreamIo::~StreamIo() { release(); }
+
+void StreamIo::shut() {
+  for (const OutFrame& frame : release()) frame_sent(frame);
+}
+
+std::deque<OutFrame> StreamIo::release() {
+  std::deque<OutFrame> dropped;
+  dropped.swap(out_);
+  channel_.reset();
+  front_sent_ = 0;
+  for (const int descriptor : descriptors_) ::close(descriptor);
+  descriptors_.clear();
+  for (OutFrame& frame : dropped) {
+    if (frame.descriptor >= 0) ::close(frame.descriptor);
+    frame.descriptor = -1;
+  }
+  return dropped;
+}
+
+void StreamIo::fail(Status status, std::string_view reason) {
+  if (channel_ == nullptr) return;
+  shut();
+  failed(status, reason);
+}
+
+int StreamIo::take_descriptor() {
+  if (descriptors_.empty()) return -1;
+  const int descriptor = descriptors_.front();
+  descriptors_.pop_front();
+  return descriptor;
+}
+
+// --- output ---------------------------------------------------------------------------------------------
+
+void StreamIo::enqueue(OutFrame frame) {
+  if (channel_ == nullptr) {
+    if (frame.descriptor >= 0) ::close(frame.descriptor);
+    return frame_sent(frame);
+  }
+  out_.push_back(std::move(frame));
+}
+
+void StreamIo::send_queued() {
+  while (channel_ != nullptr && !out_.empty()) {
+    vectors_.clear();
+    size_t skip = front_sent_;
+    const auto add = [&](const void* base, size_t length) {
+      if (skip >= length) {
+        skip -= length;
+        return;
+      }
+      if (vectors_.size() < kVectorsMost) {
+        vectors_.push_back({const_cast<std::byte*>(static_cast<const std::byte*>(base)) + skip, length - skip});
+      }
+      skip = 0;
+    };
+    const int descriptor = front_sent_ == 0 ? out_.front().descriptor : -1;
+    for (const OutFrame& frame : out_) {
+      if (vectors_.size() == kVectorsMost) break;
+      if (&frame != &out_.front() && frame.descriptor >= 0) break;  // it has to begin a message
+      add(frame.head.data(), frame.head.size());
+      for (const iovec& part : frame.payload) add(part.iov_base, part.iov_len);
+      add(frame.tail.data(), frame.tail.size());
+    }
+    const long sent = descriptor >= 0 ? channel_->send_descriptor(vectors_, descriptor) : channel_->send(vectors_);
+    if (sent == -EAGAIN || sent == -EINTR) return;
+    if (sent < 0) {
+      fail(Status::disconnected, std::strerror(static_cast<int>(-sent)));
+      return;
+    }
+    if (descriptor >= 0) {
+      ::close(descriptor);
+      out_.front().descriptor = -1;
+    }
+    moved_ += static_cast<uint64_t>(sent);
+    front_sent_ += static_cast<size_t>(sent);
+    while (!out_.empty()) {
+      const OutFrame& front = out_.front();
+      const size_t length = front.head.size() + front.payload_bytes + front.tail.size();
+      if (front_sent_ < length) break;
+      front_sent_ -= length;
+      const OutFrame done = std::move(out_.front());
+      out_.pop_front();
+      frame_sent(done);
+      if (channel_ == nullptr) return;
+    }
+  }
+}
+
+// --- input ----------------------------------------------------------------------------------------------
+
+void StreamIo::receive_some(uint64_t budget) {
+  uint64_t received = 0;
+  while (channel_ != nullptr && received < budget) {
+    CAIRN_CHECK(staged_from_ == staged_to_, "staged bytes were left unparsed");
+    staged_from_ = staged_to_ = 0;
+    vectors_.clear();
+    uint64_t direct = 0;
+    if (phase_ == Phase::body) {
+      direct = body_.size() - body_have_;
+      vectors_.push_back({body_.data() + body_have_, direct});
+    } else if (phase_ == Phase::payload) {
+      for (size_t i = into_at_; i < into_.size() && vectors_.size() < kVectorsMost - 1; ++i) {
+        iovec part = into_[i];
+        if (part.iov_base == nullptr) {
+          sink_.resize(kSinkBytes);
+          const bool whole = part.iov_len <= kSinkBytes;
+          part = {sink_.data(), std::min<size_t>(part.iov_len, kSinkBytes)};
+          vectors_.push_back(part);
+          direct += part.iov_len;
+          if (!whole) break;
+          continue;
+        }
+        vectors_.push_back(part);
+        direct += part.iov_len;
+      }
+    }
+    const bool all_direct = phase_ == Phase::header || (phase_ == Phase::body) || direct == payload_left_;
+    if (all_direct) vectors_.push_back({staged_.data(), staged_.size()});
+    arrived_.clear();
+    const long got = channel_->receive(vectors_, arrived_);
+    for (const int descriptor : arrived_) descriptors_.push_back(descriptor);
+    if (descriptors_.size() > kDescriptorsMost) return fail(Status::invalid, "descriptors that no frame asked for");
+    if (got == -EAGAIN || got == -EINTR) return;
+    if (got <= 0) return fail(Status::disconnected, got == 0 ? "the peer closed the connection" : std::strerror(static_cast<int>(-got)));
+    received += static_cast<uint64_t>(got);
+    moved_ += static_cast<uint64_t>(got);
+    const uint64_t placed = std::min<uint64_t>(static_cast<uint64_t>(got), direct);
+    staged_to_ = static_cast<size_t>(static_cast<uint64_t>(got) - placed);
+    const bool short_read = static_cast<uint64_t>(got) < direct + (all_direct ? staged_.size() : 0);
+    if (phase_ == Phase::body) {
+      body_have_ += placed;
+    } else if (phase_ == Phase::payload) {
+      advance_payload(placed);
+    }
+    parse_staged();
+    if (short_read) return;  // the socket is empty; the wait set tells when it is not
+  }
+}
+
+void StreamIo::advance_payload(uint64_t count) {
+  payload_left_ -= count;
+  while (count > 0) {
+    iovec& part = into_[into_at_];
+    const uint64_t step = std::min<uint64_t>(part.iov_len, count);
+    if (part.iov_base != nullptr) part.iov_base = static_cast<std::byte*>(part.iov_base) + step;
+    part.iov_len -= step;
+    count -= step;
+    if (part.iov_len == 0) ++into_at_;
+  }
+}
+
+void StreamIo::parse_staged() {
+  while (channel_ != nullptr) {
+    bool ended = false;
+    if (phase_ == Phase::header) {
+      ended = take_header();
+    } else if (phase_ == Phase::body) {
+      ended = take_body();
+    } else {
+      ended = take_payload();
+    }
+    if (!ended) return;
+  }
+  staged_from_ = staged_to_ = 0;
+}
+
+bool StreamIo::take_header() {
+  // The header is collected in body_, which no other phase is using now.
+  if (body_have_ == 0) body_.resize(kFrameHeaderBytes);
+  const size_t take = std::min(kFrameHeaderBytes - body_have_, staged_to_ - staged_from_);
+  std::memcpy(body_.data() + body_have_, staged_.data() + staged_from_, take);
+  body_have_ += take;
+  staged_from_ += take;
+  if (body_have_ < kFrameHeaderBytes) return false;
+  header_ = load<FrameHeader>(body_.data());
+  body_have_ = 0;
+  if (const char* wrong = check_header(header_)) {
+    fail(header_.magic == kFrameMagic && header_.version != kProtocolVersion ? Status::bad_version : Status::invalid, wrong);
+    return false;
+  }
+  body_.resize(header_.body_bytes);
+  phase_ = Phase::body;
+  return true;
+}
+
+bool StreamIo::take_body() {
+  const size_t take = std::min(body_.size() - body_have_, staged_to_ - staged_from_);
+  if (take > 0) std::memcpy(body_.data() + body_have_, staged_.data() + staged_from_, take);
+  body_have_ += take;
+  staged_from_ += take;
+  if (body_have_ < body_.size()) return false;
+  if (const char* wrong = check_body(header_, body_)) {
+    fail(Status::invalid, wrong);
+    return false;
+  }
+  if (header_.payload_bytes == 0) {
+    finish_frame();
+    return true;
+  }
+  into_.clear();
+  into_at_ = 0;
+  if (const char* wrong = place_payload(header_, body_, into_)) {
+    fail(Status::invalid, wrong);
+    return false;
+  }
+  uint64_t placed = 0;
+  for (const iovec& part : into_) placed += part.iov_len;
+  CAIRN_CHECK(placed == header_.payload_bytes, "memory for a payload is not as long as the payload");
+  payload_left_ = header_.payload_bytes;
+  phase_ = Phase::payload;
+  return true;
+}
+
+bool StreamIo::take_payload() {
+  while (staged_from_ < staged_to_ && payload_left_ > 0) {
+    const iovec part = into_[into_at_];
+    const size_t take = std::min<size_t>(part.iov_len, staged_to_ - staged_from_);
+    if (part.iov_base != nullptr) std::memcpy(part.iov_base, staged_.data() + staged_from_, take);
+    staged_from_ += take;
+    advance_payload(take);
+  }
+  if (payload_left_ > 0) return false;
+  finish_frame();
+  return true;
+}
+
+void StreamIo::finish_frame() {
+  // The frame may be answered, forgotten or the link closed in here: leave nothing half-done behind.
+  phase_ = Phase::header;
+  body_have_ = 0;
+  const std::vector<std::byte> body = std::move(body_);
+  body_ = {};
+  frame_arrived(header_, body);
+}
+
+void StreamIo::drain_payload() {
+  if (phase_ != Phase::payload) return;
+  for (size_t i = into_at_; i < into_.size(); ++i) into_[i].iov_base = nullptr;
+}
+
+}  // namespace cairn

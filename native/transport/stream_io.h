@@ -1,0 +1,109 @@
+// Frames over a byte stream: what both ends of tcp and shm share. Output is a queue of frames whose payload
+// lies elsewhere; input goes header → body → payload, the payload straight into the memory it is for.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/slab.h"
+#include "transport/channel.h"
+#include "wire/frame.h"
+
+namespace cairn {
+
+// One frame on its way out. `payload` is borrowed: from `keep` (slab), or from a client's request that is
+// still open (then request_id and index name it, so that forget() can swap it for filler).
+struct OutFrame {
+  std::vector<std::byte> head;
+  std::vector<iovec> payload;
+  std::vector<std::byte> tail;
+  std::vector<Buffer> keep;
+  uint64_t payload_bytes = 0;
+  uint64_t request_id = 0;
+  bool is_data = false;
+  int descriptor = -1;  // owned; travels with the first byte
+};
+
+class StreamIo {
+ public:
+  virtual ~StreamIo();
+  StreamIo(const StreamIo&) = delete;
+  StreamIo& operator=(const StreamIo&) = delete;
+
+ protected:
+  explicit StreamIo(std::unique_ptr<ByteChannel> channel);
+
+  // A frame whose payload, if any, is in place.
+  virtual void frame_arrived(const FrameHeader& header, ConstByteSpan body) = 0;
+  // Appends memory for exactly header.payload_bytes; an entry with a null base is drained. nullptr, or why the
+  // peer may not send this.
+  virtual const char* place_payload(const FrameHeader& header, ConstByteSpan body, std::vector<iovec>& into) = 0;
+  // The frame has left, or was dropped with the link.
+  virtual void frame_sent(const OutFrame& frame) = 0;
+  // Once: the peer went away or broke the protocol.
+  virtual void failed(Status status, std::string_view reason) = 0;
+
+  void enqueue(OutFrame frame);
+  // Sends until the queue is empty or the channel is full.
+  void send_queued();
+  // Receives at most about `budget` bytes, so that one busy peer does not starve the others.
+  void receive_some(uint64_t budget);
+  void fail(Status status, std::string_view reason);
+  // Closes without calling failed(); frame_sent() is called for what was still queued. Not in a destructor.
+  void shut();
+
+  bool open() const { return channel_ != nullptr; }
+  bool output_pending() const { return !out_.empty(); }
+  // All bytes sent and received so far.
+  uint64_t moved() const { return moved_; }
+  bool mid_frame() const { return phase_ != Phase::header || body_have_ > 0; }
+  int channel_fd() const { return channel_ == nullptr ? -1 : channel_->event_fd(); }
+  // The next descriptor that came with the stream, or -1; the caller owns it.
+  int take_descriptor();
+
+  // For forget(): the frames queued, the first possibly half sent; and the payload being received.
+  std::deque<OutFrame>& queue() { return out_; }
+  size_t front_sent() const { return front_sent_; }
+  const FrameHeader* receiving() const { return phase_ == Phase::payload ? &header_ : nullptr; }
+  const std::vector<std::byte>& receiving_body() const { return body_; }
+  // What is left of the payload being received goes nowhere.
+  void drain_payload();
+
+ private:
+  enum class Phase : uint8_t { header, body, payload };
+  // Each takes what it can from staging and says whether the phase ended.
+  bool take_header();
+  bool take_body();
+  bool take_payload();
+  void start_payload();
+  void finish_frame();
+  void parse_staged();
+  std::deque<OutFrame> release();
+  void advance_payload(uint64_t count);
+
+  std::unique_ptr<ByteChannel> channel_;
+  std::deque<OutFrame> out_;
+  size_t front_sent_ = 0;
+  uint64_t moved_ = 0;
+
+  Phase phase_ = Phase::header;
+  FrameHeader header_;
+  std::vector<std::byte> body_;
+  size_t body_have_ = 0;
+  std::vector<iovec> into_;
+  size_t into_at_ = 0;
+  uint64_t payload_left_ = 0;
+
+  std::vector<std::byte> staged_;
+  size_t staged_from_ = 0, staged_to_ = 0;
+  std::vector<std::byte> sink_;
+  std::deque<int> descriptors_;
+  std::vector<int> arrived_;
+  std::vector<iovec> vectors_;
+};
+
+}  // namespace cairn

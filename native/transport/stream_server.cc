@@ -1,0 +1,249 @@
+#include "transport/stream_server.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "transport/sockets.h"
+
+namespace cairn {
+
+namespace {
+
+// What one link may receive before the reactor turns to the others.
+constexpr uint64_t kReceiveBudget = 8 * kMiB;
+
+}  // namespace
+
+StreamServerLink::StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions)
+    : StreamIo(std::move(channel)),
+      peer_(std::move(peer)),
+      regions_offered_(regions),
+      regions_(std::make_shared<RegionTable>()) {}
+
+StreamServerLink::~StreamServerLink() { CAIRN_CHECK(pulls_.empty(), "a link was destroyed with pulls in flight"); }
+
+void StreamServerLink::progress(bool readable, bool writable) {
+  if (writable) send_queued();
+  if (readable && open()) receive_some(kReceiveBudget);
+}
+
+void StreamServerLink::set_tag(const SessionTag& tag) {
+  tag_ = tag;
+  tagged_ = true;
+}
+
+void StreamServerLink::send(std::vector<std::byte> frame) {
+  flush();  // what was asked for before goes out before
+  OutFrame out;
+  out.head = std::move(frame);
+  enqueue(std::move(out));
+}
+
+bool StreamServerLink::push_to_region(const ResultItem& item) {
+  from_.clear();
+  to_.clear();
+  if (!regions_->resolve(item.to, item.body.length, to_)) return false;
+  item.buffer.slice(item.buffer_offset, item.body.length, from_);
+  copy_vectors(from_, to_);
+  return true;
+}
+
+void StreamServerLink::send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags) {
+  FrameBuilder frame(FrameType::results, request_id, items.size() * sizeof(ResultBody));
+  OutFrame out;
+  uint64_t pushed = 0;
+  for (ResultItem& item : items) {
+    if (item.buffer && item.body.status == Status::ok) {
+      if (item.to.empty()) {
+        item.body.flags |= kResultPayload;
+        item.buffer.slice(item.buffer_offset, item.body.length, out.payload);
+        out.payload_bytes += item.body.length;
+        out.keep.push_back(std::move(item.buffer));
+      } else if (push_to_region(item)) {
+        pushed += item.body.length;
+      } else {
+        item.body.status = Status::bad_region;
+        item.body.length = 0;
+      }
+    }
+    frame.append(item.body);
+  }
+  frame.header().tag = tag_;
+  frame.header().flags = flags;
+  frame.header().item_count = static_cast<uint32_t>(items.size());
+  frame.header().payload_bytes = out.payload_bytes;
+  out.head = frame.finish();
+  out.request_id = request_id;
+  enqueue(std::move(out));
+  if (pushed > 0) handler_->on_payload_sent(*this, pushed);
+}
+
+void StreamServerLink::pull(PullOp& op) {
+  CAIRN_CHECK(op.buffer.capacity() >= op.length && op.length > 0, "a pull without memory for it");
+  if (!open()) return op.pulled(Status::disconnected);
+  if (!op.from.empty()) {
+    from_.clear();
+    to_.clear();
+    if (!regions_->resolve(op.from, op.length, from_)) return op.pulled(Status::bad_region);
+    op.buffer.slice(0, op.length, to_);
+    copy_vectors(from_, to_);
+    return op.pulled(Status::ok);
+  }
+  const bool fresh = pulls_.emplace(PullKey{op.request_id, op.index}, &op).second;
+  CAIRN_CHECK(fresh, "an item is pulled twice");
+  if (!asking_.empty() && asking_request_ != op.request_id) flush();
+  asking_request_ = op.request_id;
+  asking_.push_back(PullBody{op.index, 0, 0, op.length});
+}
+
+void StreamServerLink::flush() {
+  if (!asking_.empty()) {
+    FrameBuilder frame(FrameType::pull, asking_request_, asking_.size() * sizeof(PullBody));
+    frame.header().tag = tag_;
+    frame.header().item_count = static_cast<uint32_t>(asking_.size());
+    frame.append_bytes(std::as_bytes(std::span(asking_)));
+    asking_.clear();
+    OutFrame out;
+    out.head = frame.finish();
+    enqueue(std::move(out));
+  }
+  send_queued();
+}
+
+PullOp* StreamServerLink::find_pull(uint64_t request_id, uint32_t index) {
+  const auto found = pulls_.find(PullKey{request_id, index});
+  return found == pulls_.end() ? nullptr : found->second;
+}
+
+void StreamServerLink::cancel(PullOp& op) {
+  if (pulls_.erase(PullKey{op.request_id, op.index}) == 0) return;
+  const FrameHeader* header = receiving();
+  if (header != nullptr && header->type == FrameType::data && header->request_id == op.request_id &&
+      load<DataBody>(receiving_body().data()).index == op.index) {
+    drain_payload();
+  }
+}
+
+const char* StreamServerLink::place_payload(const FrameHeader& header, ConstByteSpan body, std::vector<iovec>& into) {
+  DataBody data;
+  if (tag_is_wrong(header)) return "a frame without the session's tag";
+  if (header.type != FrameType::data) return "payload behind a frame that carries none";
+  if (const char* wrong = decode_fixed(body, data)) return wrong;
+  if (header.payload_bytes != data.length + sizeof(DataTrailer)) return "a data frame whose lengths disagree";
+  PullOp* op = find_pull(header.request_id, data.index);
+  if (data.length > 0) {
+    if (op == nullptr) {
+      into.push_back({nullptr, data.length});  // given up meanwhile
+    } else {
+      if (data.offset != 0 || data.length != op->length) return "data that was not asked for";
+      op->buffer.slice(0, data.length, into);
+    }
+  }
+  into.push_back({&trailer_, sizeof(trailer_)});
+  return nullptr;
+}
+
+void StreamServerLink::data_arrived(const FrameHeader& header, const DataBody& data) {
+  PullOp* op = find_pull(header.request_id, data.index);
+  if (op == nullptr) return;
+  pulls_.erase(PullKey{header.request_id, data.index});
+  op->pulled(trailer_.status == Status::ok && data.length == op->length ? Status::ok : Status::cancelled);
+}
+
+void StreamServerLink::frame_arrived(const FrameHeader& header, ConstByteSpan body) {
+  if (tag_is_wrong(header)) return fail(Status::denied, "a frame without the session's tag");
+  if (header.type != FrameType::data) return handler_->on_frame(*this, header, body);
+  DataBody data;
+  const char* wrong = decode_fixed(body, data);
+  if (wrong == nullptr && header.payload_bytes == 0) wrong = "a data frame without its trailer";
+  if (wrong != nullptr) return fail(Status::invalid, wrong);
+  data_arrived(header, data);
+}
+
+void StreamServerLink::frame_sent(const OutFrame& frame) {
+  if (frame.payload_bytes > 0) handler_->on_payload_sent(*this, frame.payload_bytes);
+}
+
+void StreamServerLink::failed(Status status, std::string_view reason) {
+  const std::string why(reason);
+  auto pulls = std::move(pulls_);
+  pulls_.clear();
+  for (const auto& [key, op] : pulls) op->pulled(Status::disconnected);
+  handler_->on_closed(*this, status, why);
+}
+
+Status StreamServerLink::add_region(const RegionBody& region) {
+  if (!regions_offered_) return Status::unsupported;
+  return regions_->add(region, take_descriptor());
+}
+
+void StreamServerLink::share_regions(ServerLink& with) {
+  regions_ = static_cast<StreamServerLink&>(with).regions_;
+}
+
+void StreamServerLink::close() {
+  send_queued();
+  if (!open()) return;
+  shut();
+  pulls_.clear();
+}
+
+// --- listening -------------------------------------------------------------------------------------------
+
+namespace {
+
+class StreamListener final : public Listener {
+ public:
+  explicit StreamListener(ListeningSocket listening)
+      : listening_(std::move(listening)), url_(to_url(listening_.bound)), spare_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {}
+  ~StreamListener() override {
+    ::close(listening_.socket);
+    if (spare_ >= 0) ::close(spare_);
+    if (listening_.bound.kind == Address::Kind::shm) unlink(listening_.bound.path.c_str());
+  }
+  StreamListener(const StreamListener&) = delete;
+  StreamListener& operator=(const StreamListener&) = delete;
+
+  int event_fd() const override { return listening_.socket; }
+  const std::string& url() const override { return url_; }
+
+  std::unique_ptr<ServerLink> accept() override {
+    const int socket = accept4(listening_.socket, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (socket < 0) {
+      if (errno == EMFILE || errno == ENFILE) refuse_one();
+      return nullptr;
+    }
+    const Address::Kind kind = listening_.bound.kind;
+    const bool regions = kind == Address::Kind::shm;
+    tune_socket(socket, kind);
+    return std::make_unique<StreamServerLink>(socket_channel(socket, regions), peer_name(socket, kind), regions);
+  }
+
+ private:
+  // Out of descriptors: the waiting connection would keep the wait set awake for ever. The spare one makes
+  // room to take it and hang up.
+  void refuse_one() {
+    if (spare_ < 0) return;
+    ::close(spare_);
+    const int socket = accept4(listening_.socket, nullptr, nullptr, SOCK_CLOEXEC);
+    if (socket >= 0) ::close(socket);
+    spare_ = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  }
+
+  ListeningSocket listening_;
+  std::string url_;
+  int spare_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Listener>> listen_at(const Address& address) {
+  auto listening = listen_socket(address);
+  if (!listening) return listening.error();
+  return std::unique_ptr<Listener>(std::make_unique<StreamListener>(listening.take()));
+}
+
+}  // namespace cairn

@@ -1,0 +1,74 @@
+// The server's end of a stream link: tcp, and shm with its regions. See transport.h for the contract.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "transport/regions.h"
+#include "transport/stream_io.h"
+#include "transport/transport.h"
+
+namespace cairn {
+
+class StreamServerLink final : public ServerLink, private StreamIo {
+ public:
+  StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions);
+  ~StreamServerLink() override;
+
+  void set_tag(const SessionTag& tag) override;
+  const std::string& peer() const override { return peer_; }
+  uint32_t features() const override { return regions_offered_ ? kFeatureRegions : 0; }
+  int event_fd() const override { return channel_fd(); }
+  bool wants_write() const override { return output_pending(); }
+  void progress(bool readable, bool writable) override;
+  void send(std::vector<std::byte> frame) override;
+  void send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags) override;
+  void pull(PullOp& op) override;
+  void cancel(PullOp& op) override;
+  void flush() override;
+  Status add_region(const RegionBody& region) override;
+  Status remove_region(uint32_t region) override { return regions_->remove(region); }
+  void share_regions(ServerLink& with) override;
+  void close() override;
+  uint64_t moved_bytes() const override { return moved(); }
+  bool busy() const override { return output_pending() || mid_frame(); }
+
+ private:
+  struct PullKey {
+    uint64_t request_id;
+    uint32_t index;
+    bool operator==(const PullKey&) const = default;
+  };
+  struct PullKeyHash {
+    size_t operator()(const PullKey& key) const { return std::hash<uint64_t>{}(key.request_id * 0x9E3779B97F4A7C15ULL + key.index); }
+  };
+
+  void frame_arrived(const FrameHeader& header, ConstByteSpan body) override;
+  const char* place_payload(const FrameHeader& header, ConstByteSpan body, std::vector<iovec>& into) override;
+  void frame_sent(const OutFrame& frame) override;
+  void failed(Status status, std::string_view reason) override;
+
+  void data_arrived(const FrameHeader& header, const DataBody& data);
+  PullOp* find_pull(uint64_t request_id, uint32_t index);
+  // Copies an item's bytes into its extents; false when they are not inside the session's regions.
+  bool push_to_region(const ResultItem& item);
+
+  bool tag_is_wrong(const FrameHeader& header) const { return tagged_ && header.tag != tag_; }
+
+  std::string peer_;
+  bool tagged_ = false;
+  SessionTag tag_{};
+  bool regions_offered_;
+  std::shared_ptr<RegionTable> regions_;
+  std::unordered_map<PullKey, PullOp*, PullKeyHash> pulls_;
+  // Pulls of one request that wait to be asked for in one frame.
+  uint64_t asking_request_ = 0;
+  std::vector<PullBody> asking_;
+  DataTrailer trailer_;
+  std::vector<iovec> from_, to_;
+};
+
+}  // namespace cairn

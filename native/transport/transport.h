@@ -1,0 +1,203 @@
+// The transport seam: how commands and payload cross between a client and the service.
+//
+// The server moves the bytes. A client sends a command that says where its memory lies; the server pulls the
+// payload of a put and pushes the payload of a get. tcp, shm (and rdma, when it comes) implement this file;
+// the conformance suite in testing/transport_conformance.h holds every one of them, and the in-process
+// fake, to the same promises:
+//
+//  1. Frames arrive whole, once and in order, or the link closes.
+//  2. send_results: the bytes of an item are in the client's memory before the client sees its result.
+//  3. pull: pulled() is called exactly once unless the op is cancelled; ok means all bytes are in the buffer
+//     exactly as they were in the client's memory while the request was open.
+//  4. After cancel(PullOp) returned, nothing is written into its buffer and pulled() is not called.
+//  5. After forget(request) returned, a client link reads and writes no memory of that request, and no byte
+//     of a put that was forgotten half-way is ever reported as pulled.
+//  6. A link that closes says why, once; pulls in flight end as `disconnected`.
+//  7. What one peer sends — garbage included — closes at most its own link, with a reason.
+//  8. Nothing blocks: progress() moves what it can and returns.
+//  9. Neither side allocates more than the limits of wire/limits.h on the word of the other.
+//
+// Threads: a link belongs to one thread (server: the reactor; client: whoever holds the session's lock).
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "base/slab.h"
+#include "wire/frame.h"
+
+namespace cairn {
+
+// --- addresses ---------------------------------------------------------------------------------------
+
+struct Address {
+  enum class Kind : uint8_t { tcp, shm };
+  Kind kind = Kind::tcp;
+  std::string host;  // tcp: a name or number; IPv6 without brackets
+  uint16_t port = 0;
+  std::string path;  // shm
+};
+
+// tcp://HOST:PORT (IPv6 in brackets) or shm:///PATH. The error says what is wrong and shows the right form.
+Result<Address> parse_address(std::string_view url);
+std::string to_url(const Address& address);
+
+// --- the server's end ----------------------------------------------------------------------------------
+
+struct ResultItem {
+  ResultBody body;
+  Buffer buffer;              // get: holds the bytes; kept by the link until they are sent
+  uint64_t buffer_offset = 0;  // where the body.length bytes begin
+  std::span<const ExtentBody> to;  // where in the client's memory; empty: in frames
+};
+
+// A fetch of client memory into a slab buffer. Owned by the caller until pulled() or cancel().
+class PullOp {
+ public:
+  uint64_t request_id = 0;
+  uint32_t index = 0;
+  uint64_t length = 0;
+  Buffer buffer;                     // at least `length` long
+  std::span<const ExtentBody> from;  // empty: the client is asked to send
+  virtual void pulled(Status status) = 0;  // ok, cancelled (the client gave up), bad_region, disconnected
+
+ protected:
+  ~PullOp() = default;
+};
+
+class ServerLink;
+
+class ServerLinkHandler {
+ public:
+  // A command frame with its body, checked for magic, version, lengths and CRC, not for meaning.
+  virtual void on_frame(ServerLink& link, const FrameHeader& header, ConstByteSpan body) = 0;
+  // `bytes` of result payload left for the client, or were dropped with the link.
+  virtual void on_payload_sent(ServerLink& link, uint64_t bytes) = 0;
+  // The link is dead: destroy it after this turn. Not called for close() from our side.
+  virtual void on_closed(ServerLink& link, Status status, std::string_view reason) = 0;
+
+ protected:
+  ~ServerLinkHandler() = default;
+};
+
+class ServerLink {
+ public:
+  virtual ~ServerLink() = default;
+  void set_handler(ServerLinkHandler* handler) { handler_ = handler; }
+  // From now on every frame in either direction carries `tag`; one that does not closes the link as denied.
+  virtual void set_tag(const SessionTag& tag) = 0;
+
+  virtual const std::string& peer() const = 0;
+  virtual uint32_t features() const = 0;
+  virtual int event_fd() const = 0;
+  virtual bool wants_write() const = 0;
+  // Moves what can be moved (readable, writable: what the wait set said). Calls the handler.
+  virtual void progress(bool readable, bool writable) = 0;
+
+  virtual void send(std::vector<std::byte> frame) = 0;
+  // One results frame for `items` of a request. Items whose extents are not inside the client's memory are
+  // reported as bad_region instead. `flags`: kFrameLast or 0.
+  virtual void send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags) = 0;
+  virtual void pull(PullOp& op) = 0;
+  virtual void cancel(PullOp& op) = 0;
+  // Asks a frame's worth of work to be sent before the reactor sleeps: called once a turn.
+  virtual void flush() = 0;
+
+  // The memory named by a region_add frame (its descriptor arrived with the frame). ok, invalid, too_large, unsupported.
+  virtual Status add_region(const RegionBody& region) = 0;
+  virtual Status remove_region(uint32_t region) = 0;
+  // The lanes of one session see the same regions.
+  virtual void share_regions(ServerLink& with) = 0;
+
+  // Sends what is queued as far as the peer takes it at once, then closes. Of the handler only
+  // on_payload_sent() is called, for what was still queued. The caller has cancelled its pulls.
+  virtual void close() = 0;
+  // A number that grows whenever a byte moves, and whether the peer owes or is owed some: a link that is busy
+  // while its progress stands still has a stuck peer.
+  virtual uint64_t moved_bytes() const = 0;
+  virtual bool busy() const = 0;
+
+ protected:
+  ServerLinkHandler* handler_ = nullptr;
+};
+
+class Listener {
+ public:
+  virtual ~Listener() = default;
+  virtual int event_fd() const = 0;
+  virtual const std::string& url() const = 0;  // as clients use it, with the real port
+  // The next waiting connection, or nullptr. Never blocks.
+  virtual std::unique_ptr<ServerLink> accept() = 0;
+};
+
+Result<std::unique_ptr<Listener>> listen_at(const Address& address);
+
+// --- the client's end ------------------------------------------------------------------------------------
+
+class ClientLinkHandler {
+ public:
+  // The memory of an item, appended to `out`; false when the item is settled or was never asked for: payload
+  // is then drained, or filler is sent.
+  virtual bool source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length, std::vector<iovec>& out) = 0;
+  virtual bool destination(uint64_t request_id, uint32_t index, uint64_t length, std::vector<iovec>& out) = 0;
+  // Every frame but pull; results come after their payload is in place.
+  virtual void on_frame(const FrameHeader& header, ConstByteSpan body) = 0;
+  virtual void on_closed(Status status, std::string_view reason) = 0;
+
+ protected:
+  ~ClientLinkHandler() = default;
+};
+
+class ClientLink {
+ public:
+  virtual ~ClientLink() = default;
+  void set_handler(ClientLinkHandler* handler) { handler_ = handler; }
+  virtual int event_fd() const = 0;
+  virtual bool wants_write() const = 0;
+  virtual void progress(bool readable, bool writable) = 0;
+  virtual void send(std::vector<std::byte> frame) = 0;
+  // As send(), with a file descriptor for the peer (shm). The link duplicates it.
+  virtual void send_with_descriptor(std::vector<std::byte> frame, int descriptor) = 0;
+  // The fence for payload in frames; see promise 5.
+  virtual void forget(uint64_t request_id) = 0;
+  // Closes at once. The handler is not called again.
+  virtual void close() = 0;
+
+ protected:
+  ClientLinkHandler* handler_ = nullptr;
+};
+
+struct Welcome {
+  WelcomeBody body;
+  SessionTag tag{};
+};
+
+struct ConnectOptions {
+  std::string tenant = "default";
+  std::string token;
+  std::string name;
+  SessionTag join{};
+  int timeout_ms = 5000;
+};
+
+struct Connected {
+  std::unique_ptr<ClientLink> link;
+  Welcome welcome;
+};
+
+struct ConnectFailure {
+  Status status = Status::unreachable;
+  std::string reason;
+};
+
+// Connects and shakes hands; blocks for at most timeout_ms.
+std::variant<Connected, ConnectFailure> connect_to(const Address& address, const ConnectOptions& options);
+
+}  // namespace cairn

@@ -1,0 +1,177 @@
+#include "wire/frame.h"
+
+#include <cstddef>
+
+namespace cairn {
+
+namespace {
+
+// The largest body and the largest payload a frame of each type may announce. Checked before a byte of
+// either is read, so an absurd length costs nothing but the connection.
+uint64_t body_most(FrameType type) {
+  switch (type) {
+    case FrameType::hello:
+      return sizeof(HelloBody) + 3 * kNameBytesMost;
+    case FrameType::welcome:
+      return sizeof(WelcomeBody);
+    case FrameType::refuse:
+    case FrameType::failed:
+      return sizeof(ReasonBody) + kReasonBytesMost;
+    case FrameType::region_add:
+    case FrameType::region_remove:
+      return sizeof(RegionBody);
+    case FrameType::goodbye:
+    case FrameType::ping:
+    case FrameType::pong:
+    case FrameType::stats:
+    case FrameType::cancel:
+    case FrameType::cancelled:
+      return 0;
+    case FrameType::matched:
+      return sizeof(uint64_t);
+    case FrameType::data:
+      return sizeof(DataBody);
+    default:
+      return kBodyBytesMost;
+  }
+}
+
+uint64_t payload_most(FrameType type) {
+  if (type == FrameType::data) return kBlockBytesMost + sizeof(DataTrailer);
+  if (type == FrameType::results) return kBatchItemsMost * kBlockBytesMost;
+  return 0;
+}
+
+bool is_known(FrameType type) {
+  switch (type) {
+    case FrameType::hello:
+    case FrameType::welcome:
+    case FrameType::refuse:
+    case FrameType::goodbye:
+    case FrameType::ping:
+    case FrameType::pong:
+    case FrameType::put:
+    case FrameType::get:
+    case FrameType::exists:
+    case FrameType::match:
+    case FrameType::touch:
+    case FrameType::remove:
+    case FrameType::prefetch:
+    case FrameType::stats:
+    case FrameType::region_add:
+    case FrameType::region_remove:
+    case FrameType::results:
+    case FrameType::statuses:
+    case FrameType::matched:
+    case FrameType::text:
+    case FrameType::pull:
+    case FrameType::data:
+    case FrameType::cancel:
+    case FrameType::cancelled:
+    case FrameType::failed:
+      return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+const char* check_header(const FrameHeader& header) {
+  if (header.magic != kFrameMagic) return "not a Cairn frame (wrong magic)";
+  if (header.header_crc != crc32c(bytes_of(header).first(offsetof(FrameHeader, header_crc)))) {
+    return "the frame header fails its checksum";
+  }
+  if (header.version != kProtocolVersion) return "a protocol version this side does not speak";
+  if (!is_known(header.type)) return "an unknown frame type";
+  if (header.body_bytes > body_most(header.type)) return "the body is longer than its type allows";
+  if (header.payload_bytes > payload_most(header.type)) return "the payload is longer than its type allows";
+  if (header.item_count > kBatchItemsMost) return "more items than a batch may hold";
+  return nullptr;
+}
+
+const char* check_body(const FrameHeader& header, ConstByteSpan body) {
+  return crc32c(body) == header.body_crc ? nullptr : "the frame body fails its checksum";
+}
+
+FrameBuilder::FrameBuilder(FrameType type, uint64_t request_id, size_t body_hint) {
+  header_.type = type;
+  header_.request_id = request_id;
+  frame_.reserve(kFrameHeaderBytes + body_hint);
+  frame_.resize(kFrameHeaderBytes);
+}
+
+std::vector<std::byte> FrameBuilder::finish() {
+  const ConstByteSpan body = std::span(frame_).subspan(kFrameHeaderBytes);
+  header_.body_bytes = static_cast<uint32_t>(body.size());
+  header_.body_crc = crc32c(body);
+  header_.header_crc = crc32c(bytes_of(header_).first(offsetof(FrameHeader, header_crc)));
+  store_bytes(frame_.data(), header_);
+  return std::move(frame_);
+}
+
+std::vector<std::byte> build_reason(FrameType type, uint64_t request_id, const SessionTag& tag, Status status,
+                                    std::string_view reason) {
+  reason = reason.substr(0, kReasonBytesMost);
+  FrameBuilder frame(type, request_id, sizeof(ReasonBody) + reason.size());
+  frame.header().tag = tag;
+  frame.header().flags = kFrameLast;
+  frame.append(ReasonBody{status, static_cast<uint16_t>(reason.size())});
+  frame.append_text(reason);
+  return frame.finish();
+}
+
+const char* decode_hello(ConstByteSpan body, HelloView& out) {
+  if (body.size() < sizeof(HelloBody)) return "the hello is too short";
+  out.fixed = load<HelloBody>(body.data());
+  const size_t tenant = out.fixed.tenant_bytes;
+  const size_t token = out.fixed.token_bytes;
+  const size_t name = out.fixed.name_bytes;
+  if (tenant > kNameBytesMost || token > kNameBytesMost || name > kNameBytesMost) return "a name in the hello is too long";
+  if (body.size() != sizeof(HelloBody) + tenant + token + name) return "the hello's length does not fit its names";
+  const auto* text = reinterpret_cast<const char*>(body.data()) + sizeof(HelloBody);
+  out.tenant = {text, tenant};
+  out.token = {text + tenant, token};
+  out.name = {text + tenant + token, name};
+  return nullptr;
+}
+
+const char* decode_reason(ConstByteSpan body, ReasonView& out) {
+  if (body.size() < sizeof(ReasonBody)) return "the reason is too short";
+  const auto fixed = load<ReasonBody>(body.data());
+  if (body.size() != sizeof(ReasonBody) + fixed.reason_bytes) return "the reason's length does not fit its text";
+  out.status = fixed.status;
+  out.reason = {reinterpret_cast<const char*>(body.data()) + sizeof(ReasonBody), fixed.reason_bytes};
+  return nullptr;
+}
+
+const char* decode_batch(const FrameHeader& header, ConstByteSpan body, BatchView& out) {
+  if (body.size() < sizeof(BatchBody)) return "the batch is too short";
+  out.fixed = load<BatchBody>(body.data());
+  body = body.subspan(sizeof(BatchBody));
+  if (header.item_count == 0) return "an empty batch";
+  if (header.item_count > kBatchItemsMost) return "more items than a batch may hold";
+  if (out.fixed.durability != Durability::durable && out.fixed.durability != Durability::relaxed) {
+    return "an unknown durability";
+  }
+  const bool with_items = header.type == FrameType::put || header.type == FrameType::get ||
+                          header.type == FrameType::prefetch;
+  if (!with_items) {
+    if (out.fixed.extent_count != 0) return "extents in a batch that moves no payload";
+    return decode_array(header, body, out.keys);
+  }
+  if (out.fixed.extent_count > kBatchExtentsMost) return "more extents than a batch may hold";
+  const size_t items_bytes = header.item_count * sizeof(ItemBody);
+  const size_t extents_bytes = out.fixed.extent_count * sizeof(ExtentBody);
+  if (body.size() != items_bytes + extents_bytes) return "the batch's length does not fit its counts";
+  out.items.resize(header.item_count);
+  std::memcpy(out.items.data(), body.data(), items_bytes);
+  out.extents.resize(out.fixed.extent_count);
+  if (extents_bytes > 0) std::memcpy(out.extents.data(), body.data() + items_bytes, extents_bytes);
+  for (const ItemBody& item : out.items) {
+    if (item.extent_count > kItemExtentsMost) return "more extents than an item may have";
+    if (uint64_t{item.extent_first} + item.extent_count > out.fixed.extent_count) return "an item names extents that are not there";
+  }
+  return nullptr;
+}
+
+}  // namespace cairn

@@ -1,0 +1,101 @@
+#include "testing/fake_channel.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <deque>
+
+namespace cairn {
+
+struct ChannelPair::Wire {
+  explicit Wire(const ChannelFaults& with) : faults(with), random(with.seed) {}
+  struct Direction {
+    std::deque<std::byte> bytes;
+    std::deque<std::pair<uint64_t, int>> descriptors;  // (position of the byte it travels with, descriptor)
+    uint64_t sent = 0, received = 0;
+    bool closed = false;  // the sender is gone
+  };
+  ChannelFaults faults;
+  std::mt19937_64 random;
+  Direction to_server, to_client;
+  bool is_cut = false;
+
+  bool nothing_now() { return faults.seed != 0 && std::uniform_real_distribution<>()(random) < faults.nothing_now; }
+  size_t allowance() { return faults.seed == 0 ? SIZE_MAX : 1 + random() % faults.most_per_call; }
+};
+
+class ChannelPair::End final : public ByteChannel {
+ public:
+  End(std::shared_ptr<Wire> wire, Wire::Direction& out, Wire::Direction& in) : wire_(std::move(wire)), out_(out), in_(in) {}
+  ~End() override {
+    out_.closed = true;
+    in_.bytes.clear();
+    for (const auto& [position, descriptor] : in_.descriptors) ::close(descriptor);
+    in_.descriptors.clear();
+  }
+  End(const End&) = delete;
+  End& operator=(const End&) = delete;
+
+  long send(std::span<const iovec> from) override {
+    if (wire_->is_cut || in_.closed) return -EPIPE;
+    if (wire_->nothing_now() || out_.bytes.size() >= wire_->faults.capacity) return -EAGAIN;
+    size_t left = std::min(wire_->allowance(), wire_->faults.capacity - out_.bytes.size());
+    long moved = 0;
+    for (const iovec& part : from) {
+      const size_t take = std::min(part.iov_len, left);
+      const auto* base = static_cast<const std::byte*>(part.iov_base);
+      out_.bytes.insert(out_.bytes.end(), base, base + take);
+      left -= take;
+      moved += static_cast<long>(take);
+    }
+    out_.sent += static_cast<uint64_t>(moved);
+    return moved;
+  }
+
+  long send_descriptor(std::span<const iovec> from, int descriptor) override {
+    const uint64_t position = out_.sent;
+    const long moved = send(from);
+    if (moved > 0) out_.descriptors.emplace_back(position, fcntl(descriptor, F_DUPFD_CLOEXEC, 0));
+    return moved;
+  }
+
+  long receive(std::span<const iovec> into, std::vector<int>& descriptors) override {
+    if (wire_->is_cut) return 0;
+    if (in_.bytes.empty()) return in_.closed ? 0 : -EAGAIN;
+    if (wire_->nothing_now()) return -EAGAIN;
+    size_t left = std::min(wire_->allowance(), in_.bytes.size());
+    long moved = 0;
+    for (const iovec& part : into) {
+      const size_t take = std::min(part.iov_len, left);
+      std::copy_n(in_.bytes.begin(), take, static_cast<std::byte*>(part.iov_base));
+      in_.bytes.erase(in_.bytes.begin(), in_.bytes.begin() + static_cast<long>(take));
+      left -= take;
+      moved += static_cast<long>(take);
+    }
+    in_.received += static_cast<uint64_t>(moved);
+    while (!in_.descriptors.empty() && in_.descriptors.front().first < in_.received) {
+      descriptors.push_back(in_.descriptors.front().second);
+      in_.descriptors.pop_front();
+    }
+    return moved;
+  }
+
+  int event_fd() const override { return -1; }
+
+ private:
+  std::shared_ptr<Wire> wire_;
+  Wire::Direction& out_;
+  Wire::Direction& in_;
+};
+
+ChannelPair::ChannelPair(const ChannelFaults& faults) : wire_(std::make_shared<Wire>(faults)) {
+  client_ = std::make_unique<End>(wire_, wire_->to_server, wire_->to_client);
+  server_ = std::make_unique<End>(wire_, wire_->to_client, wire_->to_server);
+}
+
+void ChannelPair::cut() { wire_->is_cut = true; }
+
+}  // namespace cairn

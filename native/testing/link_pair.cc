@@ -1,0 +1,124 @@
+#include "testing/link_pair.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "transport/sockets.h"
+
+namespace cairn {
+
+namespace {
+
+std::pair<int, int> tcp_pair() {
+  Address address;
+  address.host = "127.0.0.1";
+  ListeningSocket listening = listen_socket(address).take();
+  const int client = connect_socket(listening.bound, 1000).take();
+  int server = -1;
+  while (server < 0) server = accept4(listening.socket, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  ::close(listening.socket);
+  return {server, client};
+}
+
+std::pair<int, int> unix_pair() {
+  int ends[2];
+  CAIRN_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0, "no socket pair");
+  return {ends[0], ends[1]};
+}
+
+}  // namespace
+
+LinkPair::LinkPair(LinkKind kind, uint64_t seed) {
+  if (kind == LinkKind::fake || kind == LinkKind::fake_dribbling) {
+    ChannelFaults faults;
+    if (kind == LinkKind::fake_dribbling) faults.seed = seed + 1;
+    fake_ = std::make_unique<ChannelPair>(faults);
+    server = std::make_unique<StreamServerLink>(fake_->take_server(), "fake", true);
+    client = std::make_unique<StreamClientLink>(fake_->take_client());
+  } else {
+    const bool shm = kind == LinkKind::shm;
+    const auto [server_end, client_end] = shm ? unix_pair() : tcp_pair();
+    raw_server_ = server_end;
+    server = std::make_unique<StreamServerLink>(socket_channel(server_end, shm), "peer", shm);
+    client = std::make_unique<StreamClientLink>(socket_channel(client_end, shm));
+  }
+  server->set_handler(this);
+  client->set_handler(this);
+}
+
+LinkPair::~LinkPair() {
+  if (server_closed.empty()) server->close();
+}
+
+bool LinkPair::run_until(const std::function<bool()>& done) {
+  // Enough turns for the slowest seed to move what any test sends; sockets on loopback need a few.
+  constexpr int kTurns = 200'000;
+  uint64_t last = 0;
+  for (int turn = 0, still = 0; turn < kTurns && still < 20'000; ++turn) {
+    if (done()) return true;
+    if (server_closed.empty()) {
+      server->progress(true, true);
+      server->flush();
+    }
+    if (client_closed.empty()) client->progress(true, true);
+    const uint64_t now = server->moved_bytes() + at_client.size() + at_server.size();
+    still = now == last ? still + 1 : 0;
+    last = now;
+  }
+  return done();
+}
+
+void LinkPair::cut() {
+  if (fake_ != nullptr) return fake_->cut();
+  shutdown(raw_server_, SHUT_RDWR);
+}
+
+void LinkPair::on_frame(ServerLink&, const FrameHeader& header, ConstByteSpan body) {
+  at_server.push_back({header, {body.begin(), body.end()}});
+}
+
+void LinkPair::on_closed(ServerLink&, Status status, std::string_view reason) {
+  server_closed.push_back(std::string(status_row(status).name) + ": " + std::string(reason));
+}
+
+bool LinkPair::source(uint64_t request_id, uint32_t index, uint64_t, uint64_t, std::vector<iovec>& out) {
+  const auto found = memory.find({request_id, index});
+  if (found == memory.end()) return false;
+  out.insert(out.end(), found->second.begin(), found->second.end());
+  return true;
+}
+
+bool LinkPair::destination(uint64_t request_id, uint32_t index, uint64_t, std::vector<iovec>& out) {
+  return source(request_id, index, 0, 0, out);
+}
+
+void LinkPair::on_frame(const FrameHeader& header, ConstByteSpan body) { at_client.push_back({header, {body.begin(), body.end()}}); }
+
+void LinkPair::on_closed(Status status, std::string_view reason) {
+  client_closed.push_back(std::string(status_row(status).name) + ": " + std::string(reason));
+}
+
+Buffer patterned(Slab& slab, uint64_t bytes, uint64_t seed) {
+  Buffer buffer = slab.allocate(bytes);
+  CAIRN_CHECK(static_cast<bool>(buffer), "the test's slab is too small");
+  std::vector<std::byte> all(bytes);
+  fill_pattern(all, seed);
+  std::vector<iovec> parts;
+  buffer.slice(0, bytes, parts);
+  const iovec from{all.data(), all.size()};
+  copy_vectors({&from, 1}, parts);
+  return buffer;
+}
+
+bool holds_pattern(const Buffer& buffer, uint64_t seed) {
+  std::vector<std::byte> all(buffer.length());
+  std::vector<iovec> parts;
+  buffer.slice(0, buffer.length(), parts);
+  const iovec to{all.data(), all.size()};
+  copy_vectors(parts, {&to, 1});
+  return check_pattern(all, seed) < 0;
+}
+
+}  // namespace cairn

@@ -1,0 +1,248 @@
+// The promises of transport.h, by number, over every link there is and the fake.
+#include <gtest/gtest.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "testing/link_pair.h"
+
+namespace cairn {
+namespace {
+
+class LinkTest : public testing::TestWithParam<LinkKind> {
+ protected:
+  LinkTest() : slab(Slab::create(32 * kMiB).take()), pair(std::make_unique<LinkPair>(GetParam(), 7)) {}
+
+  void give_memory(uint64_t request, uint32_t item, std::vector<std::byte>& bytes) {
+    pair->memory[{request, item}] = {{bytes.data(), bytes.size()}};
+  }
+  std::vector<std::byte> command(uint64_t request) {
+    FrameBuilder frame(FrameType::stats, request);
+    return frame.finish();
+  }
+  ResultItem result(uint32_t index, Buffer buffer) {
+    ResultItem item;
+    item.body.index = index;
+    item.body.length = buffer.length();
+    item.buffer = std::move(buffer);
+    return item;
+  }
+  std::unique_ptr<Slab> slab;
+  std::unique_ptr<LinkPair> pair;
+};
+
+INSTANTIATE_TEST_SUITE_P(Links, LinkTest, testing::Values(LinkKind::tcp, LinkKind::shm, LinkKind::fake, LinkKind::fake_dribbling),
+                         [](const auto& kind) { return name_of(kind.param); });
+
+TEST_P(LinkTest, Promise1FramesArriveWholeOnceInOrder) {
+  for (uint64_t i = 1; i <= 500; ++i) pair->client->send(command(i));
+  ASSERT_TRUE(pair->run_until([&] { return pair->at_server.size() == 500; }));
+  for (uint64_t i = 0; i < 500; ++i) EXPECT_EQ(pair->at_server[i].header.request_id, i + 1);
+}
+
+TEST_P(LinkTest, Promise2BytesAreInPlaceBeforeTheResultIsSeen) {
+  std::vector<std::byte> a(300'001), b(5);
+  give_memory(9, 0, a);
+  give_memory(9, 1, b);
+  std::vector<ResultItem> items;
+  items.push_back(result(0, patterned(*slab, a.size(), 1)));
+  items.push_back(result(1, patterned(*slab, b.size(), 2)));
+  pair->server->send_results(9, items, kFrameLast);
+  ASSERT_TRUE(pair->run_until([&] { return !pair->at_client.empty(); }));
+  EXPECT_EQ(check_pattern(a, 1), -1);
+  EXPECT_EQ(check_pattern(b, 2), -1);
+  EXPECT_EQ(pair->payload_sent, a.size() + b.size());
+  EXPECT_EQ(slab->free_bytes(), slab->total_bytes());
+}
+
+TEST_P(LinkTest, Promise3PulledBytesAreExact) {
+  std::vector<std::byte> bytes(3 * kMiB + 17);
+  fill_pattern(bytes, 5);
+  give_memory(4, 2, bytes);
+  RecordedPull pull(*slab, 4, 2, bytes.size());
+  pair->server->pull(pull);
+  ASSERT_TRUE(pair->run_until([&] { return !pull.ended.empty(); }));
+  EXPECT_EQ(pull.ended, std::vector{Status::ok});
+  EXPECT_TRUE(holds_pattern(pull.buffer, 5));
+}
+
+TEST_P(LinkTest, Promise3ManyPullsOfSeveralRequestsInterleave) {
+  constexpr uint32_t kPulls = 60;
+  std::vector<std::vector<std::byte>> sources(kPulls, std::vector<std::byte>(20'000));
+  std::vector<std::unique_ptr<RecordedPull>> pulls;
+  for (uint32_t i = 0; i < kPulls; ++i) {
+    fill_pattern(sources[i], 100 + i);
+    give_memory(1 + i % 3, i, sources[i]);
+    pulls.push_back(std::make_unique<RecordedPull>(*slab, 1 + i % 3, i, sources[i].size()));
+    pair->server->pull(*pulls.back());
+  }
+  ASSERT_TRUE(pair->run_until([&] {
+    return std::all_of(pulls.begin(), pulls.end(), [](const auto& one) { return !one->ended.empty(); });
+  }));
+  for (uint32_t i = 0; i < kPulls; ++i) EXPECT_TRUE(holds_pattern(pulls[i]->buffer, 100 + i)) << i;
+}
+
+TEST_P(LinkTest, Promise4ACancelledPullWritesNothingMore) {
+  std::vector<std::byte> bytes(4 * kMiB);
+  fill_pattern(bytes, 5);
+  give_memory(4, 0, bytes);
+  RecordedPull pull(*slab, 4, 0, bytes.size());
+  pair->server->pull(pull);
+  const uint64_t before = pair->server->moved_bytes();
+  pair->run_until([&] { return pair->server->moved_bytes() > before + 2000; });
+  if (pull.ended.empty()) pair->server->cancel(pull);
+  std::vector<iovec> parts;
+  pull.buffer.slice(0, pull.length, parts);
+  for (const iovec& part : parts) std::memset(part.iov_base, 0x5A, part.iov_len);
+  pair->client->send(command(77));
+  ASSERT_TRUE(pair->run_until([&] { return !pair->at_server.empty(); }));
+  for (const iovec& part : parts) {
+    const auto* at = static_cast<const unsigned char*>(part.iov_base);
+    EXPECT_TRUE(std::all_of(at, at + part.iov_len, [](unsigned char byte) { return byte == 0x5A; }));
+  }
+}
+
+TEST_P(LinkTest, Promise5AForgottenPutIsNeverReportedAsPulled) {
+  std::vector<std::byte> bytes(8 * kMiB);
+  fill_pattern(bytes, 5);
+  give_memory(4, 0, bytes);
+  RecordedPull pull(*slab, 4, 0, bytes.size());
+  pair->server->pull(pull);
+  const uint64_t before = pair->server->moved_bytes();
+  pair->run_until([&] { return pair->server->moved_bytes() > before + 1000 || !pull.ended.empty(); });
+  const bool had_ended = !pull.ended.empty();
+  pair->memory.clear();
+  pair->client->forget(4);
+  std::memset(bytes.data(), 0, bytes.size());  // the caller uses its memory again
+  ASSERT_TRUE(pair->run_until([&] { return !pull.ended.empty(); }));
+  if (!had_ended && pull.ended[0] == Status::ok) {
+    // All of it had left before forget(): then it is exact.
+    EXPECT_TRUE(holds_pattern(pull.buffer, 5));
+  }
+  pair->client->send(command(1));
+  EXPECT_TRUE(pair->run_until([&] { return !pair->at_server.empty(); })) << "the stream lost its step";
+}
+
+TEST_P(LinkTest, Promise5AForgottenGetIsNotWritten) {
+  std::vector<std::byte> target(8 * kMiB);
+  give_memory(6, 0, target);
+  std::vector<ResultItem> items;
+  items.push_back(result(0, patterned(*slab, target.size(), 3)));
+  pair->server->send_results(6, items, kFrameLast);
+  pair->run_until([&] { return target[0] != std::byte{0}; });
+  pair->memory.clear();
+  pair->client->forget(6);
+  std::memset(target.data(), 0x11, target.size());
+  pair->server->send(command(8));
+  ASSERT_TRUE(pair->run_until([&] { return pair->at_client.size() == 2; }));
+  EXPECT_TRUE(std::all_of(target.begin(), target.end(), [](std::byte byte) { return byte == std::byte{0x11}; }));
+}
+
+TEST_P(LinkTest, Promise6ABrokenLinkSaysSoOnceAndEndsItsPulls) {
+  RecordedPull pull(*slab, 4, 0, 1000);
+  pair->server->pull(pull);
+  pair->cut();
+  ASSERT_TRUE(pair->run_until([&] { return !pair->server_closed.empty() && !pair->client_closed.empty(); }));
+  EXPECT_EQ(pull.ended, std::vector{Status::disconnected});
+  EXPECT_EQ(pair->server_closed.size(), 1U);
+  EXPECT_EQ(pair->client_closed.size(), 1U);
+}
+
+TEST_P(LinkTest, Promise7GarbageClosesTheLinkWithAReason) {
+  pair->inject(std::vector<std::byte>(256, std::byte{0x42}));
+  ASSERT_TRUE(pair->run_until([&] { return !pair->server_closed.empty(); }));
+  EXPECT_EQ(pair->server_closed[0], "invalid: not a Cairn frame (wrong magic)");
+}
+
+TEST_P(LinkTest, Promise7DataNobodyAskedForIsDrained) {
+  FrameBuilder frame(FrameType::data, 5);
+  frame.header().payload_bytes = 1000 + sizeof(DataTrailer);
+  frame.append(DataBody{0, 0, 0, 1000});
+  auto bytes = frame.finish();
+  bytes.resize(bytes.size() + 1008);
+  pair->inject(std::move(bytes));
+  pair->client->send(command(3));
+  ASSERT_TRUE(pair->run_until([&] { return !pair->at_server.empty(); }));
+  EXPECT_EQ(pair->at_server[0].header.request_id, 3U);
+}
+
+TEST_P(LinkTest, Promise7AWrongTagIsDenied) {
+  SessionTag tag{};
+  tag[0] = 1;
+  pair->server->set_tag(tag);
+  pair->client->send(command(3));
+  ASSERT_TRUE(pair->run_until([&] { return !pair->server_closed.empty(); }));
+  EXPECT_EQ(pair->server_closed[0], "denied: a frame without the session's tag");
+}
+
+TEST_P(LinkTest, Promise9AbsurdLengthsAreRefusedBeforeAnythingIsAllocated) {
+  FrameBuilder frame(FrameType::put, 1);
+  auto bytes = frame.finish();
+  auto header = load<FrameHeader>(bytes.data());
+  header.body_bytes = UINT32_MAX;
+  header.header_crc = crc32c(bytes_of(header).first(60));
+  store_bytes(bytes.data(), header);
+  pair->inject(std::move(bytes));
+  ASSERT_TRUE(pair->run_until([&] { return !pair->server_closed.empty(); }));
+  EXPECT_EQ(pair->server_closed[0], "invalid: the body is longer than its type allows");
+}
+
+TEST_P(LinkTest, RegionsAreReachedInPlaceWhereTheLinkOffersThem) {
+  if (pair->server->features() == 0) {
+    EXPECT_EQ(pair->server->add_region({1, 0, 4096}), Status::unsupported);
+    return;
+  }
+  constexpr uint64_t kBytes = 1 << 20;
+  const int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  ASSERT_EQ(ftruncate(fd, kBytes), 0);
+  FrameBuilder frame(FrameType::region_add, 1);
+  frame.append(RegionBody{1, 0, kBytes});
+  pair->client->send_with_descriptor(frame.finish(), fd);
+  ASSERT_TRUE(pair->run_until([&] { return pair->at_server.size() == 1; }));
+  EXPECT_EQ(pair->server->add_region({1, 0, kBytes}), Status::invalid) << "a memfd that can shrink would kill the service";
+  ASSERT_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+  FrameBuilder again(FrameType::region_add, 2);
+  again.append(RegionBody{1, 0, kBytes});
+  pair->client->send_with_descriptor(again.finish(), fd);
+  ASSERT_TRUE(pair->run_until([&] { return pair->at_server.size() == 2; }));
+  EXPECT_EQ(pair->server->add_region({1, 0, kBytes + 1}), Status::invalid) << "longer than the file";
+  FrameBuilder good(FrameType::region_add, 3);
+  good.append(RegionBody{1, 0, kBytes});
+  pair->client->send_with_descriptor(good.finish(), fd);
+  ASSERT_TRUE(pair->run_until([&] { return pair->at_server.size() == 3; }));
+  ASSERT_EQ(pair->server->add_region({1, 0, kBytes}), Status::ok);
+  auto* mine = static_cast<std::byte*>(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  ::close(fd);
+
+  const std::vector<ExtentBody> two = {{4096, 10'000, 1, 0}, {100'000, 5'000, 1, 0}};
+  std::vector<ResultItem> items;
+  items.push_back(result(0, patterned(*slab, 15'000, 8)));
+  items[0].to = two;
+  pair->server->send_results(9, items, kFrameLast);
+  std::vector<std::byte> joined(15'000);
+  std::memcpy(joined.data(), mine + 4096, 10'000);
+  std::memcpy(joined.data() + 10'000, mine + 100'000, 5'000);
+  EXPECT_EQ(check_pattern(joined, 8), -1);
+
+  RecordedPull pull(*slab, 4, 0, 15'000);
+  pull.from = two;
+  pair->server->pull(pull);
+  EXPECT_EQ(pull.ended, std::vector{Status::ok});
+  EXPECT_TRUE(holds_pattern(pull.buffer, 8));
+
+  for (const ExtentBody& foreign : {ExtentBody{kBytes - 10, 11, 1, 0}, ExtentBody{UINT64_MAX, 2, 1, 0}, ExtentBody{0, 15'000, 2, 0}, ExtentBody{0, 1, 1, 0}}) {
+    RecordedPull outside(*slab, 5, 0, 15'000);
+    outside.from = {&foreign, 1};
+    pair->server->pull(outside);
+    EXPECT_EQ(outside.ended, std::vector{Status::bad_region});
+  }
+  EXPECT_EQ(pair->server->remove_region(1), Status::ok);
+  EXPECT_EQ(pair->server->remove_region(1), Status::not_found);
+  munmap(mine, kBytes);
+}
+
+}  // namespace
+}  // namespace cairn

@@ -1,0 +1,228 @@
+// Frames: the golden bytes of docs/wire-format.md, and what decoders say to damage.
+#include "wire/frame.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <numeric>
+#include <random>
+#include <sstream>
+
+namespace cairn {
+namespace {
+
+SessionTag counting_tag() {
+  SessionTag tag{};
+  std::iota(tag.begin(), tag.end(), uint8_t{0});
+  return tag;
+}
+
+Key repeating_key() {
+  Key key;
+  for (size_t i = 0; i < 16; ++i) key.bytes[i] = static_cast<uint8_t>(i * 0x11);
+  return key;
+}
+
+std::vector<std::byte> golden_hello() {
+  FrameBuilder frame(FrameType::hello);
+  HelloBody hello;
+  hello.tenant_bytes = 7;
+  hello.name_bytes = 5;
+  frame.append(hello);
+  frame.append_text("default");
+  frame.append_text("cairn");
+  return frame.finish();
+}
+
+std::vector<std::byte> golden_exists() {
+  FrameBuilder frame(FrameType::exists, 5);
+  frame.header().tag = counting_tag();
+  frame.header().deadline_ms = 1000;
+  frame.header().item_count = 1;
+  BatchBody batch;
+  batch.layout = 7;
+  frame.append(batch);
+  frame.append(repeating_key());
+  return frame.finish();
+}
+
+std::vector<std::byte> golden_put() {
+  FrameBuilder frame(FrameType::put, 6);
+  frame.header().tag = counting_tag();
+  frame.header().item_count = 1;
+  BatchBody batch;
+  batch.extent_count = 1;
+  frame.append(batch);
+  ItemBody item;
+  item.key = repeating_key();
+  item.length = 4096;
+  item.ttl_ms = 60'000;
+  item.extent_count = 1;
+  item.flags = kItemHasCrc;
+  item.crc = 0xDEADBEEF;
+  frame.append(item);
+  frame.append(ExtentBody{8192, 4096, 3, 0});
+  return frame.finish();
+}
+
+std::vector<std::byte> golden_results() {
+  FrameBuilder frame(FrameType::results, 6);
+  frame.header().tag = counting_tag();
+  frame.header().flags = kFrameLast;
+  frame.header().item_count = 1;
+  ResultBody result;
+  result.length = 4096;
+  result.sequence = 42;
+  frame.append(result);
+  return frame.finish();
+}
+
+std::vector<std::byte> golden_failed() { return build_reason(FrameType::failed, 6, counting_tag(), Status::draining, "bye"); }
+
+std::string hex(const std::vector<std::byte>& bytes) {
+  std::ostringstream out;
+  out << std::hex;
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    out << "0123456789abcdef"[static_cast<int>(bytes[i]) >> 4] << "0123456789abcdef"[static_cast<int>(bytes[i]) & 15];
+    out << ((i + 1) % 16 == 0 || i + 1 == bytes.size() ? '\n' : ' ');
+  }
+  return out.str();
+}
+
+// The fenced block behind `<!-- golden: name -->` in the page.
+std::string golden_in_page(const std::string& name) {
+  std::ifstream page(std::string(CAIRN_SOURCE_DIR) + "/docs/wire-format.md");
+  std::stringstream text;
+  text << page.rdbuf();
+  const std::string all = text.str();
+  const std::string fence = "```hex\n";
+  const size_t mark = all.find("<!-- golden: " + name + " -->");
+  if (mark == std::string::npos) return "the page has no such block";
+  const size_t from = all.find(fence, mark) + fence.size();
+  return all.substr(from, all.find("```", from) - from);
+}
+
+TEST(WireFormat, TheGoldenBytesOfThePageAreWhatTheCodeBuilds) {
+  EXPECT_EQ(golden_in_page("hello"), hex(golden_hello()));
+  EXPECT_EQ(golden_in_page("exists"), hex(golden_exists()));
+  EXPECT_EQ(golden_in_page("put"), hex(golden_put()));
+  EXPECT_EQ(golden_in_page("results"), hex(golden_results()));
+  EXPECT_EQ(golden_in_page("failed"), hex(golden_failed()));
+}
+
+TEST(WireFormat, WhatIsBuiltIsDecoded) {
+  const auto frame = golden_put();
+  const auto header = load<FrameHeader>(frame.data());
+  const ConstByteSpan body = std::span(frame).subspan(kFrameHeaderBytes);
+  ASSERT_EQ(check_header(header), nullptr);
+  ASSERT_EQ(check_body(header, body), nullptr);
+  BatchView batch;
+  ASSERT_EQ(decode_batch(header, body, batch), nullptr);
+  ASSERT_EQ(batch.items.size(), 1U);
+  EXPECT_EQ(batch.items[0].key, repeating_key());
+  EXPECT_EQ(batch.items[0].crc, 0xDEADBEEF);
+  ASSERT_EQ(batch.extents.size(), 1U);
+  EXPECT_EQ(batch.extents[0].region, 3U);
+  HelloView hello;
+  const auto greeting = golden_hello();
+  ASSERT_EQ(decode_hello(std::span(greeting).subspan(kFrameHeaderBytes), hello), nullptr);
+  EXPECT_EQ(hello.tenant, "default");
+  EXPECT_EQ(hello.name, "cairn");
+}
+
+TEST(WireFormat, EveryFlippedBitOfAFrameIsNoticed) {
+  for (const auto& frame : {golden_hello(), golden_exists(), golden_put(), golden_results(), golden_failed()}) {
+    for (size_t bit = 0; bit < frame.size() * 8; ++bit) {
+      auto damaged = frame;
+      damaged[bit / 8] ^= static_cast<std::byte>(1 << (bit % 8));
+      const auto header = load<FrameHeader>(damaged.data());
+      const bool noticed = check_header(header) != nullptr || check_body(header, std::span(damaged).subspan(kFrameHeaderBytes)) != nullptr;
+      EXPECT_TRUE(noticed) << "bit " << bit;
+    }
+  }
+}
+
+TEST(WireFormat, EveryTruncationOfABodyIsRefused) {
+  const auto put = golden_put();
+  const auto header = load<FrameHeader>(put.data());
+  const ConstByteSpan body = std::span(put).subspan(kFrameHeaderBytes);
+  for (size_t length = 0; length < body.size(); ++length) {
+    BatchView batch;
+    EXPECT_NE(decode_batch(header, body.first(length), batch), nullptr) << length;
+  }
+  const auto hello = golden_hello();
+  const ConstByteSpan greeting = std::span(hello).subspan(kFrameHeaderBytes);
+  for (size_t length = 0; length < greeting.size(); ++length) {
+    HelloView view;
+    EXPECT_NE(decode_hello(greeting.first(length), view), nullptr) << length;
+  }
+}
+
+FrameHeader sealed(FrameHeader header) {
+  header.header_crc = crc32c(bytes_of(header).first(60));
+  return header;
+}
+
+TEST(WireFormat, LengthsBeyondTheLimitsAreRefusedByTheHeaderAlone) {
+  FrameHeader header;
+  header.type = FrameType::put;
+  header.body_bytes = kBodyBytesMost;
+  EXPECT_EQ(check_header(sealed(header)), nullptr);
+  header.body_bytes = kBodyBytesMost + 1;
+  EXPECT_NE(check_header(sealed(header)), nullptr);
+  header.body_bytes = 0;
+  header.payload_bytes = 1;
+  EXPECT_NE(check_header(sealed(header)), nullptr) << "a put carries no payload";
+  header.type = FrameType::data;
+  header.payload_bytes = kBlockBytesMost + sizeof(DataTrailer);
+  EXPECT_EQ(check_header(sealed(header)), nullptr);
+  ++header.payload_bytes;
+  EXPECT_NE(check_header(sealed(header)), nullptr);
+  header.payload_bytes = 0;
+  header.item_count = kBatchItemsMost + 1;
+  EXPECT_NE(check_header(sealed(header)), nullptr);
+  header.item_count = 0;
+  header.type = static_cast<FrameType>(200);
+  EXPECT_NE(check_header(sealed(header)), nullptr);
+  header.type = FrameType::ping;
+  header.version = 2;
+  EXPECT_NE(check_header(sealed(header)), nullptr);
+}
+
+TEST(WireFormat, ItemsThatNameExtentsThatAreNotThereAreRefused) {
+  FrameHeader header;
+  header.type = FrameType::get;
+  header.item_count = 1;
+  for (const auto& [first, count, wrong] : {std::tuple{0U, 2, true}, {1U, 1, true}, {UINT32_MAX, 1, true}, {0U, 129, true}, {0U, 1, false}, {1U, 0, false}}) {
+    FrameBuilder frame(FrameType::get);
+    BatchBody batch;
+    batch.extent_count = 1;
+    frame.append(batch);
+    ItemBody item;
+    item.extent_first = first;
+    item.extent_count = static_cast<uint16_t>(count);
+    frame.append(item);
+    frame.append(ExtentBody{});
+    const auto bytes = frame.finish();
+    BatchView view;
+    EXPECT_EQ(decode_batch(header, std::span(bytes).subspan(kFrameHeaderBytes), view) != nullptr, wrong) << first << " " << count;
+  }
+}
+
+TEST(Crc, AgreesWithTheStandardAndCombines) {
+  const std::string digits = "123456789";
+  EXPECT_EQ(crc32c(std::as_bytes(std::span(digits))), 0xE3069283);
+  std::mt19937 random(1);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::byte> bytes(random() % 5000);
+    for (auto& byte : bytes) byte = static_cast<std::byte>(random());
+    const size_t cut = bytes.empty() ? 0 : random() % bytes.size();
+    const ConstByteSpan all(bytes);
+    const uint32_t a = crc32c(all.first(cut)), b = crc32c(all.subspan(cut));
+    EXPECT_EQ(crc32c_combine(a, b, bytes.size() - cut), crc32c(all));
+    EXPECT_EQ(crc32c(all.subspan(cut), a), crc32c(all));
+  }
+}
+
+}  // namespace
+}  // namespace cairn

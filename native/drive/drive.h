@@ -73,7 +73,8 @@ class Drive {
   // As poll(), but waits up to timeout_ms for at least one completion if any request is in flight.
   virtual void wait(int timeout_ms) = 0;
 
-  // Becomes readable when poll() has something to do; -1 if the drive has none (then poll every turn).
+  // Signalled at every completion; -1 if the drive has none (then poll every turn). poll() does not clear it:
+  // watch it edge-triggered.
   virtual int event_fd() const = 0;
 
   virtual uint32_t in_flight() const = 0;

@@ -50,6 +50,7 @@ Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options
   event.data.ptr = &wake_;
   CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) == 0, "the wait set does not take its own event");
   for (const int fd : store_.event_fds()) {
+    event.events = EPOLLIN | EPOLLET;  // nobody reads a drive's event
     event.data.ptr = &store_;
     CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0, "the wait set does not take a drive's event");
   }
@@ -102,6 +103,7 @@ void Reactor::accept_from(Listener& listener) {
 }
 
 void Reactor::turn(int timeout_ms) {
+  if (store_.hungry()) timeout_ms = std::min(timeout_ms, 1);
   if (more_to_run_ || !dirty_.empty() || !unwatched_.empty()) timeout_ms = 0;
   if (!deadlines_.empty()) timeout_ms = std::min<int>(timeout_ms, kTimerGrainMs);
   std::array<epoll_event, kEventsMost> events;

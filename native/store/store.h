@@ -72,7 +72,7 @@ class PutOp {
 
   // Memory is granted. May be called before begin_put() returns.
   virtual void ready() = 0;
-  // ok, exists, bad_checksum, no_space, io_error, read_only. At most once. done(exists) may come without ready().
+  // ok, exists, bad_checksum, too_large, no_space, io_error, read_only. At most once. done(exists) may come without ready().
   virtual void done(Status status) = 0;
 
  protected:
@@ -143,6 +143,8 @@ class Store {
 
   // One turn of the reactor: completes what the drives finished, starts what waits, evicts, seals.
   virtual void poll() = 0;
+  // True while operations wait for memory: poll again soon, nothing else will say when there is some.
+  virtual bool hungry() const = 0;
   // Readable when poll() has work; the reactor adds them to its wait set. -1s are left out.
   virtual std::vector<int> event_fds() const = 0;
   // Seals open segments so that the next open() scans nothing. Blocks until the drives are idle.

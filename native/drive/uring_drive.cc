@@ -1,0 +1,241 @@
+#include "drive/uring_drive.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <fstream>
+
+namespace cairn {
+
+namespace {
+
+constexpr uint32_t kFileLbaBytes = 4096;  // what every file system we meet accepts for O_DIRECT
+
+Error uring_error(int number, const std::string& path) {
+  std::string what = "cannot set up io_uring for " + path;
+  if (number == EPERM || number == ENOSYS || number == EACCES) {
+    what += " (the kernel forbids it: set sysctl kernel.io_uring_disabled=0, and allow io_uring in the container's seccomp profile)";
+  }
+  return Error::from_errno(number, what);
+}
+
+Error open_error(int number, const std::string& path) {
+  std::string what = "cannot open " + path;
+  if (number == EINVAL) what += " (its file system does not do direct I/O; use ext4, xfs or a block device)";
+  if (number == ENOENT) what += " (to create a file, name its size: " + path + ":SIZE)";
+  return Error::from_errno(number, what);
+}
+
+bool volatile_cache_of(dev_t device) {
+  const std::string path = "/sys/dev/block/" + std::to_string(major(device)) + ":" + std::to_string(minor(device));
+  std::string mode;
+  for (const char* queue : {"/queue/write_cache", "/../queue/write_cache"}) {
+    std::ifstream file(path + queue);
+    if (std::getline(file, mode)) return mode != "write through";
+  }
+  return true;  // unknown: assume the worse
+}
+
+Result<Unit> ask_block_device(int fd, const struct stat& file, DriveInfo& info) {
+  uint64_t bytes = 0;
+  int lba = 0;
+  if (ioctl(fd, BLKGETSIZE64, &bytes) != 0 || ioctl(fd, BLKSSZGET, &lba) != 0) {
+    return Error::from_errno(errno, "cannot ask " + info.path + " for its size");
+  }
+  info.kind = "block";
+  info.lba_bytes = static_cast<uint32_t>(lba);
+  info.bytes = round_down(bytes, kSlabPageBytes);
+  info.volatile_write_cache = volatile_cache_of(file.st_rdev);
+  return Unit{};
+}
+
+Result<Unit> grow_file(int fd, uint64_t bytes, const std::string& path) {
+  const int code = posix_fallocate(fd, 0, static_cast<off_t>(bytes));
+  if (code == 0) return Unit{};
+  return Error::from_errno(code, "cannot give " + path + " its " + std::to_string(bytes >> 20) + " MiB");
+}
+
+Result<DriveInfo> ask(int fd, const std::string& path, const DriveOptions& options) {
+  DriveInfo info;
+  info.path = path;
+  info.read_only = options.read_only;
+  struct stat file {};
+  if (fstat(fd, &file) != 0) return open_error(errno, path);
+  if (S_ISBLK(file.st_mode)) {
+    if (auto asked = ask_block_device(fd, file, info); !asked) return asked.error();
+    return info;
+  }
+  if (!S_ISREG(file.st_mode)) return Error{0, path + " is neither a block device nor a regular file"};
+  if (options.create && static_cast<uint64_t>(file.st_size) < options.create_bytes) {
+    if (auto grown = grow_file(fd, options.create_bytes, path); !grown) return grown.error();
+    if (fstat(fd, &file) != 0) return open_error(errno, path);
+  }
+  info.kind = "file";
+  info.lba_bytes = kFileLbaBytes;
+  info.bytes = round_down(static_cast<uint64_t>(file.st_size), kFileLbaBytes);
+  return info;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Drive>> open_drive(const std::string& path, const DriveOptions& options) {
+  const int flags = (options.read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC | (options.create ? O_CREAT : 0);
+  const int fd = open(path.c_str(), flags, S_IRUSR | S_IWUSR);
+  if (fd < 0) return open_error(errno, path);
+  if (flock(fd, (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
+    const int number = errno;
+    ::close(fd);
+    if (number == EWOULDBLOCK) return Error{number, path + " is in use by another Cairn service or command; stop it first"};
+    return Error::from_errno(number, "cannot lock " + path);
+  }
+  auto info = ask(fd, path, options);
+  if (!info) {
+    ::close(fd);
+    return info.error();
+  }
+  auto drive = UringDrive::create(info.take(), fd, options.queue_depth);
+  if (!drive) return drive.error();
+  return std::unique_ptr<Drive>(drive.take());
+}
+
+Result<std::unique_ptr<UringDrive>> UringDrive::create(DriveInfo info, int fd, uint32_t queue_depth) {
+  CAIRN_CHECK(queue_depth > 0, "a drive needs a queue");
+  std::unique_ptr<UringDrive> drive(new UringDrive(std::move(info), fd, queue_depth));
+  const std::string& path = drive->info().path;
+  int code = io_uring_queue_init(queue_depth, &drive->ring_, 0);
+  if (code < 0) return uring_error(-code, path);
+  drive->ring_up_ = true;
+  drive->event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (drive->event_ < 0) return Error::from_errno(errno, "no descriptor is left for " + path);
+  code = io_uring_register_eventfd(&drive->ring_, drive->event_);
+  if (code < 0) return uring_error(-code, path);
+  for (uint32_t slot = 0; slot < queue_depth; ++slot) drive->free_slots_.push_back(slot);
+  return drive;
+}
+
+UringDrive::~UringDrive() {
+  CAIRN_CHECK(in_flight_ == 0, "a drive was closed with requests in flight");
+  if (ring_up_) io_uring_queue_exit(&ring_);
+  if (event_ >= 0) ::close(event_);
+  ::close(fd_);
+}
+
+void UringDrive::start(IoRequest& request) {
+  ++in_flight_;
+  waiting_.push_back(&request);
+}
+
+bool UringDrive::prepare(uint32_t index) {
+  io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+  if (sqe == nullptr) return false;
+  Slot& slot = slots_[index];
+  switch (slot.request->kind) {
+    case IoKind::read:
+      io_uring_prep_readv(sqe, fd_, slot.rest.data(), static_cast<unsigned>(slot.rest.size()), slot.offset);
+      break;
+    case IoKind::write:
+      io_uring_prep_writev(sqe, fd_, slot.rest.data(), static_cast<unsigned>(slot.rest.size()), slot.offset);
+      break;
+    case IoKind::flush:
+      io_uring_prep_fsync(sqe, fd_, IORING_FSYNC_DATASYNC);
+      break;
+  }
+  io_uring_sqe_set_data64(sqe, index);
+  return true;
+}
+
+void UringDrive::fill_ring() {
+  bool prepared = false;
+  while (!again_.empty() && prepare(again_.front())) {
+    again_.pop_front();
+    prepared = true;
+  }
+  while (!waiting_.empty() && !free_slots_.empty()) {
+    IoRequest* request = waiting_.front();
+    Slot& slot = slots_[free_slots_.back()];
+    slot.request = request;
+    slot.rest.assign(request->vectors, request->vectors + request->vector_count);
+    slot.offset = request->offset;
+    slot.left = request->kind == IoKind::flush ? 0 : request->bytes;
+    if (!prepare(free_slots_.back())) break;
+    free_slots_.pop_back();
+    waiting_.pop_front();
+    prepared = true;
+  }
+  if (!prepared && io_uring_sq_ready(&ring_) == 0) return;
+  const int code = io_uring_submit(&ring_);
+  // EAGAIN, EBUSY: the kernel is short of memory or of room for completions; the entries stay in the ring.
+  CAIRN_CHECK(code >= 0 || code == -EAGAIN || code == -EBUSY || code == -EINTR, "io_uring refuses to take requests");
+}
+
+void UringDrive::reap() {
+  io_uring_cqe* cqe = nullptr;
+  while (io_uring_peek_cqe(&ring_, &cqe) == 0 && cqe != nullptr) {
+    const auto slot = static_cast<uint32_t>(io_uring_cqe_get_data64(cqe));
+    const int result = cqe->res;
+    io_uring_cqe_seen(&ring_, cqe);
+    transferred(slot, result);
+  }
+}
+
+void UringDrive::transferred(uint32_t index, int result) {
+  Slot& slot = slots_[index];
+  CAIRN_CHECK(slot.request != nullptr, "a completion for a request that was not submitted");
+  if (result == -EAGAIN || result == -EINTR) {
+    again_.push_back(index);
+    return;
+  }
+  if (result < 0) return finish(index, -result);
+  const auto moved = static_cast<uint64_t>(result);
+  CAIRN_CHECK(moved <= slot.left, "a drive moved more than it was asked to");
+  if (moved == slot.left) return finish(index, 0);
+  // A short transfer goes on where it stopped, unless it stopped in the middle of a logical block or at nothing.
+  if (moved == 0 || moved % info().lba_bytes != 0) return finish(index, EIO);
+  slot.left -= moved;
+  slot.offset += moved;
+  uint64_t skip = moved;
+  size_t whole = 0;
+  while (skip >= slot.rest[whole].iov_len) skip -= slot.rest[whole++].iov_len;
+  slot.rest.erase(slot.rest.begin(), slot.rest.begin() + static_cast<long>(whole));
+  slot.rest.front().iov_base = static_cast<std::byte*>(slot.rest.front().iov_base) + skip;
+  slot.rest.front().iov_len -= skip;
+  again_.push_back(index);
+}
+
+void UringDrive::finish(uint32_t index, int error) {
+  IoRequest* request = std::exchange(slots_[index].request, nullptr);
+  free_slots_.push_back(index);
+  --in_flight_;
+  request->completed(error);
+}
+
+void UringDrive::poll() {
+  fill_ring();
+  reap();
+  // What completions asked for goes out in the same turn.
+  if (!waiting_.empty() || !again_.empty()) fill_ring();
+}
+
+void UringDrive::wait(int timeout_ms) {
+  fill_ring();
+  if (in_flight_ > 0 && io_uring_cq_ready(&ring_) == 0) {
+    // The event keeps what poll() has reaped already: clear it, look again, then sleep.
+    uint64_t ignored = 0;
+    CAIRN_CHECK(::read(event_, &ignored, sizeof(ignored)) > 0 || errno == EAGAIN || errno == EINTR, "a drive's event is broken");
+    pollfd event{event_, POLLIN, 0};
+    if (io_uring_cq_ready(&ring_) == 0) ::poll(&event, 1, timeout_ms);
+  }
+  reap();
+  fill_ring();
+}
+
+}  // namespace cairn

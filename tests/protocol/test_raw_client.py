@@ -1,0 +1,152 @@
+"""A client written from docs/wire-format.md alone puts, gets, ranges, matches and deletes, over TCP and the Unix socket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from wire import BATCH, CANCEL, CANCELLED, EXISTS, EXTENT, GET, HELLO, LAST, PING_T, PREFETCH, PULL_T, PUT, REGION_ADD, REGION_REMOVE, REMOVE, RESULT, RESULTS, STATS, STATUSES, TEXT, TOUCH, Frame, RawSession, batch, item
+
+OK, EXISTS_ALREADY, NOT_FOUND, BAD_RANGE, SHORT_BUFFER = 0, 1, 2, 11, 10
+
+
+@pytest.fixture(params=["tcp", "shm"])
+def session(request: pytest.FixtureRequest, addresses: dict[str, tuple[str, int] | str]) -> Iterator[RawSession]:
+    opened = RawSession.open(addresses[request.param])
+    yield opened
+    opened.close()
+
+
+Fresh = Callable[[], bytes]
+
+
+def test_a_block_comes_back_exactly(session: RawSession, fresh_key: Fresh) -> None:
+    for size in (1, 4095, 4096, 4097, 65536, 300_001):
+        key, data = fresh_key(), os.urandom(size)
+        status, sequence = session.put(key, data)
+        assert status == OK and sequence > 0
+        assert session.get(key, size) == (OK, data)
+        assert session.get(key, size + 100) == (OK, data)
+
+
+def test_the_first_writer_wins_and_no_byte_moves_for_the_second(session: RawSession, fresh_key: Fresh) -> None:
+    key = fresh_key()
+    first = session.put(key, b"a" * 5000)
+    session.seen.clear()
+    assert session.put(key, b"b" * 5000) == (EXISTS_ALREADY, first[1])
+    assert [frame.type for frame in session.seen] == [RESULTS], "the service asked for bytes it already has"
+    assert session.get(key, 5000) == (OK, b"a" * 5000)
+
+
+def test_ranges(session: RawSession, fresh_key: Fresh) -> None:
+    key, data = fresh_key(), os.urandom(200_000)
+    session.put(key, data)
+    for offset, count in ((0, 1), (1, 70_000), (65_536, 65_536), (199_999, 1), (100_000, 0)):
+        expected = data[offset:] if count == 0 else data[offset : offset + count]
+        assert session.get(key, 200_000, offset, count) == (OK, expected)
+    assert session.get(key, 200_000, 199_999, 2)[0] == BAD_RANGE
+    assert session.get(key, 200_000, 200_001, 0)[0] == BAD_RANGE
+    assert session.get(key, 10, 0, 11)[0] == SHORT_BUFFER
+
+
+def test_another_layout_is_a_miss(session: RawSession, fresh_key: Fresh) -> None:
+    key = fresh_key()
+    session.put(key, b"x" * 10)
+    assert session.get(key, 10, layout=1)[0] == NOT_FOUND
+
+
+def test_exists_match_touch_delete_prefetch(session: RawSession, fresh_key: Fresh) -> None:
+    keys = [fresh_key() for _ in range(4)]
+    for key in keys[:3]:
+        session.put(key, b"y" * 100)
+    assert session.statuses(EXISTS, keys) == [OK, OK, OK, NOT_FOUND]
+    assert session.statuses(TOUCH, keys) == [OK, OK, OK, NOT_FOUND]
+    assert session.match(keys) == 3
+    assert session.statuses(REMOVE, [keys[1], keys[3]]) == [OK, NOT_FOUND]
+    assert session.match(keys) == 1
+    assert session.get(keys[1], 100)[0] == NOT_FOUND
+    session.request(PREFETCH, batch([item(key) for key in keys]), 4)
+    frame = session.receive()
+    statuses = {}
+    for at in range(0, len(frame.body), RESULT.size):
+        index, status, *_ = RESULT.unpack_from(frame.body, at)
+        statuses[index] = status
+    assert statuses == {0: OK, 1: NOT_FOUND, 2: OK, 3: NOT_FOUND}
+
+
+def test_an_expired_block_is_a_miss(session: RawSession, fresh_key: Fresh) -> None:
+    key = fresh_key()
+    assert session.put(key, b"z" * 100, ttl_ms=1)[0] == OK
+    while session.get(key, 100)[0] == OK:  # a millisecond passes by itself
+        pass
+    assert session.statuses(EXISTS, [key]) == [NOT_FOUND]
+
+
+def test_a_wrong_checksum_is_refused_before_it_is_stored(session: RawSession, fresh_key: Fresh) -> None:
+    key = fresh_key()
+    assert session.put(key, b"w" * 100, crc=1)[0] == 15
+    assert session.get(key, 100)[0] == NOT_FOUND
+    assert session.put(key, b"w" * 100)[0] == OK, "the failed put left the key unusable"
+
+
+def test_cancel_is_always_acknowledged(session: RawSession, fresh_key: Fresh) -> None:
+    request = session.request(PUT, batch([item(fresh_key(), 1 << 20)]), 1)
+    assert session.receive().type == PULL_T
+    session.send(Frame(CANCEL, request, tag=session.tag))
+    session.send(Frame(CANCEL, 12345, tag=session.tag))
+    assert [session.receive().type for _ in range(2)] == [CANCELLED, CANCELLED]
+    assert session.alive()
+
+
+def test_stats_are_json(session: RawSession) -> None:
+    import json
+
+    session.request(STATS, b"", 0)
+    frame = session.receive()
+    assert frame.type == TEXT and frame.flags & LAST
+    assert json.loads(frame.body)["sessions"] >= 1
+
+
+def test_a_region_over_the_unix_socket(addresses: dict[str, tuple[str, int] | str], fresh_key: Fresh) -> None:
+    import fcntl
+    import mmap
+    import socket
+    import struct
+
+    session = RawSession.open(addresses["shm"])
+    memfd = os.memfd_create("raw", os.MFD_ALLOW_SEALING)
+    os.ftruncate(memfd, 1 << 20)
+    fcntl.fcntl(memfd, 1033, 0x0002)  # F_ADD_SEALS, F_SEAL_SHRINK
+    memory = mmap.mmap(memfd, 1 << 20)
+    frame = Frame(REGION_ADD, 50, struct.pack("<IIQ", 4, 0, 1 << 20), tag=session.tag)
+    socket.send_fds(session.sock, [frame.encode()], [memfd])
+    assert session.receive().body == b"\0\0"
+    key, data = fresh_key(), os.urandom(100_000)
+    memory[4096 : 4096 + len(data)] = data
+    extents = [EXTENT.pack(4096, 60_000, 4, 0), EXTENT.pack(64_096, 40_000, 4, 0)]
+    session.request(PUT, batch([item(key, len(data), extent=(0, 2))], extents), 1)
+    assert RESULT.unpack(session.receive().body)[1] == OK
+    session.request(GET, batch([item(key, len(data), extent=(0, 1))], [EXTENT.pack(500_000, len(data), 4, 0)]), 1)
+    result = session.receive()
+    assert RESULT.unpack(result.body)[1] == OK and result.payload == b""
+    assert memory[500_000 : 500_000 + len(data)] == data
+    session.request(GET, batch([item(key, len(data), extent=(0, 1))], [EXTENT.pack((1 << 20) - 10, len(data), 4, 0)]), 1)
+    assert RESULT.unpack(session.receive().body)[1] == 9, "an extent outside the region was accepted"
+    session.send(Frame(REGION_REMOVE, 51, struct.pack("<IIQ", 4, 0, 1 << 20), tag=session.tag))
+    assert session.receive().type == STATUSES
+    os.close(memfd)
+    session.close()
+
+
+def test_a_second_lane_joins_the_session(addresses: dict[str, tuple[str, int] | str], fresh_key: Fresh) -> None:
+    first = RawSession.open(addresses["tcp"])
+    second = RawSession.open(addresses["tcp"], hello=False)
+    second.say_hello(join=first.tag)
+    assert second.tag == first.tag and second.welcome[4] == first.welcome[4]
+    key = fresh_key()
+    assert first.put(key, b"lane")[0] == OK
+    first.close()
+    assert second.get(key, 4) == (OK, b"lane"), "the session did not outlive one of its lanes"
+    second.close()
+    assert HELLO.size == 32 and BATCH.size == 32 and PING_T == 5

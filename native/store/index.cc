@@ -46,7 +46,8 @@ uint64_t Index::hash(const BlockId& id) {
 
 // The low 56 bits spread over any number of slots without a division.
 uint64_t Index::home(uint64_t hash, uint64_t slots) {
-  return static_cast<uint64_t>((static_cast<unsigned __int128>(hash << 8) * slots) >> 64);
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<uint64_t>((static_cast<Wide>(hash << 8) * slots) >> 64);
 }
 
 Index::Entry* Index::find(const BlockId& id) {

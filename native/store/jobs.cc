@@ -91,15 +91,15 @@ LogStore::WriteJob::WriteJob(LogStore& store, PutOp& op) : id(op.id), store_(sto
   to.length = op.length;
   to.expiry_unix_ms = op.expiry_unix_ms;
   std::vector<iovec> parts;
-  for (uint64_t at = 0; at < op.length;) {
-    const uint64_t count = std::min<uint64_t>(uint64_t{1} << to.chunk_shift, op.length - at);
+  for (uint64_t from = 0; from < op.length;) {
+    const uint64_t count = std::min<uint64_t>(uint64_t{1} << to.chunk_shift, op.length - from);
     parts.clear();
-    payload.slice(at, count, parts);
+    payload.slice(from, count, parts);
     uint32_t crc = 0;
     for (const iovec& part : parts) crc = crc32c({static_cast<const std::byte*>(part.iov_base), part.iov_len}, crc);
     to.chunk_crcs[to.chunk_count++] = crc;
-    to.payload_crc = at == 0 ? crc : crc32c_combine(to.payload_crc, crc, count);
-    at += count;
+    to.payload_crc = from == 0 ? crc : crc32c_combine(to.payload_crc, crc, count);
+    from += count;
   }
 }
 

@@ -89,8 +89,9 @@ class Client:
     def alloc(self, nbytes: int) -> Region:
         """Zeroed memory that the service can reach without a copy where the transport can (shm)."""
     def register(self, memory: Any) -> Region:
-        """Makes caller's memory known. Without a copy on rdma; on shm memory that is not from alloc() goes through a
-        bounce buffer (one memcpy), on tcp registration changes nothing. Keeps `memory` alive until close()."""
+        """Makes caller's memory known, for transports that need it. On tcp it changes nothing. On shm the service cannot map
+        memory that exists already: its bytes are streamed through the socket as over tcp (two copies by the kernel instead of one
+        by the service); memory from alloc() is not. Keeps `memory` alive until close()."""
     def put(
         self, keys: Sequence[bytes], memories: Sequence[Any], layout: int = 0, deadline_ms: int = 0,
         relaxed: bool = False, ttl_ms: int = 0, group: bytes = b"",

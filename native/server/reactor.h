@@ -117,6 +117,8 @@ class Reactor final : private ServerLinkHandler, private ItemSink {
   bool more_to_run_ = false;
   uint64_t next_session_ = 1;
   uint64_t next_look_ns_ = 0;
+  uint64_t spin_ns_;
+  uint64_t busy_ns_ = 0;
 
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::unordered_map<ServerLink*, LinkState> links_;

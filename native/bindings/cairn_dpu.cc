@@ -141,6 +141,8 @@ nb::list status_table() {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  // A process that ends with an object alive is no bug of ours to report to its user.
+  nb::set_leak_warnings(false);
   cairn_error = PyErr_NewException("cairn_dpu._native.CairnError", nullptr, nullptr);
   m.attr("CairnError") = nb::borrow(cairn_error);
   m.def("version", [] { return CAIRN_VERSION; });

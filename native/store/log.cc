@@ -154,12 +154,13 @@ void DriveLog::begin(std::vector<Segment> segments, uint64_t next_generation, bo
 }
 
 uint64_t DriveLog::oldest_sequence() const {
+  // Records are placed in the order of their numbers, so the oldest segment that holds any holds the smallest.
   const Segment* oldest = nullptr;
   for (const Segment& segment : segments_) {
-    if (segment.state == SegmentState::free || segment.state == SegmentState::opening) continue;
+    if (segment.state == SegmentState::free || segment.oldest_sequence == 0) continue;
     if (oldest == nullptr || segment.generation < oldest->generation) oldest = &segment;
   }
-  return oldest == nullptr || oldest->generation <= 1 ? 0 : oldest->first_sequence;
+  return oldest == nullptr || oldest->generation <= 1 ? 0 : oldest->oldest_sequence;
 }
 
 // --- appending -------------------------------------------------------------------------------------------
@@ -213,6 +214,7 @@ void DriveLog::place(AppendOp& op, uint64_t pages) {
   op.at = {index, segment.next_page, segment.generation, segment.first_sequence};
   segment.next_page += static_cast<uint32_t>(pages);
   segment.last_sequence = std::max(segment.last_sequence, header.sequence);
+  if (segment.oldest_sequence == 0) segment.oldest_sequence = header.sequence;
   ++segment.writes;
   ++writes_;
 

@@ -69,7 +69,9 @@ struct Segment {
   SegmentState state = SegmentState::free;
   uint64_t generation = 0;  // 0: never used
   uint64_t nonce = 0;
-  uint64_t first_sequence = 0, last_sequence = 0;
+  uint64_t first_sequence = 0;   // no record in it has a smaller number; the index counts from here
+  uint64_t oldest_sequence = 0;  // the smallest number that a record in it does have; 0: no record
+  uint64_t last_sequence = 0;
   uint32_t next_page = 1;
   uint32_t writes = 0;      // submitted and not settled
   uint64_t blocks = 0, payload_bytes = 0;  // live

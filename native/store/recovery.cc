@@ -176,6 +176,13 @@ Error describe_superblock(const Drive& drive, const std::string& why) {
   return Error{0, drive.info().path + " " + why};
 }
 
+void note_oldest(FoundSegment& found) {
+  for (const format::SummaryEntry& entry : found.entries) {
+    uint64_t& oldest = found.segment.oldest_sequence;
+    oldest = oldest == 0 ? entry.sequence : std::min(oldest, entry.sequence);
+  }
+}
+
 FoundSegment understand(Drive& drive, const format::Superblock& superblock, const SegmentProbe& probe) {
   FoundSegment found;
   if (probe.header_failed()) {
@@ -188,12 +195,16 @@ FoundSegment understand(Drive& drive, const format::Superblock& superblock, cons
   found.segment.nonce = header.nonce;
   found.segment.first_sequence = found.segment.last_sequence = header.first_sequence;
   found.segment.state = SegmentState::sealed;
-  if (load_summary(drive, superblock, probe, found.segment, found)) return found;
+  if (load_summary(drive, superblock, probe, found.segment, found)) {
+    note_oldest(found);
+    return found;
+  }
   found.entries.clear();
   found.scanned = true;
   Collector collector(found);
   scan_segment(drive, superblock, probe.index(), found.segment, superblock.segment_bytes / kPageBytes, collector);
   if (found.entries.empty()) found.segment.state = SegmentState::free;
+  note_oldest(found);
   return found;
 }
 

@@ -101,7 +101,8 @@ struct DriveStats {
   uint64_t reads = 0, writes = 0, flushes = 0;
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
   uint64_t evicted_segments = 0, evicted_blocks = 0;
-  // Every block put with a smaller sequence has been evicted from this drive (FIFO); 0: none yet.
+  // The smallest sequence of a block this drive may still hold: all with smaller ones were evicted (FIFO), none
+  // with this or a larger one was. 0: nothing was evicted yet.
   uint64_t oldest_sequence = 0;
 };
 

@@ -64,7 +64,7 @@ class Service:
         self.folder = folder
         self.url = f"shm://{folder}/s.sock"
         self.ready = folder / "ready.json"
-        command = [sys.executable, "-m", "cairn_dpu", "serve", "--drive", f"{folder}/drive:{drive_bytes}", "--listen", self.url]
+        command = [sys.executable, "-m", "cairn_dpu", "serve", "--drive", f"{folder}/drive:{drive_bytes >> 20}MiB", "--listen", self.url]
         self.command = [*command, "--admin", "off", "--slab", "256MiB", "--ready-file", str(self.ready), "--log-level", "error"]
         self.process: subprocess.Popen[bytes] | None = None
 

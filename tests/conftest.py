@@ -1,0 +1,16 @@
+"""What tests in several folders share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A folder whose path leaves room for a Unix socket's name (107 bytes in all)."""
+    with tempfile.TemporaryDirectory(prefix="cairn-") as folder:
+        yield Path(folder)

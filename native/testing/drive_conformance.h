@@ -1,0 +1,110 @@
+// The promises of drive.h, by number, for any drive. A suite instantiates it with a maker:
+//   INSTANTIATE_TEST_SUITE_P(Name, DriveConformance, testing::Values(maker));
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/pattern.h"
+#include "drive/drive.h"
+
+namespace cairn {
+
+using DriveMaker = std::function<std::unique_ptr<Drive>()>;  // at least 16 MiB, writable
+
+class Transfer final : public IoRequest {
+ public:
+  Transfer(IoKind what, uint64_t at, std::vector<size_t> parts) {
+    kind = what;
+    offset = at;
+    for (const size_t length : parts) {
+      memory_.emplace_back(static_cast<std::byte*>(std::aligned_alloc(4096, length)), &std::free);
+      list_.push_back({memory_.back().get(), length});
+      bytes += length;
+    }
+    vectors = list_.data();
+    vector_count = static_cast<uint32_t>(list_.size());
+  }
+  void completed(int code) override {
+    ++times;
+    error = code;
+    if (then) then();
+  }
+  void fill(uint64_t seed) {
+    for (size_t i = 0; i < list_.size(); ++i) fill_pattern({static_cast<std::byte*>(list_[i].iov_base), list_[i].iov_len}, seed + i);
+  }
+  bool holds(uint64_t seed) const {
+    for (size_t i = 0; i < list_.size(); ++i) {
+      if (check_pattern({static_cast<const std::byte*>(list_[i].iov_base), list_[i].iov_len}, seed + i) >= 0) return false;
+    }
+    return true;
+  }
+  int times = 0;
+  int error = -1;
+  std::function<void()> then;
+
+ private:
+  std::vector<std::unique_ptr<std::byte, void (*)(void*)>> memory_;
+  std::vector<iovec> list_;
+};
+
+class DriveConformance : public testing::TestWithParam<DriveMaker> {
+ protected:
+  DriveConformance() : drive(GetParam()()) {}
+  void run(Transfer& transfer) {
+    drive->submit(transfer);
+    EXPECT_EQ(transfer.times, 0) << "completed from inside submit()";
+    while (transfer.times == 0) drive->wait(1000);
+  }
+  std::unique_ptr<Drive> drive;
+};
+
+TEST_P(DriveConformance, Promise1EveryRequestCompletesOnce) {
+  std::vector<std::unique_ptr<Transfer>> all;
+  for (uint64_t i = 0; i < 300; ++i) {
+    all.push_back(std::make_unique<Transfer>(IoKind::write, i * 8192, std::vector<size_t>{4096, 4096}));
+    all.back()->fill(i);
+    drive->submit(*all.back());
+  }
+  while (drive->in_flight() > 0) drive->wait(1000);
+  for (const auto& one : all) EXPECT_EQ(one->times, 1);
+  drive->poll();
+  for (const auto& one : all) EXPECT_EQ(one->times, 1);
+}
+
+TEST_P(DriveConformance, Promise2WhatWasWrittenIsReadInWholeAndInParts) {
+  Transfer write(IoKind::write, 1 << 20, {4096, 65'536, 1 << 20});
+  write.fill(3);
+  run(write);
+  EXPECT_EQ(write.error, 0);
+  Transfer read(IoKind::read, 1 << 20, {4096, 65'536, 1 << 20});
+  run(read);
+  EXPECT_TRUE(read.holds(3));
+  Transfer part(IoKind::read, (1 << 20) + 4096, {65'536});
+  run(part);
+  EXPECT_TRUE(part.holds(4));
+}
+
+TEST_P(DriveConformance, Promise3AFlushCompletesAndRequestsMayComeFromCompletions) {
+  Transfer write(IoKind::write, 0, {4096});
+  Transfer flush(IoKind::flush, 0, {});
+  write.fill(1);
+  write.then = [&] { drive->submit(flush); };
+  drive->submit(write);
+  while (flush.times == 0) drive->wait(1000);
+  EXPECT_EQ(flush.error, 0);
+  EXPECT_EQ(drive->in_flight(), 0U);
+}
+
+TEST_P(DriveConformance, WhatLiesBesideATransferIsOurOwnMistake) {
+  Transfer beyond(IoKind::read, drive->info().bytes, {4096});
+  EXPECT_DEATH(drive->submit(beyond), "beyond the drive");
+  Transfer crooked(IoKind::read, 100, {4096});
+  EXPECT_DEATH(drive->submit(crooked), "unaligned");
+}
+
+}  // namespace cairn

@@ -1,0 +1,163 @@
+#include "testing/memory_drive.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+
+namespace cairn {
+
+namespace {
+
+constexpr uint64_t kSectorBytes = 512;
+
+DriveInfo describe(const Platter& platter, bool volatile_cache, bool read_only) {
+  DriveInfo info;
+  info.path = "memory";
+  info.kind = "memory";
+  info.bytes = platter.bytes();
+  info.lba_bytes = 512;
+  info.memory_align = 512;
+  info.volatile_write_cache = volatile_cache;
+  info.read_only = read_only;
+  return info;
+}
+
+}  // namespace
+
+void Platter::read(uint64_t offset, std::byte* to, uint64_t count) const {
+  while (count > 0) {
+    const uint64_t within = offset % kPageBytes;
+    const uint64_t step = std::min(kPageBytes - within, count);
+    const auto page = pages_.find(offset / kPageBytes);
+    if (page == pages_.end()) {
+      std::memset(to, 0, step);
+    } else {
+      std::memcpy(to, page->second.data() + within, step);
+    }
+    offset += step;
+    to += step;
+    count -= step;
+  }
+}
+
+void Platter::write(uint64_t offset, const std::byte* from, uint64_t count) {
+  while (count > 0) {
+    const uint64_t within = offset % kPageBytes;
+    const uint64_t step = std::min(kPageBytes - within, count);
+    auto& page = pages_[offset / kPageBytes];
+    page.resize(kPageBytes);
+    std::memcpy(page.data() + within, from, step);
+    offset += step;
+    from += step;
+    count -= step;
+  }
+}
+
+void Platter::flip(uint64_t offset, int bit) {
+  std::byte byte{};
+  read(offset, &byte, 1);
+  byte = byte ^ static_cast<std::byte>(1 << bit);
+  write(offset, &byte, 1);
+}
+
+MemoryDrive::MemoryDrive(std::shared_ptr<Platter> platter, bool volatile_cache, bool read_only)
+    : Drive(describe(*platter, volatile_cache, read_only)), platter_(std::move(platter)) {}
+
+MemoryDrive::~MemoryDrive() {
+  if (dead_) return;
+  CAIRN_CHECK(queue_.empty(), "a drive was closed with requests in flight");
+  // An orderly end is no crash: the cache reaches the platter.
+  for (const CachedWrite& write : cached_) apply_cached(write);
+}
+
+void MemoryDrive::apply_cached(const CachedWrite& write) { platter_->write(write.offset, write.bytes.data(), write.bytes.size()); }
+
+void MemoryDrive::start(IoRequest& request) { queue_.push_back(&request); }
+
+int MemoryDrive::fault_of(IoKind kind) {
+  uint64_t& countdown = kind == IoKind::read ? faults.fail_read : kind == IoKind::write ? faults.fail_write : faults.fail_flush;
+  if (countdown == 0) return 0;
+  if (countdown > 1) {
+    --countdown;
+    return 0;
+  }
+  if (!faults.for_ever) countdown = 0;
+  return faults.error;
+}
+
+void MemoryDrive::finish(IoRequest& request) {
+  const int error = fault_of(request.kind);
+  if (error == 0 && request.kind == IoKind::flush) {
+    for (const CachedWrite& write : cached_) apply_cached(write);
+    cached_.clear();
+  } else if (error == 0 && request.kind == IoKind::write) {
+    CachedWrite write{request.offset, {}};
+    for (uint32_t i = 0; i < request.vector_count; ++i) {
+      const auto* base = static_cast<const std::byte*>(request.vectors[i].iov_base);
+      write.bytes.insert(write.bytes.end(), base, base + request.vectors[i].iov_len);
+    }
+    if (info().volatile_write_cache) {
+      cached_.push_back(std::move(write));
+    } else {
+      apply_cached(write);
+    }
+  } else if (error == 0) {
+    uint64_t at = request.offset;
+    for (uint32_t i = 0; i < request.vector_count; ++i) {
+      auto* base = static_cast<std::byte*>(request.vectors[i].iov_base);
+      platter_->read(at, base, request.vectors[i].iov_len);
+      // What the cache holds is newer than the platter.
+      for (const CachedWrite& write : cached_) {
+        const uint64_t from = std::max(at, write.offset);
+        const uint64_t to = std::min(at + request.vectors[i].iov_len, write.offset + write.bytes.size());
+        if (from < to) std::memcpy(base + (from - at), write.bytes.data() + (from - write.offset), to - from);
+      }
+      at += request.vectors[i].iov_len;
+    }
+  }
+  request.completed(error);
+}
+
+void MemoryDrive::poll() {
+  if (faults.hold || dead_) return;
+  // What completions submit waits for the next poll, as on a real drive.
+  size_t count = queue_.size();
+  if (faults.seed != 0) {
+    random_.seed(faults.seed++);
+    std::shuffle(queue_.begin(), queue_.end(), random_);
+    count = count == 0 ? 0 : 1 + random_() % count;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    IoRequest* request = queue_.front();
+    queue_.pop_front();
+    finish(*request);
+  }
+}
+
+void MemoryDrive::wait(int) { poll(); }
+
+void MemoryDrive::crash(uint64_t seed) {
+  std::mt19937_64 random(seed);
+  // What was in flight may have reached the cache.
+  for (IoRequest* request : queue_) {
+    if (request->kind != IoKind::write || random() % 2 == 0) continue;
+    CachedWrite write{request->offset, {}};
+    for (uint32_t i = 0; i < request->vector_count; ++i) {
+      const auto* base = static_cast<const std::byte*>(request->vectors[i].iov_base);
+      write.bytes.insert(write.bytes.end(), base, base + request->vectors[i].iov_len);
+    }
+    cached_.push_back(std::move(write));
+  }
+  std::shuffle(cached_.begin(), cached_.end(), random);
+  for (const CachedWrite& write : cached_) {
+    const uint64_t fate = random() % 3;  // all of it, none of it, some sectors of it
+    for (uint64_t at = 0; at < write.bytes.size(); at += kSectorBytes) {
+      if (fate == 0 || (fate == 2 && random() % 2 == 0)) platter_->write(write.offset + at, write.bytes.data() + at, std::min(kSectorBytes, write.bytes.size() - at));
+    }
+  }
+  cached_.clear();
+  queue_.clear();
+  dead_ = true;
+}
+
+}  // namespace cairn

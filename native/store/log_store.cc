@@ -278,9 +278,9 @@ void LogStore::begin_put(PutOp& op) {
     op.sequence = sequence_of(*entry);
     return answer_put(op, Status::exists);
   }
-  const bool any_writable = std::any_of(logs_.begin(), logs_.end(), [](const auto& log) { return log->writable(); });
-  if (!any_writable) return answer_put(op, Status::read_only);
-  if (op.length > slab_.total_bytes() / 2 || choose_log(op.length) == nullptr) return answer_put(op, Status::too_large);
+  const auto takes = [&](const auto& log) { return log->writable() && op.length <= format::block_bytes_most(log->superblock().segment_bytes); };
+  if (std::none_of(logs_.begin(), logs_.end(), [](const auto& log) { return log->writable(); })) return answer_put(op, Status::read_only);
+  if (op.length > slab_.total_bytes() / 2 || std::none_of(logs_.begin(), logs_.end(), takes)) return answer_put(op, Status::too_large);
   pending_[op.id].owner = &op;
   if (!hungry_.empty() || !grant(op)) {
     hungry_.push_back({nullptr, &op});

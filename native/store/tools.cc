@@ -15,11 +15,11 @@ namespace {
 
 constexpr size_t kFindingsMost = 100;
 
-// About 256 segments, of at least 1 MiB; on drives that can afford it large enough for the largest block.
+// About 256 segments, but never fewer than 8, and large enough for the largest block on drives that can afford it.
 uint64_t default_segment_bytes(uint64_t usable) {
   const uint64_t wanted = std::bit_floor(std::max<uint64_t>(usable / 256, 1));
-  const uint64_t least = usable >= 1 * kGiB ? 128 * kMiB : usable >= 128 * kMiB ? 16 * kMiB : format::kSegmentBytesLeast;
-  return std::clamp(wanted, least, format::kSegmentBytesMost);
+  const uint64_t least = usable + format::kFirstSegmentOffset >= 1 * kGiB ? 128 * kMiB : std::bit_floor(std::max<uint64_t>(usable / 8, 1));
+  return std::clamp(std::max(wanted, least), format::kSegmentBytesLeast, format::kSegmentBytesMost);
 }
 
 Result<format::Superblock> plan(const Drive& drive, const FormatOptions& options, const Clock& clock) {

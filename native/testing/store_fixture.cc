@@ -1,0 +1,140 @@
+#include "testing/store_fixture.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/crc32c.h"
+
+namespace cairn {
+
+Key key_of(const std::string& name) {
+  Key key;
+  const uint64_t seed = seed_of(name);
+  fill_pattern(std::as_writable_bytes(std::span(key.bytes)), seed);
+  return key;
+}
+
+uint64_t seed_of(const std::string& name) { return std::hash<std::string>{}(name); }
+
+PutCall::PutCall(const std::string& name, uint64_t bytes) : content(name) {
+  id.key = key_of(name);
+  length = bytes;
+}
+
+void PutCall::ready() {
+  granted = true;
+  if (fill_at_once) fill_and_commit();
+}
+
+void PutCall::fill_and_commit() {
+  std::vector<std::byte> bytes(length);
+  fill_pattern(bytes, seed_of(content));
+  std::vector<iovec> parts;
+  buffer.slice(0, length, parts);
+  const std::byte* from = bytes.data();
+  for (const iovec& part : parts) {
+    std::memcpy(part.iov_base, from, part.iov_len);
+    from += part.iov_len;
+  }
+  store->commit(*this);
+}
+
+std::vector<std::byte> GetCall::bytes() const {
+  std::vector<std::byte> all;
+  std::vector<iovec> parts;
+  buffer.slice(buffer_offset, length, parts);
+  for (const iovec& part : parts) {
+    const auto* base = static_cast<const std::byte*>(part.iov_base);
+    all.insert(all.end(), base, base + part.iov_len);
+  }
+  return all;
+}
+
+StoreWorld::StoreWorld(uint64_t drive_bytes, size_t drives, uint64_t slab_bytes, uint64_t segment_bytes)
+    : slab(Slab::create(slab_bytes).take()) {
+  for (size_t i = 0; i < drives; ++i) {
+    platters.push_back(std::make_shared<Platter>(drive_bytes));
+    MemoryDrive drive(platters.back());
+    FormatOptions options;
+    options.segment_bytes = segment_bytes;
+    const auto formatted = format_drive(drive, options, clock);
+    CAIRN_CHECK(formatted.ok(), "the test's drive cannot be formatted");
+  }
+  open();
+}
+
+StoreWorld::~StoreWorld() { store.reset(); }
+
+Result<std::unique_ptr<Store>> StoreWorld::try_open(const StoreOptions& options) {
+  std::vector<std::unique_ptr<Drive>> owned;
+  drives_.clear();
+  for (const auto& platter : platters) {
+    auto drive = std::make_unique<MemoryDrive>(platter, true, options.read_only);
+    drive->faults.seed = open_faults_seed;
+    drives_.push_back(drive.get());
+    owned.push_back(std::move(drive));
+  }
+  return Store::open(std::move(owned), *slab, clock, options);
+}
+
+void StoreWorld::open(const StoreOptions& options) {
+  auto opened = try_open(options);
+  ASSERT_TRUE(opened.ok()) << opened.error().message;
+  store = opened.take();
+}
+
+void StoreWorld::close() {
+  store->close();
+  store.reset();
+}
+
+void StoreWorld::crash(uint64_t seed) {
+  for (MemoryDrive* drive : drives_) drive->crash(seed++);
+  store.reset();
+}
+
+void StoreWorld::run(int turns) {
+  for (int i = 0; i < turns; ++i) store->poll();
+}
+
+Status StoreWorld::put(const std::string& name, uint64_t bytes, Durability durability) {
+  PutCall call(name, bytes);
+  call.store = store.get();
+  call.durability = durability;
+  store->begin_put(call);
+  for (int i = 0; i < 10'000 && call.ended.empty(); ++i) store->poll();
+  EXPECT_EQ(call.ended.size(), 1U) << name;
+  return call.ended.empty() ? Status::timeout : call.ended[0];
+}
+
+Status StoreWorld::get(const std::string& name) { return get_range(name, 0, 0); }
+
+Status StoreWorld::get_range(const std::string& name, uint64_t offset, uint64_t length) {
+  GetCall call(name);
+  call.offset = offset;
+  call.length = length;
+  store->get(call);
+  for (int i = 0; i < 10'000 && call.ended.empty(); ++i) store->poll();
+  EXPECT_EQ(call.ended.size(), 1U) << name;
+  if (call.ended.empty()) return Status::timeout;
+  if (call.ended[0] != Status::ok) return call.ended[0];
+  const std::vector<std::byte> got = call.bytes();
+  std::vector<std::byte> whole(call.block_length);
+  fill_pattern(whole, seed_of(name));
+  const bool right = got.size() == (length == 0 ? call.block_length - offset : length) && std::equal(got.begin(), got.end(), whole.begin() + static_cast<long>(offset));
+  EXPECT_TRUE(right) << "wrong bytes under " << name;
+  EXPECT_EQ(call.crc, crc32c(got));
+  if (!right) ++wrong_bytes;
+  return Status::ok;
+}
+
+Status StoreWorld::remove(const std::string& name) {
+  DeleteCall call;
+  call.ids.push_back({key_of(name), 0, 0});
+  store->remove(call);
+  for (int i = 0; i < 10'000 && !call.ended; ++i) store->poll();
+  EXPECT_TRUE(call.ended);
+  return call.statuses[0];
+}
+
+}  // namespace cairn

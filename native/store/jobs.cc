@@ -79,7 +79,6 @@ LogStore::WriteJob::WriteJob(LogStore& store, PutOp& op) : id(op.id), store_(sto
   AppendOp::header = new (page_.data()) Page<format::RecordHeader>{};
   payload = std::exchange(op.buffer, {});
   payload.zero_tail(op.length);
-  flush = op.durability == Durability::durable;
   format::RecordHeader& to = header();
   to.type = format::RecordType::block;
   to.chunk_shift = format::chunk_shift_for(op.length);

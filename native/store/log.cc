@@ -262,7 +262,7 @@ void DriveLog::written(AppendOp& op, int error) {
   --writes_;
   note_write(error);
   if (error != 0) return settle(op, Status::io_error);
-  if (!op.flush || !drive_->info().volatile_write_cache) return settle(op, Status::ok);
+  if (!drive_->info().volatile_write_cache) return settle(op, Status::ok);
   unflushed_.push_back(&op);
 }
 

@@ -48,12 +48,12 @@ class AppendOp : public IoRequest {
   Buffer payload;                       // block: its padding is zeroed
   std::unique_ptr<Pages> tombstones;    // tombstones: the payload
   std::vector<format::Tombstone> dead;  // … and its entries, for the summary
-  bool flush = true;                    // settled only once it survives power loss
   Appended at;                          // out: set before placed()
 
   // The record has its place; the write was submitted.
   virtual void placed() = 0;
-  // ok: on the drive (and flushed, if asked). io_error, read_only: it is not, or nobody knows.
+  // ok: on the drive, and flushed. That goes for relaxed blocks too: a later durable put of the same key is
+  // answered `exists` from this moment on. io_error, read_only: it is not, or nobody knows.
   virtual void settled(Status status) = 0;
 
  private:

@@ -1,6 +1,7 @@
 #include "testing/memory_drive.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
 #include <cstring>
 
@@ -119,7 +120,11 @@ void MemoryDrive::finish(IoRequest& request) {
 }
 
 void MemoryDrive::poll() {
-  if (faults.hold || dead_) return;
+  if (dead_) {
+    for (std::deque<IoRequest*> rest = std::exchange(queue_, {}); !rest.empty(); rest.pop_front()) rest.front()->completed(ENODEV);
+    return;
+  }
+  if (faults.hold) return;
   // What completions submit waits for the next poll, as on a real drive.
   size_t count = queue_.size();
   if (faults.seed != 0) {
@@ -156,7 +161,6 @@ void MemoryDrive::crash(uint64_t seed) {
     }
   }
   cached_.clear();
-  queue_.clear();
   dead_ = true;
 }
 

@@ -50,7 +50,8 @@ class MemoryDrive final : public Drive {
   uint32_t in_flight() const override { return static_cast<uint32_t>(queue_.size()); }
 
   // The power goes: of every write that no flush covered, each 512-byte sector is on the platter or not, as the seed
-  // says. What is in flight is a write like any other, or never happened. The drive is dead afterwards.
+  // says. What is in flight is a write like any other, or never happened. The drive is dead
+  // afterwards: whatever is asked of it ends as ENODEV.
   void crash(uint64_t seed);
 
  private:

@@ -16,11 +16,11 @@ What is compared (medians of --rounds):
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -28,12 +28,13 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cairnkv
 from cairnkv import _native
+from cairnkv.process import ServiceProcess
 
 MIB = 1 << 20
 BLOCK = 4 * MIB
@@ -41,29 +42,15 @@ DEPTH = 8
 OK = 0
 
 
-class Service:
-    """A `cairn-dpu serve` of our own over one file, reachable over tcp and shm."""
-
-    def __init__(self, folder: Path, drive: Path, slab: str) -> None:
-        ready = folder / "ready.json"
-        ready.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "cairn_dpu", "serve", "--drive", str(drive), "--listen", "tcp://127.0.0.1:0"]
-        command += ["--listen", f"shm://{folder}/s.sock", "--admin", "off", "--slab", slab, "--ready-file", str(ready), "--log-level", "error"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        while not ready.exists():
-            if self.process.poll() is not None:
-                raise SystemExit(f"cairn-dpu ended with status {self.process.returncode}")
-            time.sleep(0.01)
-        listeners = json.loads(ready.read_text())["listen"]
-        self.tcp = next(url for url in listeners if url.startswith("tcp"))
-        self.shm = next(url for url in listeners if url.startswith("shm"))
-
-    def __enter__(self) -> Service:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait()
+@contextlib.contextmanager
+def serving(folder: Path, drive: Path, slab: str) -> Iterator[ServiceProcess]:
+    """A `cairn-dpu serve` of our own over one drive, reachable over shm and tcp (urls[0], urls[1])."""
+    process = ServiceProcess(folder, drive=str(drive), listen=[f"shm://{folder}/s.sock", "tcp://127.0.0.1:0"], slab=slab)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.stop()
 
 
 def format_drive(path: Path) -> None:
@@ -207,8 +194,8 @@ def compare(rounds: int, ours: Callable[[], float], theirs: Callable[[], float])
 
 
 def bench_tcp(folder: Path, drive: Path, rounds: int) -> dict[str, Any]:
-    with Service(folder, drive, "1GiB") as service:
-        client = _native.Client(service.tcp)
+    with serving(folder, drive, "1GiB") as service:
+        client = _native.Client(service.urls[1])
         _, pieces = slots(client, 16)
         keys = store_blocks(client, pieces, 32)
         get = compare(rounds, lambda: get_bytes_per_second(client, pieces, keys, 256), lambda: raw_socket_bytes_per_second(1024 * MIB))
@@ -223,8 +210,8 @@ def bench_tcp(folder: Path, drive: Path, rounds: int) -> dict[str, Any]:
 
 
 def bench_shm(folder: Path, drive: Path, rounds: int) -> dict[str, Any]:
-    with Service(folder, drive, "1GiB") as service:
-        client = _native.Client(service.shm)
+    with serving(folder, drive, "1GiB") as service:
+        client = _native.Client(service.urls[0])
         _, pieces = slots(client, 16)
         keys = store_blocks(client, pieces, 32)
         hit = compare(rounds, lambda: get_bytes_per_second(client, pieces, keys, 512), lambda: memcpy_bytes_per_second(2048 * MIB, 32 * BLOCK))
@@ -236,7 +223,7 @@ def bench_shm(folder: Path, drive: Path, rounds: int) -> dict[str, Any]:
                 for keys_of_call in asked:
                     client.exists(keys_of_call).wait()
             rates.append(200 * 1000 / (time.perf_counter() - start))
-        added = small_get_us_p50(service.shm) - memcpy_small_us_p50()
+        added = small_get_us_p50(service.urls[0]) - memcpy_small_us_p50()
         client.close()
     return {"shm_get_hit_vs_memcpy": hit, "exists_keys_per_second": round(statistics.median(rates)), "get_added_us_p50": round(added, 1)}
 
@@ -265,15 +252,15 @@ def bench_drive(folder: Path, drive: Path, rounds: int) -> dict[str, Any]:
         raw_put = fio_bytes_per_second(drive, "write", total)
         raw_get = fio_bytes_per_second(drive, "randread", total)
         format_drive(drive)
-        with Service(folder, drive, "256MiB") as service:
-            client = _native.Client(service.shm)
+        with serving(folder, drive, "256MiB") as service:
+            client = _native.Client(service.urls[0])
             _, pieces = slots(client, 16)
             keys = fresh_keys(blocks)
             seconds = pipeline(lambda i, c=client, k=keys, p=pieces: c.put([k[i]], [p[i % 16]]), blocks)  # type: ignore[misc]
             puts.append((total / seconds, raw_put))
             client.close()
-        with Service(folder, drive, "256MiB") as service:  # a fresh one: nothing is in DRAM
-            client = _native.Client(service.shm)
+        with serving(folder, drive, "256MiB") as service:  # a fresh one: nothing is in DRAM
+            client = _native.Client(service.urls[0])
             _, pieces = slots(client, 16)
             shuffled = sorted(keys)
             seconds = pipeline(lambda i, c=client, k=shuffled, p=pieces: c.get([k[i]], [p[i % 16]]), blocks)  # type: ignore[misc]

@@ -3,10 +3,10 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <numeric>
 #include <random>
-#include <sstream>
+
+#include "testing/golden.h"
 
 namespace cairn {
 namespace {
@@ -79,35 +79,12 @@ std::vector<std::byte> golden_results() {
 
 std::vector<std::byte> golden_failed() { return build_reason(FrameType::failed, 6, counting_tag(), Status::draining, "bye"); }
 
-std::string hex(const std::vector<std::byte>& bytes) {
-  std::ostringstream out;
-  out << std::hex;
-  for (size_t i = 0; i < bytes.size(); ++i) {
-    out << "0123456789abcdef"[static_cast<int>(bytes[i]) >> 4] << "0123456789abcdef"[static_cast<int>(bytes[i]) & 15];
-    out << ((i + 1) % 16 == 0 || i + 1 == bytes.size() ? '\n' : ' ');
-  }
-  return out.str();
-}
-
-// The fenced block behind `<!-- golden: name -->` in the page.
-std::string golden_in_page(const std::string& name) {
-  std::ifstream page(std::string(CAIRN_SOURCE_DIR) + "/docs/wire-format.md");
-  std::stringstream text;
-  text << page.rdbuf();
-  const std::string all = text.str();
-  const std::string fence = "```hex\n";
-  const size_t mark = all.find("<!-- golden: " + name + " -->");
-  if (mark == std::string::npos) return "the page has no such block";
-  const size_t from = all.find(fence, mark) + fence.size();
-  return all.substr(from, all.find("```", from) - from);
-}
-
 TEST(WireFormat, TheGoldenBytesOfThePageAreWhatTheCodeBuilds) {
-  EXPECT_EQ(golden_in_page("hello"), hex(golden_hello()));
-  EXPECT_EQ(golden_in_page("exists"), hex(golden_exists()));
-  EXPECT_EQ(golden_in_page("put"), hex(golden_put()));
-  EXPECT_EQ(golden_in_page("results"), hex(golden_results()));
-  EXPECT_EQ(golden_in_page("failed"), hex(golden_failed()));
+  EXPECT_EQ(golden_in_page("wire-format.md", "hello"), hex(golden_hello()));
+  EXPECT_EQ(golden_in_page("wire-format.md", "exists"), hex(golden_exists()));
+  EXPECT_EQ(golden_in_page("wire-format.md", "put"), hex(golden_put()));
+  EXPECT_EQ(golden_in_page("wire-format.md", "results"), hex(golden_results()));
+  EXPECT_EQ(golden_in_page("wire-format.md", "failed"), hex(golden_failed()));
 }
 
 TEST(WireFormat, WhatIsBuiltIsDecoded) {

@@ -1,71 +1,22 @@
-"""A real service for each test module, and ways to hurt it."""
+"""A real service for each test, and ways to hurt it."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
 import cairnkv
-
-DRIVE_BYTES = 256 << 20
-
-
-class RunningService:
-    """`cairn-dpu serve` as a process: stopped, killed, suspended and started again on the same drive."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.drive = folder / "drive"
-        self.ready = folder / "ready.json"
-        self.urls: dict[str, str] = {}
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> RunningService:
-        self.ready.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "cairn_dpu", "serve", "--drive", f"{self.drive}:{DRIVE_BYTES >> 20}MiB", "--listen", "tcp://127.0.0.1:0"]
-        command += ["--listen", f"shm://{self.folder}/s.sock", "--admin", "off", "--slab", "256MiB", "--ready-file", str(self.ready)]
-        self.process = subprocess.Popen([*command, "--log-level", "error"], stdin=subprocess.DEVNULL)
-        while not self.ready.exists():
-            assert self.process.poll() is None, "the service did not start"
-            time.sleep(0.005)
-        listening = json.loads(self.ready.read_text())["listen"]
-        self.urls = {"tcp": next(u for u in listening if u.startswith("tcp")), "shm": next(u for u in listening if u.startswith("shm"))}
-        return self
-
-    def _signal(self, number: int) -> subprocess.Popen[bytes]:
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process
-
-    def kill(self) -> None:
-        self._signal(signal.SIGKILL).wait()
-
-    def stop(self) -> int:
-        return self._signal(signal.SIGTERM).wait()
-
-    def suspend(self) -> None:
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+import pytest
+from hurt_service import HurtService
 
 
 @pytest.fixture
-def service(short_dir: Path) -> Iterator[RunningService]:
-    started = RunningService(short_dir).start()
+def service(short_dir: Path) -> Iterator[HurtService]:
+    started = HurtService(short_dir, size="256MiB", slab="256MiB", admin="off")
+    started.start()
     yield started
-    if started.running():
+    if started.process.running():
         started.resume()
         started.kill()
 
@@ -80,7 +31,7 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def connect(service: RunningService, way: str) -> Iterator[Callable[..., cairnkv.Client]]:
+def connect(service: HurtService, way: str) -> Iterator[Callable[..., cairnkv.Client]]:
     opened: list[cairnkv.Client] = []
 
     def make(**options: object) -> cairnkv.Client:

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from conftest import RunningService
-
 import cairnkv
 from cairnkv import Status, _native
+from hurt_service import HurtService
 
 Memory = Callable[[int], memoryview]
 Fresh = Callable[[], bytes]
@@ -54,7 +53,7 @@ def test_1_another_layout_is_a_miss(client: cairnkv.Client, memory: Memory, fres
     assert client.get([(key, memory(5000))], layout=1)[0].hit
 
 
-def test_1_rot_on_the_drive_is_a_miss_and_never_wrong_bytes(service: RunningService, client: cairnkv.Client, memory: Memory, fresh: Fresh) -> None:
+def test_1_rot_on_the_drive_is_a_miss_and_never_wrong_bytes(service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh) -> None:
     keys = [fresh() for _ in range(40)]
     for seed, key in enumerate(keys):
         client.put([(key, filled(memory, 100_000, seed))])
@@ -87,7 +86,7 @@ def test_2_every_item_has_its_own_status(client: cairnkv.Client, memory: Memory,
     assert _native.check_pattern(target, 1) == -1
 
 
-def test_2_a_service_that_dies_is_a_batch_of_misses(service: RunningService, client: cairnkv.Client, memory: Memory, fresh: Fresh) -> None:
+def test_2_a_service_that_dies_is_a_batch_of_misses(service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh) -> None:
     key = fresh()
     client.put([(key, filled(memory, 1000, 1))])
     service.kill()
@@ -107,7 +106,7 @@ def test_2_a_service_that_dies_is_a_batch_of_misses(service: RunningService, cli
 
 
 def test_3_a_call_returns_in_time_and_nothing_lands_afterwards(
-    service: RunningService, client: cairnkv.Client, memory: Memory, fresh: Fresh
+    service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh
 ) -> None:
     key, size = fresh(), 4 << 20
     client.put([(key, filled(memory, size, 5))])
@@ -130,7 +129,7 @@ def test_3_a_call_returns_in_time_and_nothing_lands_afterwards(
 
 
 def test_3_a_put_that_timed_out_is_exact_or_absent_whatever_the_caller_does_next(
-    service: RunningService, client: cairnkv.Client, memory: Memory, fresh: Fresh
+    service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh
 ) -> None:
     for round_ in range(5):
         key, size = fresh(), 2 << 20
@@ -169,7 +168,7 @@ def test_3_gets_that_race_their_deadline_leave_no_mark(client: cairnkv.Client, m
 # --- 4, 5, 8: kept, warm, deleted ------------------------------------------------------------------------
 
 
-def test_4_5_8_across_kill_9(service: RunningService, client: cairnkv.Client, memory: Memory, fresh: Fresh) -> None:
+def test_4_5_8_across_kill_9(service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh) -> None:
     keys = [fresh() for _ in range(30)]
     statuses = [client.put([(key, filled(memory, 70_000, seed))])[0].status for seed, key in enumerate(keys)]
     assert statuses == [Status.ok] * 30
@@ -183,7 +182,7 @@ def test_4_5_8_across_kill_9(service: RunningService, client: cairnkv.Client, me
             assert reader.get([(key, target)])[0].hit and _native.check_pattern(target, seed) == -1
 
 
-def test_5_warm_after_a_clean_stop_and_nothing_is_scanned(service: RunningService, client: cairnkv.Client, memory: Memory, fresh: Fresh) -> None:
+def test_5_warm_after_a_clean_stop_and_nothing_is_scanned(service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh) -> None:
     keys = [fresh() for _ in range(30)]
     for seed, key in enumerate(keys):
         client.put([(key, filled(memory, 70_000, seed))])

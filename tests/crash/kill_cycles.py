@@ -11,11 +11,10 @@ a miss, and what was deleted must stay deleted. The last line is one JSON object
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cairnkv import _native
+from cairnkv.errors import ConnectError
+from cairnkv.testing import RunningService
 
 OK, EXISTS, NOT_FOUND = 0, 1, 2
 SIZES = (1, 4096, 5000, 65_536, 65_537, 300_000, 1 << 20)
@@ -55,43 +56,6 @@ class Tally:
 
     def bad(self) -> bool:
         return self.wrong_bytes + self.lost_acknowledged + self.undeleted > 0
-
-
-class Service:
-    """`cairn-dpu serve` over one file-backed drive, with no admin plane."""
-
-    def __init__(self, folder: Path, drive_bytes: int) -> None:
-        self.folder = folder
-        self.url = f"shm://{folder}/s.sock"
-        self.ready = folder / "ready.json"
-        command = [sys.executable, "-m", "cairn_dpu", "serve", "--drive", f"{folder}/drive:{drive_bytes >> 20}MiB", "--listen", self.url]
-        self.command = [*command, "--admin", "off", "--slab", "256MiB", "--ready-file", str(self.ready), "--log-level", "error"]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def launch(self) -> None:
-        self.ready.unlink(missing_ok=True)
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL)
-
-    def await_ready(self, seconds: float = 60) -> float:
-        assert self.process is not None
-        start = time.monotonic()
-        while not self.ready.exists():
-            if self.process.poll() is not None:
-                raise SystemExit(f"the service ended with status {self.process.returncode} instead of serving")
-            if time.monotonic() - start > seconds:
-                raise SystemExit("the service did not become ready")
-            time.sleep(0.002)
-        return time.monotonic() - start
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self) -> int:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait()
 
 
 class Worker(threading.Thread):
@@ -198,8 +162,8 @@ def verify(url: str, blocks: list[Block], tally: Tally, sample: random.Random) -
     client.close()
 
 
-def one_cycle(service: Service, blocks: list[Block], tally: Tally, dice: random.Random, lock: threading.Lock) -> None:
-    workers = [Worker(service.url, dice.getrandbits(32), blocks, tally, lock) for _ in range(4)]
+def one_cycle(service: RunningService, blocks: list[Block], tally: Tally, dice: random.Random, lock: threading.Lock) -> None:
+    workers = [Worker(service.shm_url, dice.getrandbits(32), blocks, tally, lock) for _ in range(4)]
     for worker in workers:
         worker.start()
     time.sleep(dice.uniform(0.1, 1.0))
@@ -208,21 +172,22 @@ def one_cycle(service: Service, blocks: list[Block], tally: Tally, dice: random.
         worker.halt.set()
         worker.join()
     while dice.random() < 0.2:
-        service.launch()
-        time.sleep(dice.uniform(0.0, 0.6))
-        service.kill()
+        # A start that is given too little time is killed in the middle of it.
+        with contextlib.suppress(ConnectError):
+            service.process.start(dice.uniform(0.0, 0.6))
+            service.kill()
         tally.kills_in_recovery += 1
-    service.launch()
-    tally.slowest_start_seconds = max(tally.slowest_start_seconds, service.await_ready())
-    verify(service.url, blocks, tally, dice)
+    start = time.monotonic()
+    service.start()
+    tally.slowest_start_seconds = max(tally.slowest_start_seconds, time.monotonic() - start)
+    verify(service.shm_url, blocks, tally, dice)
     tally.cycles += 1
 
 
 def run(cycles: int, seed: int, drive_bytes: int, folder: Path, *, talk: bool = True) -> Tally:
     tally, dice, lock, blocks = Tally(), random.Random(seed), threading.Lock(), list[Block]()
-    service = Service(folder, drive_bytes)
-    service.launch()
-    service.await_ready()
+    service = RunningService(folder, size=f"{drive_bytes >> 20}MiB", slab="256MiB", admin="off")
+    service.start()
     for cycle in range(cycles):
         one_cycle(service, blocks, tally, dice, lock)
         if talk:

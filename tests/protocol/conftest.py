@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from cairnkv.testing import RunningService
+from raw_wire import RawSession
 
 
 @pytest.fixture(scope="session")
 def addresses() -> Iterator[dict[str, tuple[str, int] | str]]:
-    with tempfile.TemporaryDirectory(prefix="cairn-") as name:
-        folder = Path(name)
-        ready = folder / "ready.json"
-        command = [sys.executable, "-m", "cairn_dpu", "serve", "--drive", f"{folder}/drive:256MiB", "--listen", "tcp://127.0.0.1:0"]
-        command += ["--listen", f"shm://{folder}/s.sock", "--admin", "off", "--slab", "256MiB", "--ready-file", str(ready), "--log-level", "error"]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        while not ready.exists():
-            assert process.poll() is None, "the service did not start"
-            time.sleep(0.005)
-        tcp = urlsplit(next(url for url in json.loads(ready.read_text())["listen"] if url.startswith("tcp")))
-        yield {"tcp": (str(tcp.hostname), int(tcp.port or 0)), "shm": f"{folder}/s.sock"}
-        assert process.poll() is None, "a client ended the service"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait() == 0
+    with tempfile.TemporaryDirectory(prefix="cairn-") as folder:
+        service = RunningService(Path(folder), size="256MiB", slab="256MiB", admin="off")
+        service.start()
+        tcp = urlsplit(service.tcp_url)
+        yield {"tcp": (str(tcp.hostname), int(tcp.port or 0)), "shm": service.shm_url.removeprefix("shm://")}
+        assert service.process.running(), "a client ended the service"
+        assert service.stop() == 0
+
+
+@pytest.fixture(autouse=True)
+def hang_up() -> Iterator[None]:
+    yield
+    RawSession.close_all()
 
 
 @pytest.fixture

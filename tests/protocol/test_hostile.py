@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from wire import DATA, DATA_T, EXISTS, GET, HELLO, HELLO_T, PING_T, PULL_T, PUT, REGION_ADD, RESULT, RESULTS, STATS, TRAILER, WELCOME_T, Frame, RawSession, batch, item
+from raw_wire import DATA, DATA_T, EXISTS, GET, HELLO, HELLO_T, PING_T, PULL_T, PUT, REGION_ADD, RESULT, RESULTS, STATS, TRAILER, WELCOME_T, Frame, RawSession, batch, item
 
 Fresh = Callable[[], bytes]
 Addresses = dict[str, tuple[str, int] | str]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 MAGIC = 0x4E524943
 HEADER = struct.Struct("<IBBHQIIQII16sII")
@@ -98,6 +99,7 @@ class RawSession:
     welcome: tuple[int | bytes, ...] = ()
     next_id: int = 1
     seen: list[Frame] = field(default_factory=list)
+    opened: ClassVar[list[RawSession]] = []
 
     @classmethod
     def open(cls, address: tuple[str, int] | str, *, hello: bool = True, tenant: bytes = b"default") -> RawSession:
@@ -106,6 +108,7 @@ class RawSession:
         sock.settimeout(20)
         sock.connect(address)
         session = cls(sock)
+        cls.opened.append(session)
         if hello:
             session.say_hello(tenant)
         return session
@@ -204,3 +207,10 @@ class RawSession:
 
     def close(self) -> None:
         self.sock.close()
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Hangs up whatever a test left open."""
+        for session in cls.opened:
+            session.close()
+        cls.opened.clear()

@@ -1,0 +1,26 @@
+"""A real service that can be hurt: killed, suspended, started again on the same drive."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from cairnkv.testing import RunningService
+
+
+class HurtService(RunningService):
+    @property
+    def drive(self) -> Path:
+        return self.process.folder / "drive.cairn"
+
+    @property
+    def urls(self) -> dict[str, str]:
+        return {"tcp": self.tcp_url, "shm": self.shm_url}
+
+    def suspend(self) -> None:
+        """The process stands still: alive, connected, silent."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)

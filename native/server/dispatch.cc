@@ -245,6 +245,8 @@ void Reactor::item_settled(Request& request, uint32_t index) {
   dirty_.push_back(&request);
 }
 
+void Reactor::link_used(Request& request) { touch(*request.link); }
+
 void Reactor::send_ready() {
   // Sending may settle nothing more, but a link that breaks here only marks itself dead: see bury_dead().
   std::vector<Request*> dirty;

@@ -75,6 +75,7 @@ class Reactor final : private ServerLinkHandler, private ItemSink {
   void on_closed(ServerLink& link, Status status, std::string_view reason) override;
   // ItemSink
   void item_settled(Request& request, uint32_t index) override;
+  void link_used(Request& request) override;
 
   void accept_from(Listener& listener);
   void say_hello(LinkState& state, const FrameHeader& header, ConstByteSpan body);

@@ -119,6 +119,7 @@ void PutItem::ready() {
   const ItemBody& body = request->batch.items[item];
   from = std::span(request->batch.extents).subspan(body.extent_first, body.extent_count);
   pulling = true;
+  request->sink->link_used(*request);
   request->link->pull(*this);
 }
 

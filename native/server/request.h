@@ -17,6 +17,8 @@ struct Request;
 class ItemSink {
  public:
   virtual void item_settled(Request& request, uint32_t index) = 0;
+  // Something waits in the request's link to be flushed.
+  virtual void link_used(Request& request) = 0;
 
  protected:
   ~ItemSink() = default;

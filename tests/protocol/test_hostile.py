@@ -153,9 +153,7 @@ def test_a_request_number_in_use_and_one_request_too_many_end_the_session(addres
 def test_sizes_at_and_over_the_limit_are_told_per_item(address: tuple[str, int] | str, fresh_key: Fresh) -> None:
     session = RawSession.open(address)
     sizes = [0, (64 << 20) + 1, 1 << 62]
-    session.request(PUT, batch([item(fresh_key(), size) for size in sizes]), 3)
-    frame = session.receive()
-    statuses = {RESULT.unpack_from(frame.body, at)[0]: RESULT.unpack_from(frame.body, at)[1] for at in range(0, 96, 32)}
+    statuses = session.results(session.request(PUT, batch([item(fresh_key(), size) for size in sizes]), 3))
     assert statuses == {0: INVALID, 1: TOO_LARGE, 2: TOO_LARGE}
     session.request(GET, batch([item(KEY, 1 << 62, offset=1 << 63, count=1 << 63)]), 1)
     assert RESULT.unpack(session.receive().body)[1] != 0

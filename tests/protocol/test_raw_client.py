@@ -66,12 +66,7 @@ def test_exists_match_touch_delete_prefetch(session: RawSession, fresh_key: Fres
     assert session.statuses(REMOVE, [keys[1], keys[3]]) == [OK, NOT_FOUND]
     assert session.match(keys) == 1
     assert session.get(keys[1], 100)[0] == NOT_FOUND
-    session.request(PREFETCH, batch([item(key) for key in keys]), 4)
-    frame = session.receive()
-    statuses = {}
-    for at in range(0, len(frame.body), RESULT.size):
-        index, status, *_ = RESULT.unpack_from(frame.body, at)
-        statuses[index] = status
+    statuses = session.results(session.request(PREFETCH, batch([item(key) for key in keys]), 4))
     assert statuses == {0: OK, 1: NOT_FOUND, 2: OK, 3: NOT_FOUND}
 
 

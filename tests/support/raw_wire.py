@@ -72,8 +72,20 @@ class Frame:
         body_bytes = len(self.body) if self.body_bytes is None else self.body_bytes
         payload_bytes = len(self.payload) if self.payload_bytes is None else self.payload_bytes
         body_crc = crc32c(self.body) if self.body_crc is None else self.body_crc
-        fields = (self.magic, self.version, self.type, self.flags, self.request_id, body_bytes, self.item_count, payload_bytes,
-                  self.deadline_ms, 0, self.tag, body_crc)
+        fields = (
+            self.magic,
+            self.version,
+            self.type,
+            self.flags,
+            self.request_id,
+            body_bytes,
+            self.item_count,
+            payload_bytes,
+            self.deadline_ms,
+            0,
+            self.tag,
+            body_crc,
+        )
         header = HEADER.pack(*fields, 0)[:60]
         crc = crc32c(header) if self.header_crc is None else self.header_crc
         return header + struct.pack("<I", crc) + self.body + self.payload
@@ -85,9 +97,19 @@ def batch(items: list[bytes], extents: list[bytes] | None = None, layout: int = 
     return BATCH.pack(layout, durability, len(extents), 0, 0) + b"".join(items) + b"".join(extents)
 
 
-def item(key: bytes, length: int = 0, *, offset: int = 0, count: int = 0, ttl_ms: int = 0, extent: tuple[int, int] = (0, 0),
-         crc: int | None = None) -> bytes:
-    return ITEM.pack(key, bytes(16), length, offset, count, ttl_ms, extent[0], extent[1], 0 if crc is None else 1, crc or 0, 0)
+def item(
+    key: bytes,
+    length: int = 0,
+    *,
+    offset: int = 0,
+    count: int = 0,
+    ttl_ms: int = 0,
+    extent: tuple[int, int] = (0, 0),
+    crc: int | None = None,
+) -> bytes:
+    return ITEM.pack(
+        key, bytes(16), length, offset, count, ttl_ms, extent[0], extent[1], 0 if crc is None else 1, crc or 0, 0
+    )
 
 
 @dataclass
@@ -141,7 +163,9 @@ class RawSession:
 
     def receive(self) -> Frame:
         raw = self._exactly(64)
-        magic, version, kind, flags, request_id, body_bytes, items, payload_bytes, deadline, _, tag, body_crc, crc = HEADER.unpack(raw)
+        magic, version, kind, flags, request_id, body_bytes, items, payload_bytes, deadline, _, tag, body_crc, crc = (
+            HEADER.unpack(raw)
+        )
         assert magic == MAGIC and version == 1
         assert crc == crc32c(raw[:60]), "the header's CRC is wrong"
         body = self._exactly(body_bytes)
@@ -163,6 +187,18 @@ class RawSession:
                     reason = frame.body[4 : 4 + length].decode()
         except ConnectionError:
             return status, reason
+
+    def results(self, request_id: int) -> dict[int, int]:
+        """The status of every item, from however many frames they come in."""
+        statuses: dict[int, int] = {}
+        while True:
+            frame = self.receive()
+            assert frame.type == RESULTS and frame.request_id == request_id
+            for at in range(0, len(frame.body), RESULT.size):
+                index, status, *_ = RESULT.unpack_from(frame.body, at)
+                statuses[index] = status
+            if frame.flags & LAST:
+                return statuses
 
     def put(self, key: bytes, data: bytes, **options: int) -> tuple[int, int]:
         """Status and sequence. Answers the service's pull with one data frame."""

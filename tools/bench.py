@@ -45,7 +45,9 @@ OK = 0
 @contextlib.contextmanager
 def serving(folder: Path, drive: Path, slab: str) -> Iterator[ServiceProcess]:
     """A `cairn-dpu serve` of our own over one drive, reachable over shm and tcp (urls[0], urls[1])."""
-    process = ServiceProcess(folder, drive=str(drive), listen=[f"shm://{folder}/s.sock", "tcp://127.0.0.1:0"], slab=slab)
+    process = ServiceProcess(
+        folder, drive=str(drive), listen=[f"shm://{folder}/s.sock", "tcp://127.0.0.1:0"], slab=slab
+    )
     process.start()
     try:
         yield process
@@ -112,7 +114,16 @@ def memcpy_small_us_p50() -> float:
 
 
 def fio_bytes_per_second(path: Path, mode: str, total: int) -> float:
-    command = ["fio", "--name=raw", f"--filename={path}", "--ioengine=io_uring", "--direct=1", "--bs=4M", f"--iodepth={DEPTH}", f"--rw={mode}"]
+    command = [
+        "fio",
+        "--name=raw",
+        f"--filename={path}",
+        "--ioengine=io_uring",
+        "--direct=1",
+        "--bs=4M",
+        f"--iodepth={DEPTH}",
+        f"--rw={mode}",
+    ]
     command += [f"--size={path.stat().st_size}", f"--io_size={total}", "--norandommap=0", "--output-format=json"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(json.loads(done.stdout)["jobs"][0]["read" if "read" in mode else "write"]["bw_bytes"])
@@ -198,7 +209,11 @@ def bench_tcp(folder: Path, drive: Path, rounds: int) -> dict[str, Any]:
         client = _native.Client(service.urls[1])
         _, pieces = slots(client, 16)
         keys = store_blocks(client, pieces, 32)
-        get = compare(rounds, lambda: get_bytes_per_second(client, pieces, keys, 256), lambda: raw_socket_bytes_per_second(1024 * MIB))
+        get = compare(
+            rounds,
+            lambda: get_bytes_per_second(client, pieces, keys, 256),
+            lambda: raw_socket_bytes_per_second(1024 * MIB),
+        )
 
         def burst() -> float:
             settle(client)
@@ -214,7 +229,11 @@ def bench_shm(folder: Path, drive: Path, rounds: int) -> dict[str, Any]:
         client = _native.Client(service.urls[0])
         _, pieces = slots(client, 16)
         keys = store_blocks(client, pieces, 32)
-        hit = compare(rounds, lambda: get_bytes_per_second(client, pieces, keys, 512), lambda: memcpy_bytes_per_second(2048 * MIB, 32 * BLOCK))
+        hit = compare(
+            rounds,
+            lambda: get_bytes_per_second(client, pieces, keys, 512),
+            lambda: memcpy_bytes_per_second(2048 * MIB, 32 * BLOCK),
+        )
         rates = []
         for _ in range(rounds):
             asked = [fresh_keys(1000) for _ in range(20)]
@@ -225,7 +244,11 @@ def bench_shm(folder: Path, drive: Path, rounds: int) -> dict[str, Any]:
             rates.append(200 * 1000 / (time.perf_counter() - start))
         added = small_get_us_p50(service.urls[0]) - memcpy_small_us_p50()
         client.close()
-    return {"shm_get_hit_vs_memcpy": hit, "exists_keys_per_second": round(statistics.median(rates)), "get_added_us_p50": round(added, 1)}
+    return {
+        "shm_get_hit_vs_memcpy": hit,
+        "exists_keys_per_second": round(statistics.median(rates)),
+        "get_added_us_p50": round(added, 1),
+    }
 
 
 def small_get_us_p50(url: str) -> float:
@@ -281,7 +304,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="tcp,shm,drive", help="which groups to run")
-    parser.add_argument("--dir", type=Path, default=Path("build"), help="where the drive's file goes: a real disk, not tmpfs")
+    parser.add_argument(
+        "--dir", type=Path, default=Path("build"), help="where the drive's file goes: a real disk, not tmpfs"
+    )
     parser.add_argument("--drive-size", type=int, default=2 << 30)
     options = parser.parse_args()
     chosen = options.only.split(",")
@@ -289,7 +314,10 @@ def main() -> None:
         raise SystemExit("fio is needed for the drive's figures: apt-get install fio")
     options.dir.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="cairn-bench-", dir=options.dir) as on_disk, tempfile.TemporaryDirectory(prefix="cb-") as short:
+    with (
+        tempfile.TemporaryDirectory(prefix="cairn-bench-", dir=options.dir) as on_disk,
+        tempfile.TemporaryDirectory(prefix="cb-") as short,
+    ):
         drive, folder = Path(on_disk) / "drive", Path(short)
         descriptor = os.open(drive, os.O_CREAT | os.O_RDWR)
         os.posix_fallocate(descriptor, 0, options.drive_size)
@@ -303,7 +331,9 @@ def main() -> None:
             figures.update(groups[name](folder, drive, options.rounds))
     for name, figure in figures.items():
         print(f"{name:24} {json.dumps(figure)}", file=sys.stderr)
-    print(json.dumps({name: figure["ratio"] if isinstance(figure, dict) else figure for name, figure in figures.items()}))
+    print(
+        json.dumps({name: figure["ratio"] if isinstance(figure, dict) else figure for name, figure in figures.items()})
+    )
 
 
 def fio_free_fill(drive: Path) -> None:

@@ -36,7 +36,11 @@ ConstByteSpan bytes_of(const T& value) {
   return std::as_bytes(std::span<const T, 1>(&value, 1));
 }
 
-constexpr uint64_t round_up(uint64_t value, uint64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-constexpr uint64_t round_down(uint64_t value, uint64_t multiple) { return value / multiple * multiple; }
+constexpr uint64_t round_up(uint64_t value, uint64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+constexpr uint64_t round_down(uint64_t value, uint64_t multiple) {
+  return value / multiple * multiple;
+}
 
 }  // namespace cairn

@@ -10,9 +10,9 @@ namespace cairn {
 
 }  // namespace cairn
 
-#define CAIRN_CHECK(condition, sentence)                                            \
-  do {                                                                              \
-    if (!(condition)) [[unlikely]] {                                                \
-      ::cairn::check_failed(__FILE__, __LINE__, #condition, sentence);              \
-    }                                                                               \
+#define CAIRN_CHECK(condition, sentence)                               \
+  do {                                                                 \
+    if (!(condition)) [[unlikely]] {                                   \
+      ::cairn::check_failed(__FILE__, __LINE__, #condition, sentence); \
+    }                                                                  \
   } while (0)

@@ -13,7 +13,9 @@ constexpr uint64_t mix(uint64_t z) {
 
 constexpr uint64_t kStep = 0x9E3779B97F4A7C15ULL;
 
-uint64_t word_at(uint64_t base, uint64_t index) { return mix(base + index * kStep); }
+uint64_t word_at(uint64_t base, uint64_t index) {
+  return mix(base + index * kStep);
+}
 
 }  // namespace
 

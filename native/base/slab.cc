@@ -15,7 +15,9 @@ namespace {
 constexpr int8_t kNotFree = -1;
 constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
 
-constexpr uint64_t order_bytes(int order) { return kSlabPageBytes << order; }
+constexpr uint64_t order_bytes(int order) {
+  return kSlabPageBytes << order;
+}
 
 }  // namespace
 
@@ -35,9 +37,15 @@ Buffer::~Buffer() {
   if (body_ != nullptr && --body_->references == 0) body_->slab->release(body_);
 }
 
-uint64_t Buffer::length() const { return body_ == nullptr ? 0 : body_->length; }
-uint64_t Buffer::capacity() const { return body_ == nullptr ? 0 : body_->capacity; }
-bool Buffer::unique() const { return body_ != nullptr && body_->references == 1; }
+uint64_t Buffer::length() const {
+  return body_ == nullptr ? 0 : body_->length;
+}
+uint64_t Buffer::capacity() const {
+  return body_ == nullptr ? 0 : body_->capacity;
+}
+bool Buffer::unique() const {
+  return body_ != nullptr && body_->references == 1;
+}
 
 const std::vector<iovec>& Buffer::runs() const {
   static const std::vector<iovec> none;
@@ -67,8 +75,8 @@ void Buffer::zero_tail(uint64_t from) {
 
 Result<std::unique_ptr<Slab>> Slab::create(uint64_t bytes) {
   bytes = round_up(std::max<uint64_t>(bytes, 1), kHugePageBytes);
-  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE,
-                    -1, 0);
+  void* base =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE, -1, 0);
   if (base == MAP_FAILED) {
     // No reserved huge pages: take one huge page more than needed, align, ask for transparent ones.
     void* wide = mmap(nullptr, bytes + kHugePageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -172,7 +180,8 @@ Buffer Slab::allocate(uint64_t length) {
 void Slab::release(Buffer::Body* body) {
   for (const iovec& run : body->runs) {
     const auto offset = static_cast<std::byte*>(run.iov_base) - base_;
-    give_back(offset / static_cast<int64_t>(kSlabPageBytes), static_cast<int>(std::bit_width(run.iov_len / kSlabPageBytes)) - 1);
+    give_back(offset / static_cast<int64_t>(kSlabPageBytes),
+              static_cast<int>(std::bit_width(run.iov_len / kSlabPageBytes)) - 1);
   }
   delete body;
 }

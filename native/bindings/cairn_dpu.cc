@@ -44,7 +44,8 @@ void format(const std::string& path, uint64_t create_bytes, uint64_t segment_byt
   {
     const nb::gil_scoped_release released;
     auto drive = cairn::open_drive(path, options);
-    done = drive.ok() ? cairn::format_drive(*drive.value(), how, cairn::system_clock()) : cairn::Result<cairn::Unit>(drive.error());
+    done = drive.ok() ? cairn::format_drive(*drive.value(), how, cairn::system_clock())
+                      : cairn::Result<cairn::Unit>(drive.error());
   }
   take_or_raise(std::move(done));
 }
@@ -88,7 +89,9 @@ std::string check(const std::string& path, nb::object progress) {
   const cairn::CheckReport found = take_or_raise(std::move(checked));
   cairn::JsonWriter json;
   json.begin_object().number("segments", found.segments).number("records", found.records);
-  json.number("payload_bytes", found.payload_bytes).number("bad_records", found.bad_records).number("bad_segments", found.bad_segments);
+  json.number("payload_bytes", found.payload_bytes)
+      .number("bad_records", found.bad_records)
+      .number("bad_segments", found.bad_segments);
   json.begin_array("findings");
   for (const std::string& finding : found.findings) json.text({}, finding);
   return json.end_array().end_object().take();
@@ -98,9 +101,9 @@ struct PyServer {
   std::unique_ptr<cairn::Server> server;
 };
 
-void construct(PyServer* self, const std::vector<std::string>& drives, uint64_t slab_bytes, uint32_t credits, uint64_t session_window_bytes,
-               uint32_t sessions_most, uint64_t idle_timeout_ms, uint64_t stall_timeout_ms, uint64_t handshake_timeout_ms, bool read_only,
-               uint32_t queue_depth) {
+void construct(PyServer* self, const std::vector<std::string>& drives, uint64_t slab_bytes, uint32_t credits,
+               uint64_t session_window_bytes, uint32_t sessions_most, uint64_t idle_timeout_ms,
+               uint64_t stall_timeout_ms, uint64_t handshake_timeout_ms, bool read_only, uint32_t queue_depth) {
   cairn::ServerOptions options;
   options.drives = drives;
   options.slab_bytes = slab_bytes;
@@ -133,7 +136,8 @@ std::string stats(PyServer& self) {
 nb::list status_table() {
   nb::list rows;
   for (const cairn::StatusRow& row : cairn::kStatusTable) {
-    rows.append(nb::make_tuple(static_cast<int>(row.status), std::string(row.name), row.http, std::string(row.sentence)));
+    rows.append(
+        nb::make_tuple(static_cast<int>(row.status), std::string(row.name), row.http, std::string(row.sentence)));
   }
   return rows;
 }
@@ -147,14 +151,18 @@ NB_MODULE(_native, m) {
   m.attr("CairnError") = nb::borrow(cairn_error);
   m.def("version", [] { return CAIRN_VERSION; });
   m.def("status_table", &status_table);
-  m.def("format_drive", &format, "path"_a, nb::kw_only(), "create_bytes"_a = 0, "segment_bytes"_a = 0, "overwrite"_a = false);
+  m.def("format_drive", &format, "path"_a, nb::kw_only(), "create_bytes"_a = 0, "segment_bytes"_a = 0,
+        "overwrite"_a = false);
   m.def("is_formatted", [](const std::string& path) { return take_or_raise(cairn::is_formatted(path)); }, "path"_a);
   m.def("inspect_drive", &inspect, "path"_a);
   m.def("check_drive", &check, "path"_a, "progress"_a = nb::none());
   nb::class_<PyServer>(m, "Server", nb::is_final())
-      .def("__init__", &construct, "drives"_a, nb::kw_only(), "slab_bytes"_a, "credits"_a, "session_window_bytes"_a, "sessions_most"_a,
-           "idle_timeout_ms"_a, "stall_timeout_ms"_a, "handshake_timeout_ms"_a, "read_only"_a = false, "queue_depth"_a = 128)
-      .def("listen", [](PyServer& self, const std::string& url) { return take_or_raise(self.server->listen(url)); }, "url"_a)
+      .def("__init__", &construct, "drives"_a, nb::kw_only(), "slab_bytes"_a, "credits"_a, "session_window_bytes"_a,
+           "sessions_most"_a, "idle_timeout_ms"_a, "stall_timeout_ms"_a, "handshake_timeout_ms"_a,
+           "read_only"_a = false, "queue_depth"_a = 128)
+      .def(
+          "listen", [](PyServer& self, const std::string& url) { return take_or_raise(self.server->listen(url)); },
+          "url"_a)
       .def("start", [](PyServer& self) { self.server->start(); })
       .def("stop", &stop, "drain_ms"_a)
       .def("running", [](PyServer& self) { return self.server->running(); })

@@ -32,7 +32,8 @@ class Borrowed {
 
   ByteSpan add(nb::handle object, bool writable) {
     Py_buffer view;
-    if (PyObject_GetBuffer(object.ptr(), &view, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0) throw nb::python_error();
+    if (PyObject_GetBuffer(object.ptr(), &view, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0)
+      throw nb::python_error();
     views_.push_back(view);
     return {static_cast<std::byte*>(view.buf), static_cast<size_t>(view.len)};
   }
@@ -128,7 +129,9 @@ class PyRegion {
   PyRegion(nb::object owner, std::unique_ptr<Borrowed> borrowed, ByteSpan bytes)
       : owner_(std::move(owner)), borrowed_(std::move(borrowed)), bytes_(bytes) {}
   PyRegion(PyRegion&& other) noexcept
-      : owner_(std::move(other.owner_)), region_(std::exchange(other.region_, nullptr)), borrowed_(std::move(other.borrowed_)),
+      : owner_(std::move(other.owner_)),
+        region_(std::exchange(other.region_, nullptr)),
+        borrowed_(std::move(other.borrowed_)),
         bytes_(std::exchange(other.bytes_, {})) {}
   ~PyRegion() { free(); }
 
@@ -174,7 +177,9 @@ int region_getbuffer(PyObject* self, Py_buffer* view, int flags) {
   return -1;
 }
 
-void region_releasebuffer(PyObject* self, Py_buffer*) { nb::inst_ptr<PyRegion>(self)->returned(); }
+void region_releasebuffer(PyObject* self, Py_buffer*) {
+  nb::inst_ptr<PyRegion>(self)->returned();
+}
 
 PyType_Slot region_slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(region_getbuffer)},
                               {Py_bf_releasebuffer, reinterpret_cast<void*>(region_releasebuffer)},
@@ -222,8 +227,8 @@ std::unique_ptr<Borrowed> attach(cairn::Operation& operation, nb::handle memorie
   return borrowed;
 }
 
-PyOperation put(nb::object self, nb::sequence keys, nb::sequence memories, uint64_t layout, uint32_t deadline_ms, bool relaxed,
-                uint64_t ttl_ms, nb::bytes group) {
+PyOperation put(nb::object self, nb::sequence keys, nb::sequence memories, uint64_t layout, uint32_t deadline_ms,
+                bool relaxed, uint64_t ttl_ms, nb::bytes group) {
   auto operation = begin(FrameType::put, keys, layout, deadline_ms);
   auto borrowed = attach(*operation, memories, false);
   operation->durability = relaxed ? cairn::Durability::relaxed : cairn::Durability::durable;
@@ -235,7 +240,8 @@ PyOperation put(nb::object self, nb::sequence keys, nb::sequence memories, uint6
   return send(std::move(self), std::move(operation), std::move(borrowed));
 }
 
-PyOperation get(nb::object self, nb::sequence keys, nb::sequence memories, uint64_t layout, uint32_t deadline_ms, nb::object ranges) {
+PyOperation get(nb::object self, nb::sequence keys, nb::sequence memories, uint64_t layout, uint32_t deadline_ms,
+                nb::object ranges) {
   auto operation = begin(FrameType::get, keys, layout, deadline_ms);
   auto borrowed = attach(*operation, memories, true);
   if (!ranges.is_none()) {
@@ -257,8 +263,8 @@ PyOperation stats(nb::object self, uint32_t deadline_ms) {
   return send(std::move(self), begin(FrameType::stats, nb::list(), 0, deadline_ms), nullptr);
 }
 
-void connect(PyClient* self, const std::string& url, const std::string& tenant, const std::string& token, const std::string& name,
-             uint32_t lanes, int connect_timeout_ms, bool verify) {
+void connect(PyClient* self, const std::string& url, const std::string& tenant, const std::string& token,
+             const std::string& name, uint32_t lanes, int connect_timeout_ms, bool verify) {
   cairn::ClientOptions options;
   options.tenant = tenant;
   options.token = token;
@@ -319,7 +325,8 @@ nb::dict info(PyClient& self) {
 nb::list status_table() {
   nb::list rows;
   for (const cairn::StatusRow& row : cairn::kStatusTable) {
-    rows.append(nb::make_tuple(static_cast<int>(row.status), std::string(row.name), row.http, std::string(row.sentence)));
+    rows.append(
+        nb::make_tuple(static_cast<int>(row.status), std::string(row.name), row.http, std::string(row.sentence)));
   }
   return rows;
 }
@@ -400,12 +407,12 @@ void bind_operation(nb::module_& m) {
 
 void bind_client(nb::module_& m) {
   nb::class_<PyClient>(m, "Client", nb::is_final())
-      .def("__init__", &connect, "url"_a, nb::kw_only(), "tenant"_a = "default", "token"_a = "", "name"_a = "", "lanes"_a = 1,
-           "connect_timeout_ms"_a = 5000, "verify"_a = true)
+      .def("__init__", &connect, "url"_a, nb::kw_only(), "tenant"_a = "default", "token"_a = "", "name"_a = "",
+           "lanes"_a = 1, "connect_timeout_ms"_a = 5000, "verify"_a = true)
       .def("alloc", &alloc, "nbytes"_a)
       .def("register", &register_memory, "memory"_a)
-      .def("put", &put, "keys"_a, "memories"_a, "layout"_a = 0, "deadline_ms"_a = 0, "relaxed"_a = false, "ttl_ms"_a = 0,
-           "group"_a = nb::bytes("", 0))
+      .def("put", &put, "keys"_a, "memories"_a, "layout"_a = 0, "deadline_ms"_a = 0, "relaxed"_a = false,
+           "ttl_ms"_a = 0, "group"_a = nb::bytes("", 0))
       .def("get", &get, "keys"_a, "memories"_a, "layout"_a = 0, "deadline_ms"_a = 0, "ranges"_a = nb::none())
       .def("exists", &keys_only<FrameType::exists>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
       .def("match", &keys_only<FrameType::match>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)

@@ -8,7 +8,9 @@ namespace cairn {
 namespace {
 
 // A status this side has no row for comes from a newer service: as good as a refusal.
-Status known(Status status) { return static_cast<size_t>(status) < kStatusTable.size() ? status : Status::invalid; }
+Status known(Status status) {
+  return static_cast<size_t>(status) < kStatusTable.size() ? status : Status::invalid;
+}
 
 void append_clipped(std::span<const iovec> parts, uint64_t length, std::vector<iovec>& out) {
   for (const iovec& part : parts) {
@@ -21,7 +23,8 @@ void append_clipped(std::span<const iovec> parts, uint64_t length, std::vector<i
 
 }  // namespace
 
-bool Client::Lane::memory_of(uint64_t request_id, uint32_t index, uint64_t length, bool whole, std::vector<iovec>& out) {
+bool Client::Lane::memory_of(uint64_t request_id, uint32_t index, uint64_t length, bool whole,
+                             std::vector<iovec>& out) {
   const auto found = requests.find(request_id);
   if (found == requests.end() || found->second.operation == nullptr || index >= found->second.count) return false;
   const Operation& operation = *found->second.operation;
@@ -33,17 +36,21 @@ bool Client::Lane::memory_of(uint64_t request_id, uint32_t index, uint64_t lengt
   return true;
 }
 
-bool Client::Lane::source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length, std::vector<iovec>& out) {
+bool Client::Lane::source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length,
+                          std::vector<iovec>& out) {
   return offset == 0 && memory_of(request_id, index, length, true, out);
 }
 
 bool Client::Lane::destination(uint64_t request_id, uint32_t index, uint64_t length, std::vector<iovec>& out) {
   const auto found = requests.find(request_id);
-  if (found != requests.end() && found->second.operation && found->second.operation->type != FrameType::get) return false;
+  if (found != requests.end() && found->second.operation && found->second.operation->type != FrameType::get)
+    return false;
   return memory_of(request_id, index, length, false, out);
 }
 
-void Client::Lane::on_frame(const FrameHeader& header, ConstByteSpan body) { client->answered(*this, header, body); }
+void Client::Lane::on_frame(const FrameHeader& header, ConstByteSpan body) {
+  client->answered(*this, header, body);
+}
 
 void Client::Lane::on_closed(Status status, std::string_view reason) {
   // Anything but a peer that left is our own verdict on what it sent.
@@ -74,7 +81,8 @@ void Client::answered(Lane& lane, const FrameHeader& header, ConstByteSpan body)
     case FrameType::matched:
       if (request.operation && request.operation->type == FrameType::match) {
         wrong = decode_fixed(body, request.operation->matched);
-        if (wrong == nullptr && request.operation->matched > request.operation->keys.size()) wrong = "more keys matched than were asked for";
+        if (wrong == nullptr && request.operation->matched > request.operation->keys.size())
+          wrong = "more keys matched than were asked for";
         if (wrong == nullptr) settle(*request.operation, 0, Status::ok);
       }
       break;

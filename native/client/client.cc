@@ -18,7 +18,9 @@ uint32_t answers_of(const Operation& operation) {
   return single ? 1 : static_cast<uint32_t>(operation.keys.size());
 }
 
-bool has_items(FrameType type) { return type == FrameType::put || type == FrameType::get || type == FrameType::prefetch; }
+bool has_items(FrameType type) {
+  return type == FrameType::put || type == FrameType::get || type == FrameType::prefetch;
+}
 
 uint32_t crc_of(std::span<const iovec> parts) {
   uint32_t crc = 0;
@@ -131,7 +133,8 @@ bool Client::extents_of(const Operation& operation, uint32_t item, Request& requ
       return false;
     }
     extents.push_back({static_cast<uint64_t>(base - region->base()), part.iov_len, region->id, 0});
-    if (std::find(request.regions.begin(), request.regions.end(), region) == request.regions.end()) request.regions.push_back(region);
+    if (std::find(request.regions.begin(), request.regions.end(), region) == request.regions.end())
+      request.regions.push_back(region);
   }
   return extents.size() > before;
 }
@@ -174,7 +177,8 @@ std::vector<std::byte> Client::build_request(uint64_t id, Request& request) {
       body.crc = op.crcs_[item];
     }
     body.extent_first = static_cast<uint32_t>(extents.size());
-    if (extents_of(op, item, request, extents)) body.extent_count = static_cast<uint16_t>(extents.size() - body.extent_first);
+    if (extents_of(op, item, request, extents))
+      body.extent_count = static_cast<uint16_t>(extents.size() - body.extent_first);
   }
   batch.extent_count = static_cast<uint32_t>(extents.size());
   frame.header().item_count = request.count;

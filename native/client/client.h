@@ -57,7 +57,8 @@ struct ClientInfo {
 
 class Client {
  public:
-  static std::variant<std::unique_ptr<Client>, ConnectFailure> connect(const std::string& url, const ClientOptions& options);
+  static std::variant<std::unique_ptr<Client>, ConnectFailure> connect(const std::string& url,
+                                                                       const ClientOptions& options);
   ~Client();  // close()
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
@@ -92,8 +93,8 @@ class Client {
     uint32_t first = 0, count = 0;         // which of the operation's items
     uint32_t settled = 0;
     bool sent = false;
-    std::vector<MemoryRegion*> regions;    // shared memory the service may touch for it
-    MemoryRegion* adding = nullptr;        // region_add: whose
+    std::vector<MemoryRegion*> regions;  // shared memory the service may touch for it
+    MemoryRegion* adding = nullptr;      // region_add: whose
   };
   struct Lane final : ClientLinkHandler {
     Client* client = nullptr;
@@ -102,7 +103,8 @@ class Client {
     std::deque<uint64_t> waiting;  // for credits
     uint32_t credits = 0;
 
-    bool source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length, std::vector<iovec>& out) override;
+    bool source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length,
+                std::vector<iovec>& out) override;
     bool destination(uint64_t request_id, uint32_t index, uint64_t length, std::vector<iovec>& out) override;
     void on_frame(const FrameHeader& header, ConstByteSpan body) override;
     void on_closed(Status status, std::string_view reason) override;
@@ -164,8 +166,8 @@ class Client {
   size_t next_lane_ = 0;
   SessionTag tag_{};
   WelcomeBody welcome_{};
-  bool lost_ = false;          // the session is over; reap() buries it
-  bool hung_up_ = false;       // … because we ended it: the service may not know yet
+  bool lost_ = false;     // the session is over; reap() buries it
+  bool hung_up_ = false;  // … because we ended it: the service may not know yet
   std::string last_error_;
   uint64_t reconnects_ = 0;
   uint64_t next_attempt_ns_ = 0;

@@ -20,7 +20,8 @@ uint64_t jittered_ns(uint64_t ms) {
 
 }  // namespace
 
-std::variant<std::unique_ptr<Client>, ConnectFailure> Client::connect(const std::string& url, const ClientOptions& options) {
+std::variant<std::unique_ptr<Client>, ConnectFailure> Client::connect(const std::string& url,
+                                                                      const ClientOptions& options) {
   auto address = parse_address(url);
   if (!address) return ConnectFailure{Status::invalid, address.error().message};
   if (options.lanes == 0 || options.lanes > kSessionLanesMost) {
@@ -82,7 +83,8 @@ bool Client::ensure_connected(Lock& lock, uint64_t due_ns) {
   if (state_ == Link::connecting || now < next_attempt_ns_ || due_ns <= now) return false;
   state_ = Link::connecting;
   const uint64_t left_ms = (due_ns - now) / 1'000'000;
-  const int timeout_ms = static_cast<int>(std::clamp<uint64_t>(left_ms, 1, static_cast<uint64_t>(options_.connect_timeout_ms)));
+  const int timeout_ms =
+      static_cast<int>(std::clamp<uint64_t>(left_ms, 1, static_cast<uint64_t>(options_.connect_timeout_ms)));
   lock.unlock();
   auto dialled = dial(timeout_ms);
   lock.lock();

@@ -14,7 +14,8 @@ namespace {
 
 void drain_event(int fd) {
   uint64_t ignored = 0;
-  CAIRN_CHECK(::read(fd, &ignored, sizeof(ignored)) >= 0 || errno == EAGAIN || errno == EINTR, "an event of ours is broken");
+  CAIRN_CHECK(::read(fd, &ignored, sizeof(ignored)) >= 0 || errno == EAGAIN || errno == EINTR,
+              "an event of ours is broken");
 }
 
 // An answer from memory comes within microseconds, sooner than a sleeping thread wakes: look for it a little

@@ -60,7 +60,7 @@ class Operation {
   State state_ = State::open;
   std::vector<bool> settled_;
   uint32_t unsettled_ = 0;
-  uint64_t due_ns_ = 0;        // deadline; while fencing, when the fence gives up waiting
+  uint64_t due_ns_ = 0;           // deadline; while fencing, when the fence gives up waiting
   Status why_ = Status::timeout;  // what unsettled items become when the fence is done
   std::vector<uint32_t> crcs_;
 };

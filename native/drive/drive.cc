@@ -9,7 +9,8 @@ void Drive::submit(IoRequest& request) {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < request.vector_count; ++i) {
       const iovec& part = request.vectors[i];
-      CAIRN_CHECK(reinterpret_cast<uintptr_t>(part.iov_base) % info_.memory_align == 0, "memory for a drive is unaligned");
+      CAIRN_CHECK(reinterpret_cast<uintptr_t>(part.iov_base) % info_.memory_align == 0,
+                  "memory for a drive is unaligned");
       CAIRN_CHECK(part.iov_len % info_.lba_bytes == 0, "a transfer is not whole logical blocks");
       sum += part.iov_len;
     }

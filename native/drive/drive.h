@@ -89,8 +89,8 @@ class Drive {
 
 struct DriveOptions {
   uint32_t queue_depth = 128;
-  bool create = false;          // a regular file is created if missing, or grown
-  uint64_t create_bytes = 0;    // … to this size, with its blocks allocated
+  bool create = false;        // a regular file is created if missing, or grown
+  uint64_t create_bytes = 0;  // … to this size, with its blocks allocated
   bool read_only = false;
 };
 

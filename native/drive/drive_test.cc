@@ -35,7 +35,9 @@ std::unique_ptr<Drive> file_drive() {
   return open_drive(file.path, options).take();  // the name goes, the open file stays
 }
 
-std::unique_ptr<Drive> memory_drive() { return std::make_unique<MemoryDrive>(std::make_shared<Platter>(16 << 20)); }
+std::unique_ptr<Drive> memory_drive() {
+  return std::make_unique<MemoryDrive>(std::make_shared<Platter>(16 << 20));
+}
 
 std::unique_ptr<Drive> shuffling_drive() {
   auto drive = std::make_unique<MemoryDrive>(std::make_shared<Platter>(16 << 20), false);

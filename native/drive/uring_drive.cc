@@ -23,7 +23,9 @@ constexpr uint32_t kFileLbaBytes = 4096;  // what every file system we meet acce
 Error uring_error(int number, const std::string& path) {
   std::string what = "cannot set up io_uring for " + path;
   if (number == EPERM || number == ENOSYS || number == EACCES) {
-    what += " (the kernel forbids it: set sysctl kernel.io_uring_disabled=0, and allow io_uring in the container's seccomp profile)";
+    what +=
+        " (the kernel forbids it: set sysctl kernel.io_uring_disabled=0, and allow io_uring in the container's seccomp "
+        "profile)";
   }
   return Error::from_errno(number, what);
 }
@@ -68,7 +70,7 @@ Result<DriveInfo> ask(int fd, const std::string& path, const DriveOptions& optio
   DriveInfo info;
   info.path = path;
   info.read_only = options.read_only;
-  struct stat file {};
+  struct stat file{};
   if (fstat(fd, &file) != 0) return open_error(errno, path);
   if (S_ISBLK(file.st_mode)) {
     if (auto asked = ask_block_device(fd, file, info); !asked) return asked.error();
@@ -94,7 +96,8 @@ Result<std::unique_ptr<Drive>> open_drive(const std::string& path, const DriveOp
   if (flock(fd, (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
     const int number = errno;
     ::close(fd);
-    if (number == EWOULDBLOCK) return Error{number, path + " is in use by another Cairn service or command; stop it first"};
+    if (number == EWOULDBLOCK)
+      return Error{number, path + " is in use by another Cairn service or command; stop it first"};
     return Error::from_errno(number, "cannot lock " + path);
   }
   auto info = ask(fd, path, options);
@@ -230,7 +233,8 @@ void UringDrive::wait(int timeout_ms) {
   if (in_flight_ > 0 && io_uring_cq_ready(&ring_) == 0) {
     // The event keeps what poll() has reaped already: clear it, look again, then sleep.
     uint64_t ignored = 0;
-    CAIRN_CHECK(::read(event_, &ignored, sizeof(ignored)) > 0 || errno == EAGAIN || errno == EINTR, "a drive's event is broken");
+    CAIRN_CHECK(::read(event_, &ignored, sizeof(ignored)) > 0 || errno == EAGAIN || errno == EINTR,
+                "a drive's event is broken");
     pollfd event{event_, POLLIN, 0};
     if (io_uring_cq_ready(&ring_) == 0) ::poll(&event, 1, timeout_ms);
   }

@@ -48,9 +48,9 @@ class UringDrive final : public Drive {
   io_uring ring_{};
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_slots_;
-  std::deque<uint32_t> again_;        // slots whose transfer goes on
-  std::deque<IoRequest*> waiting_;    // requests without a slot
-  uint32_t in_flight_ = 0;            // submitted to us and not completed
+  std::deque<uint32_t> again_;      // slots whose transfer goes on
+  std::deque<IoRequest*> waiting_;  // requests without a slot
+  uint32_t in_flight_ = 0;          // submitted to us and not completed
 };
 
 }  // namespace cairn

@@ -43,8 +43,12 @@ class Quiet final : public ServerLinkHandler, public ClientLinkHandler {
   void on_frame(ServerLink&, const FrameHeader&, ConstByteSpan) override {}
   void on_payload_sent(ServerLink&, uint64_t) override {}
   void on_closed(ServerLink&, Status, std::string_view) override { closed = true; }
-  bool source(uint64_t request, uint32_t, uint64_t, uint64_t length, std::vector<iovec>& out) override { return give(request, length, out); }
-  bool destination(uint64_t request, uint32_t, uint64_t length, std::vector<iovec>& out) override { return give(request, length, out); }
+  bool source(uint64_t request, uint32_t, uint64_t, uint64_t length, std::vector<iovec>& out) override {
+    return give(request, length, out);
+  }
+  bool destination(uint64_t request, uint32_t, uint64_t length, std::vector<iovec>& out) override {
+    return give(request, length, out);
+  }
   void on_frame(const FrameHeader&, ConstByteSpan) override {}
   void on_closed(Status, std::string_view) override { closed = true; }
   bool closed = false;
@@ -105,7 +109,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const ConstByteSpan input(reinterpret_cast<const std::byte*>(data) + 1, size - 1);
   const bool to_server = (data[0] & 1) != 0;
   const bool seal = (data[0] & 2) != 0;
-  const std::vector<std::byte> sealed = seal ? sealed_frames(input) : std::vector<std::byte>(input.begin(), input.end());
+  const std::vector<std::byte> sealed =
+      seal ? sealed_frames(input) : std::vector<std::byte>(input.begin(), input.end());
   if (to_server) {
     feed_server(sealed);
   } else {

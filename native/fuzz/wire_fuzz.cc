@@ -22,7 +22,8 @@ void check_batch(const FrameHeader& header, ConstByteSpan body) {
   if (decode_batch(header, body, batch) != nullptr) return;
   CAIRN_CHECK(batch.items.size() + batch.keys.size() == header.item_count, "a batch without its items");
   for (const ItemBody& item : batch.items) {
-    CAIRN_CHECK(uint64_t{item.extent_first} + item.extent_count <= batch.extents.size(), "an item with extents outside the batch");
+    CAIRN_CHECK(uint64_t{item.extent_first} + item.extent_count <= batch.extents.size(),
+                "an item with extents outside the batch");
   }
 }
 
@@ -41,7 +42,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   check_batch(header, body);
   HelloView hello;
   if (decode_hello(body, hello) == nullptr) {
-    CAIRN_CHECK(sizeof(HelloBody) + hello.tenant.size() + hello.token.size() + hello.name.size() == body.size(), "a hello with bytes to spare");
+    CAIRN_CHECK(sizeof(HelloBody) + hello.tenant.size() + hello.token.size() + hello.name.size() == body.size(),
+                "a hello with bytes to spare");
   }
   ReasonView reason;
   if (decode_reason(body, reason) == nullptr) (void)status_row(reason.status);

@@ -64,7 +64,8 @@ void Reactor::dispatch(LinkState& state, const FrameHeader& header, ConstByteSpa
       RegionBody region;
       if (const char* wrong = decode_fixed(body, region)) return refuse(state, Status::invalid, wrong);
       const bool add = header.type == FrameType::region_add;
-      return answer_status(state, header, add ? state.link->add_region(region) : state.link->remove_region(region.region));
+      return answer_status(state, header,
+                           add ? state.link->add_region(region) : state.link->remove_region(region.region));
     }
     case FrameType::put:
     case FrameType::get:
@@ -77,7 +78,8 @@ void Reactor::dispatch(LinkState& state, const FrameHeader& header, ConstByteSpa
       if (const char* wrong = decode_batch(header, body, batch)) return refuse(state, Status::invalid, wrong);
       ++counters_.requests;
       if (draining_) {
-        return fail_request(*state.link, header.request_id, header.tag, Status::draining, "the service is shutting down");
+        return fail_request(*state.link, header.request_id, header.tag, Status::draining,
+                            "the service is shutting down");
       }
       if (!batch.items.empty()) return begin_request(state, header, std::move(batch));
       if (header.type == FrameType::remove) return begin_remove(state, header, batch);
@@ -92,7 +94,8 @@ void Reactor::answer_status(LinkState& state, const FrameHeader& header, Status 
   state.link->send(statuses_frame(header, {&status, 1}));
 }
 
-void Reactor::fail_request(ServerLink& link, uint64_t request_id, const SessionTag& tag, Status status, std::string_view reason) {
+void Reactor::fail_request(ServerLink& link, uint64_t request_id, const SessionTag& tag, Status status,
+                           std::string_view reason) {
   link.send(build_reason(FrameType::failed, request_id, tag, status, reason));
 }
 
@@ -121,7 +124,8 @@ void Reactor::answer_keys(LinkState& state, const FrameHeader& header, const Bat
   } else {
     std::vector<Status> statuses(batch.keys.size());
     for (size_t i = 0; i < statuses.size(); ++i) {
-      const bool there = header.type == FrameType::touch ? store_.touch(id(batch.keys[i])) : store_.exists(id(batch.keys[i]));
+      const bool there =
+          header.type == FrameType::touch ? store_.touch(id(batch.keys[i])) : store_.exists(id(batch.keys[i]));
       statuses[i] = there ? Status::ok : Status::not_found;
     }
     state.link->send(statuses_frame(header, statuses));
@@ -146,7 +150,8 @@ void Reactor::RemoveTask::done() {
     reactor_.touch(*link_);
   }
   reactor_.count(FrameType::remove, ids.size(), started_ns_);
-  const auto self = std::find_if(reactor_.removes_.begin(), reactor_.removes_.end(), [this](const auto& one) { return one.get() == this; });
+  const auto self = std::find_if(reactor_.removes_.begin(), reactor_.removes_.end(),
+                                 [this](const auto& one) { return one.get() == this; });
   reactor_.removes_.erase(self);  // destroys *this
 }
 
@@ -154,13 +159,17 @@ void Reactor::RemoveTask::done() {
 
 void Reactor::begin_request(LinkState& state, const FrameHeader& header, BatchView batch) {
   Session& session = *state.session;
-  if (session.requests.size() >= options_.credits) return refuse(state, Status::busy, "more requests in flight than the session has credits");
-  if (session.requests.contains(header.request_id)) return refuse(state, Status::invalid, "a request number that is in use");
+  if (session.requests.size() >= options_.credits)
+    return refuse(state, Status::busy, "more requests in flight than the session has credits");
+  if (session.requests.contains(header.request_id))
+    return refuse(state, Status::invalid, "a request number that is in use");
   const size_t items = batch.items.size();
   if (session.items_open + items > kSessionItemsMost) {
-    return fail_request(*state.link, header.request_id, header.tag, Status::busy, "too many items are open in this session");
+    return fail_request(*state.link, header.request_id, header.tag, Status::busy,
+                        "too many items are open in this session");
   }
-  const uint64_t deadline_ms = header.deadline_ms == 0 ? kDeadlineMsDefault : std::min(header.deadline_ms, kDeadlineMsMost);
+  const uint64_t deadline_ms =
+      header.deadline_ms == 0 ? kDeadlineMsDefault : std::min(header.deadline_ms, kDeadlineMsMost);
   auto request = std::make_unique<Request>();
   request->id = header.request_id;
   request->type = header.type;
@@ -216,7 +225,9 @@ bool Reactor::run_queue(Session& session, uint64_t quantum_bytes) {
     }
     if (started >= quantum_bytes) return session.window_used < options_.session_window_bytes;
     const uint32_t index = request.next;
-    const uint64_t wanted = request.type == FrameType::prefetch ? kPrefetchCharge : std::clamp(request.batch.items[index].length, kChargeLeast, kBlockBytesMost);
+    const uint64_t wanted = request.type == FrameType::prefetch
+                                ? kPrefetchCharge
+                                : std::clamp(request.batch.items[index].length, kChargeLeast, kBlockBytesMost);
     // The first item is let through whatever its size: a window smaller than a block must not stop it for ever.
     if (session.window_used > 0 && session.window_used + wanted > options_.session_window_bytes) return false;
     session.window_used += wanted;
@@ -239,13 +250,16 @@ void Reactor::item_settled(Request& request, uint32_t index) {
   }
   request.charges[index] = 0;
   --request.session->items_open;
-  if (request.type == FrameType::put && result.body.status == Status::ok) counters_.received_bytes += result.body.length;
+  if (request.type == FrameType::put && result.body.status == Status::ok)
+    counters_.received_bytes += result.body.length;
   if (request.dirty) return;
   request.dirty = true;
   dirty_.push_back(&request);
 }
 
-void Reactor::link_used(Request& request) { touch(*request.link); }
+void Reactor::link_used(Request& request) {
+  touch(*request.link);
+}
 
 void Reactor::send_ready() {
   // Sending may settle nothing more, but a link that breaks here only marks itself dead: see bury_dead().

@@ -44,7 +44,11 @@ uint32_t tenant_number(std::string_view name) {
 }  // namespace
 
 Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options)
-    : store_(store), clock_(clock), options_(options), started_ns_(clock.now_ns()), spin_ns_(std::thread::hardware_concurrency() > 1 ? kSpinNs : 0) {
+    : store_(store),
+      clock_(clock),
+      options_(options),
+      started_ns_(clock.now_ns()),
+      spin_ns_(std::thread::hardware_concurrency() > 1 ? kSpinNs : 0) {
   fill_random(server_id_);
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -71,14 +75,16 @@ void Reactor::add_listener(std::unique_ptr<Listener> listener) {
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.ptr = listener.get();
-  CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, listener->event_fd(), &event) == 0, "the wait set does not take a listener");
+  CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, listener->event_fd(), &event) == 0,
+              "the wait set does not take a listener");
   listeners_.push_back(std::move(listener));
 }
 
 void Reactor::wake() {
   const uint64_t one = 1;
   // EAGAIN means that a wake-up is pending already.
-  if (::write(wake_, &one, sizeof(one)) < 0) CAIRN_CHECK(errno == EAGAIN || errno == EINTR, "the wake-up event is broken");
+  if (::write(wake_, &one, sizeof(one)) < 0)
+    CAIRN_CHECK(errno == EAGAIN || errno == EINTR, "the wake-up event is broken");
 }
 
 void Reactor::adopt(std::unique_ptr<ServerLink> link) {
@@ -113,7 +119,8 @@ void Reactor::turn(int timeout_ms) {
   std::array<epoll_event, kEventsMost> events;
   int count = epoll_wait(epoll_, events.data(), kEventsMost, 0);
   // Who asked a moment ago most often asks again: looking a little longer is cheaper than sleeping and waking.
-  if (count == 0 && timeout_ms > 0 && clock_.now_ns() - busy_ns_ > spin_ns_) count = epoll_wait(epoll_, events.data(), kEventsMost, timeout_ms);
+  if (count == 0 && timeout_ms > 0 && clock_.now_ns() - busy_ns_ > spin_ns_)
+    count = epoll_wait(epoll_, events.data(), kEventsMost, timeout_ms);
   if (count > 0) busy_ns_ = clock_.now_ns();
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<size_t>(i)];
@@ -121,10 +128,12 @@ void Reactor::turn(int timeout_ms) {
     if (what == &store_) continue;  // polled below in any case
     if (what == &wake_) {
       uint64_t ignored = 0;
-      if (::read(wake_, &ignored, sizeof(ignored)) < 0) CAIRN_CHECK(errno == EAGAIN || errno == EINTR, "the wake-up event is broken");
+      if (::read(wake_, &ignored, sizeof(ignored)) < 0)
+        CAIRN_CHECK(errno == EAGAIN || errno == EINTR, "the wake-up event is broken");
       continue;
     }
-    const auto listener = std::find_if(listeners_.begin(), listeners_.end(), [&](const auto& one) { return one.get() == what; });
+    const auto listener =
+        std::find_if(listeners_.begin(), listeners_.end(), [&](const auto& one) { return one.get() == what; });
     if (listener != listeners_.end()) {
       accept_from(**listener);
       continue;
@@ -216,13 +225,16 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
   if (draining_) return refuse(state, Status::draining, "the service is shutting down");
   Session* session = nullptr;
   if (hello.fixed.join == SessionTag{}) {
-    if (sessions_.size() >= options_.sessions_most) return refuse(state, Status::busy, "the service has as many sessions as it takes");
+    if (sessions_.size() >= options_.sessions_most)
+      return refuse(state, Status::busy, "the service has as many sessions as it takes");
     session = open_session(hello);
   } else {
     session = find_session(hello.fixed.join);
     if (session == nullptr) return refuse(state, Status::denied, "the session to join does not exist");
-    if (session->tenant != hello.tenant) return refuse(state, Status::denied, "the session to join belongs to another tenant");
-    if (session->lanes.size() >= kSessionLanesMost) return refuse(state, Status::too_large, "the session has as many lanes as it may");
+    if (session->tenant != hello.tenant)
+      return refuse(state, Status::denied, "the session to join belongs to another tenant");
+    if (session->lanes.size() >= kSessionLanesMost)
+      return refuse(state, Status::too_large, "the session has as many lanes as it may");
     state.link->share_regions(*session->lanes.front());
   }
   session->lanes.push_back(state.link.get());
@@ -335,7 +347,9 @@ bool Reactor::quiet() const {
 void Reactor::close_sessions() {
   for (auto& [link, state] : links_) {
     if (state.dead) continue;
-    if (state.session != nullptr) state.link->send(build_reason(FrameType::refuse, 0, state.session->tag, Status::draining, "the service is shutting down"));
+    if (state.session != nullptr)
+      state.link->send(
+          build_reason(FrameType::refuse, 0, state.session->tag, Status::draining, "the service is shutting down"));
     hang_up(state);
   }
   bury_dead();

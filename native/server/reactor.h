@@ -61,8 +61,8 @@ class Reactor final : private ServerLinkHandler, private ItemSink {
   // Makes a running turn() return early. Any thread.
   void wake();
 
-  void drain();          // from now on new requests are refused and nobody new is let in
-  bool quiet() const;    // no request is open
+  void drain();           // from now on new requests are refused and nobody new is let in
+  bool quiet() const;     // no request is open
   void close_sessions();  // hangs up on everybody
 
   // One JSON object: docs/metrics.md.
@@ -92,7 +92,8 @@ class Reactor final : private ServerLinkHandler, private ItemSink {
   void begin_remove(LinkState& state, const FrameHeader& header, const BatchView& batch);
   void begin_request(LinkState& state, const FrameHeader& header, BatchView batch);
   void cancel_request(LinkState& state, const FrameHeader& header);
-  void fail_request(ServerLink& link, uint64_t request_id, const SessionTag& tag, Status status, std::string_view reason);
+  void fail_request(ServerLink& link, uint64_t request_id, const SessionTag& tag, Status status,
+                    std::string_view reason);
   void run_queues();
   bool run_queue(Session& session, uint64_t quantum_bytes);
   void abandon_all(Request& request, Status status);

@@ -60,9 +60,9 @@ struct Request {
   std::vector<ItemState> states;
   std::vector<uint64_t> charges;  // bytes of the session's window each item holds
 
-  uint32_t next = 0;       // first item that was never started
+  uint32_t next = 0;  // first item that was never started
   uint32_t unsettled = 0;
-  bool dirty = false;      // on the reactor's list of requests with results to send
+  bool dirty = false;  // on the reactor's list of requests with results to send
   std::vector<ResultItem> ready;
 
   // Starts item `next`. It may settle before this returns.

@@ -22,8 +22,8 @@ class Session {
   uint32_t tenant_id = 0;
   std::vector<ServerLink*> lanes;
   std::unordered_map<uint64_t, std::unique_ptr<Request>> requests;
-  std::deque<Request*> queue;   // requests with items that were not started
-  uint64_t window_used = 0;     // payload bytes in flight
+  std::deque<Request*> queue;  // requests with items that were not started
+  uint64_t window_used = 0;    // payload bytes in flight
   uint64_t items_open = 0;
   bool active = false;  // on the reactor's list of sessions with something to start
 };
@@ -34,8 +34,8 @@ struct LinkState {
   Session* session = nullptr;  // nullptr until the hello
   uint64_t opened_ns = 0;
   uint64_t last_frame_ns = 0;
-  uint64_t moved_bytes = 0;    // at the last look
-  uint64_t moved_ns = 0;       // when it last grew
+  uint64_t moved_bytes = 0;  // at the last look
+  uint64_t moved_ns = 0;     // when it last grew
   bool writable_wanted = false;
   bool touched = false;
   bool dead = false;

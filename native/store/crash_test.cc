@@ -16,7 +16,8 @@ enum class Known { absent, kept, doubt };
 
 class CrashRun {
  public:
-  CrashRun(uint64_t seed, size_t drives, uint64_t drive_bytes) : random_(seed), world_(drive_bytes, drives, 16_MiB, 1_MiB) {}
+  CrashRun(uint64_t seed, size_t drives, uint64_t drive_bytes)
+      : random_(seed), world_(drive_bytes, drives, 16_MiB, 1_MiB) {}
 
   void life(int operations) {
     for (size_t i = 0; i < world_.platters.size(); ++i) world_.drive(i).faults.seed = random_() | 1;
@@ -46,8 +47,8 @@ class CrashRun {
   }
 
   // The answers that came: in the order they were asked for, so the last word on a name stands.
-  void note(std::vector<std::unique_ptr<PutCall>>& puts, std::vector<std::string>& put_names, std::vector<std::unique_ptr<DeleteCall>>& deletes,
-            std::vector<std::string>& delete_names) {
+  void note(std::vector<std::unique_ptr<PutCall>>& puts, std::vector<std::string>& put_names,
+            std::vector<std::unique_ptr<DeleteCall>>& deletes, std::vector<std::string>& delete_names) {
     for (size_t i = 0; i < puts.size(); ++i) {
       if (puts[i] == nullptr || puts[i]->ended.empty()) continue;
       const bool durable = puts[i]->durability == Durability::durable;
@@ -63,9 +64,12 @@ class CrashRun {
     }
     for (size_t i = 0; i < deletes.size(); ++i) {
       if (deletes[i] == nullptr || !deletes[i]->ended) continue;
-      const bool put_out = std::any_of(puts.begin(), puts.end(), [&, k = size_t{0}](const auto& put) mutable { return put_names[k++] == delete_names[i] && put != nullptr; });
+      const bool put_out = std::any_of(puts.begin(), puts.end(), [&, k = size_t{0}](const auto& put) mutable {
+        return put_names[k++] == delete_names[i] && put != nullptr;
+      });
       const bool alone = !put_out && !raced_.contains(delete_names[i]);
-      if (deletes[i]->statuses[0] == Status::ok && alone && known_[delete_names[i]] != Known::kept) known_[delete_names[i]] = Known::absent;
+      if (deletes[i]->statuses[0] == Status::ok && alone && known_[delete_names[i]] != Known::kept)
+        known_[delete_names[i]] = Known::absent;
       deletes[i].reset();
       if (!delete_pending(delete_names[i], deletes, delete_names)) raced_.erase(delete_names[i]);
     }
@@ -104,7 +108,8 @@ class CrashRun {
   void forget_pending(const std::string& name) {
     if (known_[name] == Known::kept) known_[name] = Known::doubt;
   }
-  static bool delete_pending(const std::string& name, const std::vector<std::unique_ptr<DeleteCall>>& deletes, const std::vector<std::string>& names) {
+  static bool delete_pending(const std::string& name, const std::vector<std::unique_ptr<DeleteCall>>& deletes,
+                             const std::vector<std::string>& names) {
     for (size_t i = 0; i < deletes.size(); ++i) {
       if (deletes[i] != nullptr && names[i] == name) return true;
     }
@@ -142,7 +147,8 @@ TEST(StoreDamage, EveryFlippedBitOfMetadataGivesAMissOrTheExactBytes) {
   world.close();
   const Platter whole = world.platters[0]->copy();
   // Superblocks, the segment's header, the record headers, the summary and the footer.
-  std::vector<uint64_t> pages = {0, 64_KiB, 1_MiB, 1_MiB + 4096, 1_MiB + 4 * 4096, 1_MiB + 7 * 4096, 2_MiB - 8192, 2_MiB - 4096};
+  std::vector<uint64_t> pages = {
+      0, 64_KiB, 1_MiB, 1_MiB + 4096, 1_MiB + 4 * 4096, 1_MiB + 7 * 4096, 2_MiB - 8192, 2_MiB - 4096};
   std::mt19937 random(5);
   int refused = 0, survived = 0;
   for (const uint64_t page : pages) {
@@ -265,7 +271,7 @@ TEST(StoreDamage, CheckFindsWhatInspectDescribes) {
     EXPECT_EQ(report.value().bad_records, 0U);
     EXPECT_NE(inspect_drive(drive).value().find("\"records\":20"), std::string::npos);
   }
-  world.platters[0]->flip(1_MiB + 2 * 4096 + 7, 0);  // the first record's payload
+  world.platters[0]->flip(1_MiB + 2 * 4096 + 7, 0);   // the first record's payload
   world.platters[0]->flip(1_MiB + 7 * 4096 + 50, 0);  // the second record's header
   MemoryDrive drive(world.platters[0]);
   const auto report = check_drive(drive, nullptr);

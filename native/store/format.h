@@ -57,7 +57,8 @@ struct SegmentHeader {
   Uuid drive{};
   uint64_t index = 0;
   uint64_t generation = 0;  // grows by one with every segment opened on the drive
-  uint64_t nonce = 0;       // random and never told to a client: repeated in every record, so that stored bytes cannot pose as one
+  uint64_t nonce =
+      0;  // random and never told to a client: repeated in every record, so that stored bytes cannot pose as one
   uint64_t first_sequence = 0;
   uint64_t opened_unix_ms = 0;
   uint32_t reserved2 = 0;
@@ -91,12 +92,13 @@ struct RecordHeader {
   uint64_t stored_unix_ms = 0;
   uint16_t stripe_index = 0;  // striping is not used in version 1
   uint16_t stripe_count = 1;
-  uint32_t payload_crc = 0;   // CRC32C of the payload
+  uint32_t payload_crc = 0;  // CRC32C of the payload
   uint32_t chunk_count = 0;
   std::array<uint32_t, kChunksMost> chunk_crcs{};  // CRC32C of each chunk of 2^chunk_shift bytes
   uint32_t crc = 0;
 };
-static_assert(offsetof(RecordHeader, chunk_crcs) == 140 && sizeof(RecordHeader) == 2192 && sizeof(RecordHeader) <= kPageBytes);
+static_assert(offsetof(RecordHeader, chunk_crcs) == 140 && sizeof(RecordHeader) == 2192 &&
+              sizeof(RecordHeader) <= kPageBytes);
 
 struct Tombstone {
   Key key;
@@ -140,16 +142,24 @@ struct Footer {
 };
 static_assert(sizeof(Footer) == 96 && offsetof(Footer, crc) == 92);
 
-constexpr uint64_t pages_of(uint64_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes; }
+constexpr uint64_t pages_of(uint64_t bytes) {
+  return (bytes + kPageBytes - 1) / kPageBytes;
+}
 
 // Pages a record of `length` payload bytes takes, its header included.
-constexpr uint64_t record_pages(uint64_t length) { return 1 + pages_of(length); }
+constexpr uint64_t record_pages(uint64_t length) {
+  return 1 + pages_of(length);
+}
 
 // Pages at the end of a segment for a summary of that many entries, its footer included.
-constexpr uint64_t summary_pages(uint64_t entries) { return 1 + pages_of(entries * sizeof(SummaryEntry)); }
+constexpr uint64_t summary_pages(uint64_t entries) {
+  return 1 + pages_of(entries * sizeof(SummaryEntry));
+}
 
 // The chunk of a block of that length: 64 KiB, or as much as keeps the count within kChunksMost.
-constexpr uint8_t chunk_shift_for(uint64_t length) { return length > kChunksMost * (64 * kKiB) ? 17 : 16; }
+constexpr uint8_t chunk_shift_for(uint64_t length) {
+  return length > kChunksMost * (64 * kKiB) ? 17 : 16;
+}
 static_assert(kBlockBytesMost <= uint64_t{kChunksMost} << 17);
 
 // The largest block that fits a segment with nothing else in it.

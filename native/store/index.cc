@@ -14,7 +14,8 @@ constexpr uint64_t kLoadPercent = 85;
 
 constexpr uint64_t pack(const Place& place) {
   // The top bit marks a used slot, so that no place packs to 0.
-  return uint64_t{1} << 63 | uint64_t{place.generation} << 47 | uint64_t{place.drive} << 42 | uint64_t{place.segment} << 18 | place.page;
+  return uint64_t{1} << 63 | uint64_t{place.generation} << 47 | uint64_t{place.drive} << 42 |
+         uint64_t{place.segment} << 18 | place.page;
 }
 
 }  // namespace
@@ -87,7 +88,8 @@ void Index::grow(Shard& shard) {
   for (const Entry& entry : live) place_entry(shard.table, entry);
 }
 
-void Index::insert(const BlockId& id, const Place& place, uint32_t length, uint64_t expiry_unix_ms, uint32_t sequence_rest) {
+void Index::insert(const BlockId& id, const Place& place, uint32_t length, uint64_t expiry_unix_ms,
+                   uint32_t sequence_rest) {
   CAIRN_CHECK(length > 0 && length <= kLengthMask, "a block's length does not fit the index");
   Entry entry;
   entry.key = id.key;

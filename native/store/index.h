@@ -16,8 +16,8 @@ namespace cairn {
 // again and the entry is stale, that is, absent.
 struct Place {
   uint8_t drive = 0;
-  uint32_t segment = 0;     // 24 bits
-  uint32_t page = 0;        // 18 bits
+  uint32_t segment = 0;  // 24 bits
+  uint32_t page = 0;     // 18 bits
   uint16_t generation = 0;
 };
 

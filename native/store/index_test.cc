@@ -28,7 +28,8 @@ TEST(IndexTest, AgreesWithAMapWhateverIsAsked) {
     if (kind < 55) {
       const auto segment = static_cast<uint32_t>(step / 3000);
       const auto length = static_cast<uint32_t>(1 + random() % 60'000'000);
-      index.insert(id_of(number), Place{3, segment, 77, static_cast<uint16_t>(segment)}, length, 0, static_cast<uint32_t>(step));
+      index.insert(id_of(number), Place{3, segment, 77, static_cast<uint16_t>(segment)}, length, 0,
+                   static_cast<uint32_t>(step));
       oracle[number] = {segment, length};
     } else if (kind < 75) {
       const auto known = oracle.find(number);

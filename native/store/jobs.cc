@@ -55,8 +55,9 @@ bool LogStore::ReadJob::verify() const {
   expected.nonce = nonce_;
   if (!record_belongs(page(), place.segment, expected, place.page)) return false;
   const format::RecordHeader& found = header();
-  if (found.type != format::RecordType::block || found.key != id.key || found.layout != id.layout || found.tenant != id.tenant ||
-      found.length != length || found.sequence != sequence || found.chunk_shift != format::chunk_shift_for(length)) {
+  if (found.type != format::RecordType::block || found.key != id.key || found.layout != id.layout ||
+      found.tenant != id.tenant || found.length != length || found.sequence != sequence ||
+      found.chunk_shift != format::chunk_shift_for(length)) {
     return false;
   }
   // Chunk by chunk over the runs of the buffer; a chunk may lie in several.
@@ -120,7 +121,8 @@ LogStore::RemoveJob::RemoveJob(LogStore& store, DriveLog& on, const std::vector<
   const uint64_t length = ids.size() * sizeof(format::Tombstone);
   tombstones = std::make_unique<Pages>(format::pages_of(length));
   for (const BlockId& id : ids) {
-    store_bytes(tombstones->data() + dead.size() * sizeof(format::Tombstone), format::Tombstone{id.key, id.layout, id.tenant, 0});
+    store_bytes(tombstones->data() + dead.size() * sizeof(format::Tombstone),
+                format::Tombstone{id.key, id.layout, id.tenant, 0});
     dead.push_back({id.key, id.layout, id.tenant, 0});
   }
   format::RecordHeader& to = header->body;
@@ -132,7 +134,8 @@ LogStore::RemoveJob::RemoveJob(LogStore& store, DriveLog& on, const std::vector<
   const ConstByteSpan payload_bytes(tombstones->data(), length);
   to.payload_crc = crc32c(payload_bytes);
   for (uint64_t at_byte = 0; at_byte < length; at_byte += uint64_t{1} << to.chunk_shift) {
-    to.chunk_crcs[to.chunk_count++] = crc32c(payload_bytes.subspan(at_byte, std::min<uint64_t>(uint64_t{1} << to.chunk_shift, length - at_byte)));
+    to.chunk_crcs[to.chunk_count++] =
+        crc32c(payload_bytes.subspan(at_byte, std::min<uint64_t>(uint64_t{1} << to.chunk_shift, length - at_byte)));
   }
 }
 
@@ -189,14 +192,16 @@ void LogStore::adopt(DriveLog& log, FoundDrive& found) {
     for (const format::SummaryEntry& entry : one.entries) {
       if (entry.type != format::RecordType::block) continue;
       if (entry.expiry_unix_ms != 0 && entry.expiry_unix_ms <= now) continue;
-      const bool sane = entry.length > 0 && entry.length <= kBlockBytesMost && entry.sequence >= one.segment.first_sequence &&
+      const bool sane = entry.length > 0 && entry.length <= kBlockBytesMost &&
+                        entry.sequence >= one.segment.first_sequence &&
                         entry.sequence - one.segment.first_sequence <= UINT32_MAX &&
                         entry.page + format::record_pages(entry.length) <= log.superblock().segment_bytes / kPageBytes;
       if (!sane) continue;  // the summary's checksum held, so a newer or a mistaken writer: such a block is a miss
       const BlockId id{entry.key, entry.layout, entry.tenant};
       const Index::Entry* known = index_.find(id);
       if (known != nullptr && sequence_of(*known) >= entry.sequence) continue;
-      insert(id, log, {i, entry.page, one.segment.generation, one.segment.first_sequence}, entry.length, entry.expiry_unix_ms, entry.sequence);
+      insert(id, log, {i, entry.page, one.segment.generation, one.segment.first_sequence}, entry.length,
+             entry.expiry_unix_ms, entry.sequence);
     }
   }
 }

@@ -14,7 +14,13 @@ namespace cairn {
 class LogStore::ReadJob final {
  public:
   ReadJob(LogStore& store, DriveLog& on, const BlockId& block, const Place& where, Buffer memory)
-      : log(on), id(block), place(where), buffer(std::move(memory)), store_(store), header_(1), generation_(on.segment(where.segment).generation),
+      : log(on),
+        id(block),
+        place(where),
+        buffer(std::move(memory)),
+        store_(store),
+        header_(1),
+        generation_(on.segment(where.segment).generation),
         nonce_(on.segment(where.segment).nonce) {}
   void submit();
   const format::RecordHeader& header() const { return page().body; }
@@ -37,7 +43,9 @@ class LogStore::ReadJob final {
     ReadJob* job = nullptr;
     std::vector<iovec> memory;
   };
-  const format::Page<format::RecordHeader>& page() const { return *reinterpret_cast<const format::Page<format::RecordHeader>*>(header_.data()); }
+  const format::Page<format::RecordHeader>& page() const {
+    return *reinterpret_cast<const format::Page<format::RecordHeader>*>(header_.data());
+  }
   void send(Part& part, uint64_t offset);
   void part_done(int error);
   bool verify() const;

@@ -88,7 +88,8 @@ class DriveLog::HeaderWrite final : public IoRequest {
 
 class DriveLog::SummaryWrite final : public IoRequest {
  public:
-  SummaryWrite(DriveLog& log, uint32_t segment, std::unique_ptr<Pages> memory) : log_(log), segment_(segment), memory_(std::move(memory)) {
+  SummaryWrite(DriveLog& log, uint32_t segment, std::unique_ptr<Pages> memory)
+      : log_(log), segment_(segment), memory_(std::move(memory)) {
     kind = IoKind::write;
     bytes = memory_->bytes();
     offset = log.offset_of(segment, static_cast<uint32_t>(log.segment_pages_ - bytes / kPageBytes));
@@ -110,7 +111,9 @@ class DriveLog::SummaryWrite final : public IoRequest {
 
 class DriveLog::Flush final : public IoRequest {
  public:
-  Flush(DriveLog& log, std::vector<AppendOp*> covered) : log_(log), covered_(std::move(covered)) { kind = IoKind::flush; }
+  Flush(DriveLog& log, std::vector<AppendOp*> covered) : log_(log), covered_(std::move(covered)) {
+    kind = IoKind::flush;
+  }
   void completed(int error) override {
     log_.flushed(std::move(covered_), error);
     delete this;
@@ -123,8 +126,8 @@ class DriveLog::Flush final : public IoRequest {
 
 // --- life ------------------------------------------------------------------------------------------------
 
-DriveLog::DriveLog(std::unique_ptr<Drive> drive, const format::Superblock& superblock, uint8_t number, const Clock& clock,
-                   uint32_t writes_most)
+DriveLog::DriveLog(std::unique_ptr<Drive> drive, const format::Superblock& superblock, uint8_t number,
+                   const Clock& clock, uint32_t writes_most)
     : drive_(std::move(drive)),
       superblock_(superblock),
       number_(number),
@@ -150,7 +153,8 @@ void DriveLog::begin(std::vector<Segment> segments, uint64_t next_generation, bo
       free_.push_back(i);
     }
   }
-  std::sort(sealed_.begin(), sealed_.end(), [&](uint32_t a, uint32_t b) { return segments_[a].generation < segments_[b].generation; });
+  std::sort(sealed_.begin(), sealed_.end(),
+            [&](uint32_t a, uint32_t b) { return segments_[a].generation < segments_[b].generation; });
 }
 
 uint64_t DriveLog::oldest_sequence() const {
@@ -247,7 +251,9 @@ void DriveLog::place(AppendOp& op, uint64_t pages) {
   op.placed();
 }
 
-void AppendOp::completed(int error) { log_->written(*this, error); }
+void AppendOp::completed(int error) {
+  log_->written(*this, error);
+}
 
 void DriveLog::note_write(int error) {
   if (error == 0) {
@@ -374,8 +380,9 @@ void DriveLog::summary_written(uint32_t index, int error) {
   Segment& segment = segments_[index];
   segment.state = SegmentState::sealed;
   segment.entries = {};
-  const auto at = std::upper_bound(sealed_.begin(), sealed_.end(), segment.generation,
-                                   [&](uint64_t generation, uint32_t other) { return generation < segments_[other].generation; });
+  const auto at =
+      std::upper_bound(sealed_.begin(), sealed_.end(), segment.generation,
+                       [&](uint64_t generation, uint32_t other) { return generation < segments_[other].generation; });
   sealed_.insert(at, index);
 }
 

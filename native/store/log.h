@@ -73,8 +73,8 @@ struct Segment {
   uint64_t oldest_sequence = 0;  // the smallest number that a record in it does have; 0: no record
   uint64_t last_sequence = 0;
   uint32_t next_page = 1;
-  uint32_t writes = 0;      // submitted and not settled
-  uint64_t blocks = 0, payload_bytes = 0;  // live
+  uint32_t writes = 0;                        // submitted and not settled
+  uint64_t blocks = 0, payload_bytes = 0;     // live
   std::vector<format::SummaryEntry> entries;  // while open or sealing
 };
 

@@ -9,7 +9,8 @@ namespace cairn {
 
 using format::kPageBytes;
 
-LogStore::LogStore(std::vector<std::unique_ptr<DriveLog>> logs, Slab& slab, const Clock& clock, const StoreOptions& options)
+LogStore::LogStore(std::vector<std::unique_ptr<DriveLog>> logs, Slab& slab, const Clock& clock,
+                   const StoreOptions& options)
     : logs_(std::move(logs)),
       slab_(slab),
       clock_(clock),
@@ -46,17 +47,21 @@ uint64_t LogStore::sequence_of(const Index::Entry& entry) const {
   return logs_[place.drive]->segments()[place.segment].first_sequence + entry.sequence_rest;
 }
 
-void LogStore::insert(const BlockId& id, DriveLog& log, const Appended& at, uint64_t length, uint64_t expiry_unix_ms, uint64_t sequence) {
+void LogStore::insert(const BlockId& id, DriveLog& log, const Appended& at, uint64_t length, uint64_t expiry_unix_ms,
+                      uint64_t sequence) {
   Segment& segment = log.segment(at.segment);
-  CAIRN_CHECK(segment.generation == at.generation && segment.state != SegmentState::free, "a block is indexed in a segment that is gone");
-  CAIRN_CHECK(sequence >= at.first_sequence && sequence - at.first_sequence <= UINT32_MAX, "a block's number does not fit the index");
+  CAIRN_CHECK(segment.generation == at.generation && segment.state != SegmentState::free,
+              "a block is indexed in a segment that is gone");
+  CAIRN_CHECK(sequence >= at.first_sequence && sequence - at.first_sequence <= UINT32_MAX,
+              "a block's number does not fit the index");
   Place place;
   place.drive = log.number();
   place.segment = at.segment;
   place.page = at.page;
   place.generation = static_cast<uint16_t>(at.generation);
   forget(id);
-  index_.insert(id, place, static_cast<uint32_t>(length), expiry_unix_ms, static_cast<uint32_t>(sequence - at.first_sequence));
+  index_.insert(id, place, static_cast<uint32_t>(length), expiry_unix_ms,
+                static_cast<uint32_t>(sequence - at.first_sequence));
   ++segment.blocks;
   segment.payload_bytes += length;
 }
@@ -75,7 +80,9 @@ bool LogStore::forget(const BlockId& id) {
   return true;
 }
 
-bool LogStore::exists(const BlockId& id) { return find(id) != nullptr; }
+bool LogStore::exists(const BlockId& id) {
+  return find(id) != nullptr;
+}
 
 bool LogStore::touch(const BlockId& id) {
   Index::Entry* entry = find(id);
@@ -145,8 +152,8 @@ void LogStore::start_get(GetOp& op, bool queue) {
 }
 
 // `buffer` holds the block from byte `buffer_start` on, or all of it.
-void LogStore::serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uint64_t block_length, uint64_t sequence, uint32_t whole_crc,
-                     bool from_memory) {
+void LogStore::serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uint64_t block_length, uint64_t sequence,
+                     uint32_t whole_crc, bool from_memory) {
   const bool whole = op.offset == 0 && (op.length == 0 || op.length == block_length);
   if (op.length == 0) op.length = block_length - op.offset;
   op.buffer = buffer;
@@ -159,7 +166,8 @@ void LogStore::serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uin
     std::vector<iovec> parts;
     buffer.slice(op.buffer_offset, op.length, parts);
     op.crc = 0;
-    for (const iovec& part : parts) op.crc = crc32c({static_cast<const std::byte*>(part.iov_base), part.iov_len}, op.crc);
+    for (const iovec& part : parts)
+      op.crc = crc32c({static_cast<const std::byte*>(part.iov_base), part.iov_len}, op.crc);
   }
   ++counters_.hits;
   counters_.hits_memory += from_memory ? 1 : 0;
@@ -170,7 +178,8 @@ void LogStore::serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uin
 bool LogStore::start_read(GetOp& op, const Index::Entry& entry) {
   const uint64_t length = entry.length & Index::kLengthMask;
   const bool whole = op.offset == 0 && (op.length == 0 || op.length == length);
-  if (const auto found = whole_reads_.find(op.id); found != whole_reads_.end() && found->second->sequence == sequence_of(entry)) {
+  if (const auto found = whole_reads_.find(op.id);
+      found != whole_reads_.end() && found->second->sequence == sequence_of(entry)) {
     found->second->waiters.push_back(&op);
     return true;
   }
@@ -278,9 +287,13 @@ void LogStore::begin_put(PutOp& op) {
     op.sequence = sequence_of(*entry);
     return answer_put(op, Status::exists);
   }
-  const auto takes = [&](const auto& log) { return log->writable() && op.length <= format::block_bytes_most(log->superblock().segment_bytes); };
-  if (std::none_of(logs_.begin(), logs_.end(), [](const auto& log) { return log->writable(); })) return answer_put(op, Status::read_only);
-  if (op.length > slab_.total_bytes() / 2 || std::none_of(logs_.begin(), logs_.end(), takes)) return answer_put(op, Status::too_large);
+  const auto takes = [&](const auto& log) {
+    return log->writable() && op.length <= format::block_bytes_most(log->superblock().segment_bytes);
+  };
+  if (std::none_of(logs_.begin(), logs_.end(), [](const auto& log) { return log->writable(); }))
+    return answer_put(op, Status::read_only);
+  if (op.length > slab_.total_bytes() / 2 || std::none_of(logs_.begin(), logs_.end(), takes))
+    return answer_put(op, Status::too_large);
   pending_[op.id].owner = &op;
   if (!hungry_.empty() || !grant(op)) {
     hungry_.push_back({nullptr, &op});

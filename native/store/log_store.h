@@ -46,7 +46,7 @@ class LogStore final : public Store {
 
   // A key that is being put. The owner fills and commits; whoever comes second waits for the outcome.
   struct Pending {
-    PutOp* owner = nullptr;        // nullptr: cancelled, or answered (relaxed), while the write goes on
+    PutOp* owner = nullptr;  // nullptr: cancelled, or answered (relaxed), while the write goes on
     WriteJob* writing = nullptr;
     std::deque<PutOp*> waiters;
   };
@@ -59,12 +59,14 @@ class LogStore final : public Store {
   Index::Entry* find(const BlockId& id);
   bool fresh(const Place& place) const;
   uint64_t sequence_of(const Index::Entry& entry) const;
-  void insert(const BlockId& id, DriveLog& log, const Appended& at, uint64_t length, uint64_t expiry_unix_ms, uint64_t sequence);
+  void insert(const BlockId& id, DriveLog& log, const Appended& at, uint64_t length, uint64_t expiry_unix_ms,
+              uint64_t sequence);
   bool forget(const BlockId& id);
   Buffer take_memory(uint64_t length);
 
   void start_get(GetOp& op, bool queue);
-  void serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uint64_t block_length, uint64_t sequence, uint32_t whole_crc, bool from_memory);
+  void serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uint64_t block_length, uint64_t sequence,
+             uint32_t whole_crc, bool from_memory);
   bool start_read(GetOp& op, const Index::Entry& entry);
   void read_done(ReadJob& job, Status status);
   void get_failed(GetOp& op, Status status);

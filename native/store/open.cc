@@ -14,11 +14,13 @@ void seal_scanned(Drive& drive, const format::Superblock& superblock, FoundDrive
     FoundSegment& one = found.segments[i];
     if (!one.scanned || one.segment.state != SegmentState::sealed) continue;
     const uint64_t pages = superblock.segment_bytes / format::kPageBytes;
-    if (one.segment.next_page + format::summary_pages(one.entries.size()) > pages) continue;  // no room was kept: scanned again
+    if (one.segment.next_page + format::summary_pages(one.entries.size()) > pages)
+      continue;  // no room was kept: scanned again
     const auto summary = build_summary(superblock, i, one.segment, one.entries);
     const uint64_t base = superblock.first_segment_offset + i * superblock.segment_bytes;
     // If it fails the segment is scanned again next time: nothing is lost.
-    (void)transfer_now(drive, IoKind::write, base + superblock.segment_bytes - summary->bytes(), summary->data(), summary->bytes());
+    (void)transfer_now(drive, IoKind::write, base + superblock.segment_bytes - summary->bytes(), summary->data(),
+                       summary->bytes());
   }
 }
 
@@ -36,7 +38,9 @@ Result<std::unique_ptr<Store>> Store::open(std::vector<std::unique_ptr<Drive>> d
     auto superblock = read_superblock(*drive);
     if (!superblock) return superblock.error();
     const auto [first, fresh] = known.emplace(superblock.value().drive, drive->info().path);
-    if (!fresh) return Error{0, drive->info().path + " and " + first->second + " are the same Cairn drive (" + uuid_text(first->first) + "); name it once"};
+    if (!fresh)
+      return Error{0, drive->info().path + " and " + first->second + " are the same Cairn drive (" +
+                          uuid_text(first->first) + "); name it once"};
     const bool writable = !options.read_only && !drive->info().read_only;
     // A damaged copy is made good from the other.
     if (writable) {
@@ -44,7 +48,8 @@ Result<std::unique_ptr<Store>> Store::open(std::vector<std::unique_ptr<Drive>> d
     }
     found.push_back(read_segments(*drive, superblock.value()));
     if (writable) seal_scanned(*drive, superblock.value(), found.back());
-    logs.push_back(std::make_unique<DriveLog>(std::move(drive), superblock.value(), static_cast<uint8_t>(logs.size()), clock, options.writes_in_flight_most));
+    logs.push_back(std::make_unique<DriveLog>(std::move(drive), superblock.value(), static_cast<uint8_t>(logs.size()),
+                                              clock, options.writes_in_flight_most));
   }
   std::vector<DriveLog*> each;
   for (const auto& log : logs) each.push_back(log.get());

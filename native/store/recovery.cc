@@ -12,15 +12,18 @@ using format::Page;
 
 namespace {
 
-constexpr uint32_t kReadsMost = 64;           // segments looked at side by side
-constexpr uint64_t kTailBytes = 64 * kKiB;    // usually holds the footer and the whole summary
+constexpr uint32_t kReadsMost = 64;         // segments looked at side by side
+constexpr uint64_t kTailBytes = 64 * kKiB;  // usually holds the footer and the whole summary
 constexpr uint64_t kScanBytes = 4 * kMiB;
 
 // Reads the header page and the tail of one segment.
 class SegmentProbe {
  public:
   SegmentProbe(Drive& drive, const format::Superblock& superblock, uint32_t index)
-      : index_(index), tail_bytes_(std::min(kTailBytes, superblock.segment_bytes / 2)), header_(1), tail_(tail_bytes_ / kPageBytes) {
+      : index_(index),
+        tail_bytes_(std::min(kTailBytes, superblock.segment_bytes / 2)),
+        header_(1),
+        tail_(tail_bytes_ / kPageBytes) {
     const uint64_t base = superblock.first_segment_offset + index * superblock.segment_bytes;
     first_.aim(base, header_.data(), kPageBytes);
     last_.aim(base + superblock.segment_bytes - tail_bytes_, tail_.data(), tail_bytes_);
@@ -31,7 +34,9 @@ class SegmentProbe {
   bool done() const { return first_.done && last_.done; }
   uint32_t index() const { return index_; }
   bool header_failed() const { return first_.error != 0; }
-  const Page<format::SegmentHeader>& header() const { return *reinterpret_cast<const Page<format::SegmentHeader>*>(header_.data()); }
+  const Page<format::SegmentHeader>& header() const {
+    return *reinterpret_cast<const Page<format::SegmentHeader>*>(header_.data());
+  }
   const Page<format::Footer>* footer() const {
     if (last_.error != 0) return nullptr;
     return reinterpret_cast<const Page<format::Footer>*>(tail_.data() + tail_bytes_ - kPageBytes);
@@ -78,7 +83,8 @@ bool load_summary(Drive& drive, const format::Superblock& superblock, const Segm
     return false;
   }
   if (footer.entry_count > superblock.segment_bytes / sizeof(format::SummaryEntry)) return false;
-  if (footer.summary_page != pages - format::summary_pages(footer.entry_count) || footer.summary_page == 0) return false;
+  if (footer.summary_page != pages - format::summary_pages(footer.entry_count) || footer.summary_page == 0)
+    return false;
   const uint64_t bytes = footer.entry_count * sizeof(format::SummaryEntry);
   const uint64_t with_padding = (pages - footer.summary_page) * kPageBytes;
   found.entries.resize(footer.entry_count);
@@ -89,7 +95,8 @@ bool load_summary(Drive& drive, const format::Superblock& superblock, const Segm
   } else {
     Pages memory(pages - footer.summary_page);
     const uint64_t base = superblock.first_segment_offset + probe.index() * superblock.segment_bytes;
-    if (transfer_now(drive, IoKind::read, base + footer.summary_page * kPageBytes, memory.data(), memory.bytes()) != 0) return false;
+    if (transfer_now(drive, IoKind::read, base + footer.summary_page * kPageBytes, memory.data(), memory.bytes()) != 0)
+      return false;
     if (crc32c({memory.data(), bytes}) != footer.summary_crc) return false;
     std::memcpy(found.entries.data(), memory.data(), bytes);
   }
@@ -158,7 +165,8 @@ class Window {
       if (transfer_now(drive_, IoKind::read, base_ + page * kPageBytes, memory_->data(), want * kPageBytes) != 0) {
         have_ = 0;
         // Part of it may be readable: the least that was asked for is tried alone.
-        if (transfer_now(drive_, IoKind::read, base_ + page * kPageBytes, memory_->data(), count * kPageBytes) != 0) return nullptr;
+        if (transfer_now(drive_, IoKind::read, base_ + page * kPageBytes, memory_->data(), count * kPageBytes) != 0)
+          return nullptr;
         have_ = count;
       }
     }
@@ -221,14 +229,15 @@ std::string uuid_text(const format::Uuid& uuid) {
 }
 
 bool header_is_good(const Page<format::SegmentHeader>& page, const format::Superblock& superblock, uint64_t index) {
-  return page.intact(format::kSegmentMagic) && page.body.version == format::kVersion && page.body.drive == superblock.drive &&
-         page.body.index == index && page.body.generation > 0;
+  return page.intact(format::kSegmentMagic) && page.body.version == format::kVersion &&
+         page.body.drive == superblock.drive && page.body.index == index && page.body.generation > 0;
 }
 
 bool record_belongs(const Page<format::RecordHeader>& page, uint64_t index, const Segment& segment, uint64_t at_page) {
   const format::RecordHeader& header = page.body;
   // The cheap comparisons first: a scan asks this of every page.
-  if (header.magic != format::kRecordMagic || header.nonce != segment.nonce || header.generation != segment.generation) return false;
+  if (header.magic != format::kRecordMagic || header.nonce != segment.nonce || header.generation != segment.generation)
+    return false;
   if (header.segment != index || header.page != at_page || header.version != format::kVersion) return false;
   if (!page.intact(format::kRecordMagic)) return false;
   return header.length > 0 && header.length <= kBlockBytesMost && header.chunk_count <= format::kChunksMost &&
@@ -244,8 +253,8 @@ bool payload_is_good(const format::RecordHeader& header, ConstByteSpan payload) 
   return true;
 }
 
-void scan_segment(Drive& drive, const format::Superblock& superblock, uint32_t index, const Segment& segment, uint64_t end_page,
-                  RecordVisitor& visitor) {
+void scan_segment(Drive& drive, const format::Superblock& superblock, uint32_t index, const Segment& segment,
+                  uint64_t end_page, RecordVisitor& visitor) {
   Window window(drive, superblock.first_segment_offset + index * superblock.segment_bytes, end_page);
   uint64_t page = 1;
   while (page < end_page) {
@@ -294,23 +303,32 @@ Result<format::Superblock> read_superblock(Drive& drive) {
     if (!page.intact(format::kSuperblockMagic)) continue;
     const format::Superblock& found = page.body;
     if (found.reader_version > format::kVersion) {
-      return describe_superblock(drive, "was written by a newer Cairn (format " + std::to_string(found.version) + ", this one reads up to " +
-                                            std::to_string(format::kVersion) + "); upgrade cairn-dpu");
+      return describe_superblock(drive, "was written by a newer Cairn (format " + std::to_string(found.version) +
+                                            ", this one reads up to " + std::to_string(format::kVersion) +
+                                            "); upgrade cairn-dpu");
     }
     if (found.total_bytes > drive.info().bytes) {
-      return describe_superblock(drive, "is smaller than when it was formatted (" + std::to_string(drive.info().bytes) + " bytes, was " +
-                                            std::to_string(found.total_bytes) + "); it is truncated or another drive");
+      return describe_superblock(drive, "is smaller than when it was formatted (" + std::to_string(drive.info().bytes) +
+                                            " bytes, was " + std::to_string(found.total_bytes) +
+                                            "); it is truncated or another drive");
     }
-    const bool sound = found.segment_bytes >= format::kSegmentBytesLeast && found.segment_bytes <= format::kSegmentBytesMost &&
-                       std::has_single_bit(found.segment_bytes) && found.segment_count >= format::kSegmentsLeast &&
-                       found.segment_count < format::kSegmentsMost && found.first_segment_offset == format::kFirstSegmentOffset &&
+    const bool sound = found.segment_bytes >= format::kSegmentBytesLeast &&
+                       found.segment_bytes <= format::kSegmentBytesMost && std::has_single_bit(found.segment_bytes) &&
+                       found.segment_count >= format::kSegmentsLeast && found.segment_count < format::kSegmentsMost &&
+                       found.first_segment_offset == format::kFirstSegmentOffset &&
                        found.segment_count <= (found.total_bytes - found.first_segment_offset) / found.segment_bytes;
-    if (!sound) return describe_superblock(drive, "has a superblock whose numbers contradict each other; restore it or format it anew");
+    if (!sound)
+      return describe_superblock(drive,
+                                 "has a superblock whose numbers contradict each other; restore it or format it anew");
     return found;
   }
   if (error != 0) return Error::from_errno(error, "cannot read the superblock of " + drive.info().path);
-  if (any_ours) return describe_superblock(drive, "has a damaged superblock in both copies; `cairn-dpu format --drive PATH --yes --overwrite` makes it empty");
-  return describe_superblock(drive, "holds no Cairn store; to format it: cairn-dpu format --drive " + drive.info().path + " --yes");
+  if (any_ours)
+    return describe_superblock(
+        drive,
+        "has a damaged superblock in both copies; `cairn-dpu format --drive PATH --yes --overwrite` makes it empty");
+  return describe_superblock(
+      drive, "holds no Cairn store; to format it: cairn-dpu format --drive " + drive.info().path + " --yes");
 }
 
 Result<Unit> write_superblock(Drive& drive, const format::Superblock& superblock) {
@@ -333,7 +351,8 @@ Result<bool> is_blank(Drive& drive) {
   if (bytes == 0) return true;
   const int code = transfer_now(drive, IoKind::read, 0, memory.data(), round_down(bytes, drive.info().lba_bytes));
   if (code != 0) return Error::from_errno(code, "cannot read " + drive.info().path);
-  return std::all_of(memory.data(), memory.data() + memory.bytes(), [](std::byte byte) { return byte == std::byte{0}; });
+  return std::all_of(memory.data(), memory.data() + memory.bytes(),
+                     [](std::byte byte) { return byte == std::byte{0}; });
 }
 
 FoundDrive read_segments(Drive& drive, const format::Superblock& superblock) {
@@ -342,7 +361,8 @@ FoundDrive read_segments(Drive& drive, const format::Superblock& superblock) {
   found.segments.resize(count);
   std::vector<std::unique_ptr<SegmentProbe>> probes;
   for (uint32_t next = 0, handled = 0; handled < count;) {
-    while (next < count && probes.size() < kReadsMost) probes.push_back(std::make_unique<SegmentProbe>(drive, superblock, next++));
+    while (next < count && probes.size() < kReadsMost)
+      probes.push_back(std::make_unique<SegmentProbe>(drive, superblock, next++));
     drive.wait(1000);
     for (size_t i = 0; i < probes.size();) {
       if (!probes[i]->done()) {

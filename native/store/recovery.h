@@ -49,12 +49,14 @@ class RecordVisitor {
  protected:
   ~RecordVisitor() = default;
 };
-void scan_segment(Drive& drive, const format::Superblock& superblock, uint32_t index, const Segment& segment, uint64_t end_page,
-                  RecordVisitor& visitor);
+void scan_segment(Drive& drive, const format::Superblock& superblock, uint32_t index, const Segment& segment,
+                  uint64_t end_page, RecordVisitor& visitor);
 
 // A header that says it belongs here: magic, checksum, version, drive, index.
-bool header_is_good(const format::Page<format::SegmentHeader>& page, const format::Superblock& superblock, uint64_t index);
-bool record_belongs(const format::Page<format::RecordHeader>& page, uint64_t index, const Segment& segment, uint64_t at_page);
+bool header_is_good(const format::Page<format::SegmentHeader>& page, const format::Superblock& superblock,
+                    uint64_t index);
+bool record_belongs(const format::Page<format::RecordHeader>& page, uint64_t index, const Segment& segment,
+                    uint64_t at_page);
 // Every chunk of a record's payload against its checksum.
 bool payload_is_good(const format::RecordHeader& header, ConstByteSpan payload);
 

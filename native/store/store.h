@@ -30,7 +30,7 @@
 namespace cairn {
 
 struct StoreOptions {
-  bool read_only = false;              // serve gets, refuse puts and deletes with read_only
+  bool read_only = false;               // serve gets, refuse puts and deletes with read_only
   uint32_t writes_in_flight_most = 32;  // per drive
 };
 
@@ -72,7 +72,8 @@ class PutOp {
 
   // Memory is granted. May be called before begin_put() returns.
   virtual void ready() = 0;
-  // ok, exists, bad_checksum, too_large, no_space, io_error, read_only. At most once. done(exists) may come without ready().
+  // ok, exists, bad_checksum, too_large, no_space, io_error, read_only. At most once. done(exists) may come without
+  // ready().
   virtual void done(Status status) = 0;
 
  protected:
@@ -81,8 +82,8 @@ class PutOp {
 
 class DeleteOp {
  public:
-  std::vector<BlockId> ids;       // in
-  std::vector<Status> statuses;   // out, one per id: ok, not_found, io_error, read_only
+  std::vector<BlockId> ids;      // in
+  std::vector<Status> statuses;  // out, one per id: ok, not_found, io_error, read_only
   virtual void done() = 0;
 
  protected:
@@ -95,8 +96,8 @@ struct DriveStats {
   std::string state;  // "serving", "read_only", "failed"
   uint64_t bytes = 0, segment_bytes = 0;
   uint64_t segments = 0, segments_free = 0, segments_sealed = 0;
-  uint64_t blocks = 0;           // live in the index
-  uint64_t payload_bytes = 0;    // of those
+  uint64_t blocks = 0;                         // live in the index
+  uint64_t payload_bytes = 0;                  // of those
   uint64_t read_bytes = 0, written_bytes = 0;  // moved to and from the device since start
   uint64_t reads = 0, writes = 0, flushes = 0;
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
@@ -108,7 +109,7 @@ struct DriveStats {
 
 struct StoreStats {
   uint64_t blocks = 0, payload_bytes = 0;
-  uint64_t puts = 0, put_exists = 0, put_bytes = 0;   // done(ok), done(exists), payload of done(ok)
+  uint64_t puts = 0, put_exists = 0, put_bytes = 0;  // done(ok), done(exists), payload of done(ok)
   uint64_t gets = 0, hits = 0, hits_memory = 0, misses = 0, get_bytes = 0;
   uint64_t deletes = 0, corrupt = 0, io_errors = 0, no_space = 0;
   uint64_t cache_bytes = 0, cache_blocks = 0, slab_bytes = 0, slab_free_bytes = 0;
@@ -123,13 +124,13 @@ class Store {
   // Opens the store on formatted drives and rebuilds the index; blocks until the index is complete.
   // `slab` and `clock` outlive the store. A foreign, unformatted, newer or damaged drive is an Error that
   // names the path, the cause and what to do; nothing is written to it.
-  static Result<std::unique_ptr<Store>> open(std::vector<std::unique_ptr<Drive>> drives, Slab& slab,
-                                             const Clock& clock, const StoreOptions& options);
+  static Result<std::unique_ptr<Store>> open(std::vector<std::unique_ptr<Drive>> drives, Slab& slab, const Clock& clock,
+                                             const StoreOptions& options);
   virtual ~Store() = default;
 
   // --- answered at once, from the index ---
-  virtual bool exists(const BlockId& id) = 0;   // expired blocks do not exist
-  virtual bool touch(const BlockId& id) = 0;    // marks as used; false if absent
+  virtual bool exists(const BlockId& id) = 0;  // expired blocks do not exist
+  virtual bool touch(const BlockId& id) = 0;   // marks as used; false if absent
   virtual StoreStats stats() const = 0;
 
   // --- answered through the operation ---

@@ -11,7 +11,8 @@ namespace {
 
 TEST(StoreTest, EverySizeComesBackFromMemoryAndFromTheDrive) {
   StoreWorld world(768_MiB, 1, 256_MiB, 128_MiB);
-  const std::vector<uint64_t> sizes = {1, 4095, 4096, 4097, 65'535, 65'536, 65'537, 1_MiB, 4_MiB, 4_MiB + 1, 33_MiB, 64_MiB};
+  const std::vector<uint64_t> sizes = {1,      4095,  4096,  4097,      65'535, 65'536,
+                                       65'537, 1_MiB, 4_MiB, 4_MiB + 1, 33_MiB, 64_MiB};
   for (const uint64_t size : sizes) {
     EXPECT_EQ(world.put(std::to_string(size), size), Status::ok);
     EXPECT_EQ(world.get(std::to_string(size)), Status::ok);
@@ -27,7 +28,13 @@ TEST(StoreTest, RangesAreExactFromTheDriveAndFromMemory) {
   const uint64_t size = 300'000;
   ASSERT_EQ(world.put("a", size), Status::ok);
   for (int life = 0; life < 2; ++life) {
-    for (const auto& [offset, length] : {std::pair<uint64_t, uint64_t>{0, 1}, {65'535, 2}, {65'536, 65'536}, {100'000, 0}, {299'999, 1}, {0, 300'000}, {1, 299'999}}) {
+    for (const auto& [offset, length] : {std::pair<uint64_t, uint64_t>{0, 1},
+                                         {65'535, 2},
+                                         {65'536, 65'536},
+                                         {100'000, 0},
+                                         {299'999, 1},
+                                         {0, 300'000},
+                                         {1, 299'999}}) {
       EXPECT_EQ(world.get_range("a", offset, length), Status::ok) << offset << "+" << length;
     }
     EXPECT_EQ(world.get_range("a", 300'000, 0), Status::bad_range);

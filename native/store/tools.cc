@@ -18,7 +18,8 @@ constexpr size_t kFindingsMost = 100;
 // About 256 segments, but never fewer than 8, and large enough for the largest block on drives that can afford it.
 uint64_t default_segment_bytes(uint64_t usable) {
   const uint64_t wanted = std::bit_floor(std::max<uint64_t>(usable / 256, 1));
-  const uint64_t least = usable + format::kFirstSegmentOffset >= 1 * kGiB ? 128 * kMiB : std::bit_floor(std::max<uint64_t>(usable / 8, 1));
+  const uint64_t least =
+      usable + format::kFirstSegmentOffset >= 1 * kGiB ? 128 * kMiB : std::bit_floor(std::max<uint64_t>(usable / 8, 1));
   return std::clamp(std::max(wanted, least), format::kSegmentBytesLeast, format::kSegmentBytesMost);
 }
 
@@ -26,20 +27,26 @@ Result<format::Superblock> plan(const Drive& drive, const FormatOptions& options
   const std::string& path = drive.info().path;
   const uint64_t bytes = drive.info().bytes;
   if (bytes < format::kFirstSegmentOffset + format::kSegmentsLeast * format::kSegmentBytesLeast) {
-    return Error{0, path + " is too small for a Cairn store: it has " + std::to_string(bytes) + " bytes, 5 MiB are the least"};
+    return Error{
+        0, path + " is too small for a Cairn store: it has " + std::to_string(bytes) + " bytes, 5 MiB are the least"};
   }
   if (drive.info().lba_bytes > format::kPageBytes) {
-    return Error{0, path + " has logical blocks of " + std::to_string(drive.info().lba_bytes) + " bytes; up to 4096 are supported"};
+    return Error{0, path + " has logical blocks of " + std::to_string(drive.info().lba_bytes) +
+                        " bytes; up to 4096 are supported"};
   }
   format::Superblock superblock;
   const uint64_t usable = bytes - format::kFirstSegmentOffset;
   superblock.segment_bytes = options.segment_bytes != 0 ? options.segment_bytes : default_segment_bytes(usable);
-  const bool sound = std::has_single_bit(superblock.segment_bytes) && superblock.segment_bytes >= format::kSegmentBytesLeast &&
+  const bool sound = std::has_single_bit(superblock.segment_bytes) &&
+                     superblock.segment_bytes >= format::kSegmentBytesLeast &&
                      superblock.segment_bytes <= format::kSegmentBytesMost;
-  if (!sound) return Error{0, "a segment is a power of two from 1 MiB to 1 GiB, not " + std::to_string(superblock.segment_bytes) + " bytes"};
+  if (!sound)
+    return Error{0, "a segment is a power of two from 1 MiB to 1 GiB, not " + std::to_string(superblock.segment_bytes) +
+                        " bytes"};
   superblock.segment_count = std::min(usable / superblock.segment_bytes, format::kSegmentsMost - 1);
   if (superblock.segment_count < format::kSegmentsLeast) {
-    return Error{0, path + " has room for only " + std::to_string(superblock.segment_count) + " segments of that size; choose smaller ones (at least 4 must fit)"};
+    return Error{0, path + " has room for only " + std::to_string(superblock.segment_count) +
+                        " segments of that size; choose smaller ones (at least 4 must fit)"};
   }
   superblock.total_bytes = bytes;
   superblock.created_unix_ms = clock.unix_ms();
@@ -56,7 +63,8 @@ Result<format::Superblock> plan(const Drive& drive, const FormatOptions& options
 Result<Unit> wipe_headers(Drive& drive, const format::Superblock& superblock) {
   Pages zeros(1);
   for (uint64_t i = 0; i < superblock.segment_count; ++i) {
-    const int code = transfer_now(drive, IoKind::write, superblock.first_segment_offset + i * superblock.segment_bytes, zeros.data(), zeros.bytes());
+    const int code = transfer_now(drive, IoKind::write, superblock.first_segment_offset + i * superblock.segment_bytes,
+                                  zeros.data(), zeros.bytes());
     if (code != 0) return Error::from_errno(code, "cannot write to " + drive.info().path);
   }
   return Unit{};
@@ -83,7 +91,8 @@ class Checker final : public RecordVisitor {
   }
   void find(uint64_t page, const std::string& what) {
     if (report_.findings.size() < kFindingsMost) {
-      report_.findings.push_back("segment " + std::to_string(index_) + ", offset " + std::to_string(page * format::kPageBytes) + ": " + what);
+      report_.findings.push_back("segment " + std::to_string(index_) + ", offset " +
+                                 std::to_string(page * format::kPageBytes) + ": " + what);
     }
   }
   uint64_t holes() const { return holes_; }
@@ -104,7 +113,8 @@ Result<Unit> format_drive(Drive& drive, const FormatOptions& options, const Cloc
     if (!blank) return blank.error();
     if (!blank.value()) {
       const bool ours = read_superblock(drive).ok();
-      return Error{0, drive.info().path + (ours ? " holds a Cairn store already" : " is not empty") + "; to lose what it holds, add --overwrite"};
+      return Error{0, drive.info().path + (ours ? " holds a Cairn store already" : " is not empty") +
+                          "; to lose what it holds, add --overwrite"};
     }
   }
   const auto planned = plan(drive, options, clock);
@@ -115,7 +125,7 @@ Result<Unit> format_drive(Drive& drive, const FormatOptions& options, const Cloc
 }
 
 Result<bool> is_formatted(const std::string& path) {
-  struct stat file {};
+  struct stat file{};
   if (stat(path.c_str(), &file) != 0) {
     if (errno == ENOENT) return false;
     return Error::from_errno(errno, "cannot look at " + path);
@@ -138,11 +148,17 @@ Result<std::string> inspect_drive(Drive& drive) {
   const format::Superblock& superblock = read.value();
   const FoundDrive found = read_segments(drive, superblock);
   JsonWriter json;
-  json.begin_object().text("path", drive.info().path).text("kind", drive.info().kind).text("uuid", uuid_text(superblock.drive));
+  json.begin_object()
+      .text("path", drive.info().path)
+      .text("kind", drive.info().kind)
+      .text("uuid", uuid_text(superblock.drive));
   json.number("format_version", superblock.version).number("bytes", superblock.total_bytes);
   json.number("segment_bytes", superblock.segment_bytes).number("segment_count", superblock.segment_count);
-  json.number("created_unix_ms", superblock.created_unix_ms).boolean("volatile_write_cache", drive.info().volatile_write_cache);
-  json.number("segments_sealed", found.sealed).number("segments_unsealed", found.scanned).number("segments_unreadable", found.unreadable);
+  json.number("created_unix_ms", superblock.created_unix_ms)
+      .boolean("volatile_write_cache", drive.info().volatile_write_cache);
+  json.number("segments_sealed", found.sealed)
+      .number("segments_unsealed", found.scanned)
+      .number("segments_unreadable", found.unreadable);
   json.number("last_sequence", found.last_sequence);
   uint64_t blocks = 0, bytes = 0;
   json.begin_array("segments");
@@ -158,7 +174,9 @@ Result<std::string> inspect_drive(Drive& drive) {
     blocks += records;
     bytes += payload;
     json.begin_object().number("index", i).number("generation", one.segment.generation).boolean("sealed", !one.scanned);
-    json.number("records", records).number("payload_bytes", payload).number("first_sequence", one.segment.first_sequence);
+    json.number("records", records)
+        .number("payload_bytes", payload)
+        .number("first_sequence", one.segment.first_sequence);
     json.number("last_sequence", one.segment.last_sequence).end_object();
   }
   json.end_array().number("records", blocks).number("payload_bytes", bytes);
@@ -183,14 +201,16 @@ Result<CheckReport> check_drive(Drive& drive, CheckProgress* progress) {
     if (one.segment.state != SegmentState::sealed) continue;
     ++report.segments;
     const uint64_t before = report.records;
-    scan_segment(drive, superblock, i, one.segment, one.scanned ? superblock.segment_bytes / format::kPageBytes : one.segment.next_page, checker);
+    scan_segment(drive, superblock, i, one.segment,
+                 one.scanned ? superblock.segment_bytes / format::kPageBytes : one.segment.next_page, checker);
     // A sealed segment's summary says how many blocks there are; a record whose header is gone is not met by the scan.
     uint64_t expected = 0;
     for (const format::SummaryEntry& entry : one.entries) expected += entry.type == format::RecordType::block ? 1 : 0;
     const uint64_t met = report.records - before;
     if (!one.scanned && met < expected) {
       report.bad_records += expected - met;
-      checker.find(checker.last_hole(), std::to_string(expected - met) + " records of the summary are not where they should be");
+      checker.find(checker.last_hole(),
+                   std::to_string(expected - met) + " records of the summary are not where they should be");
     }
   }
   if (progress != nullptr) (void)progress->advance(total, total);

@@ -35,11 +35,13 @@ class Transfer final : public IoRequest {
     if (then) then();
   }
   void fill(uint64_t seed) {
-    for (size_t i = 0; i < list_.size(); ++i) fill_pattern({static_cast<std::byte*>(list_[i].iov_base), list_[i].iov_len}, seed + i);
+    for (size_t i = 0; i < list_.size(); ++i)
+      fill_pattern({static_cast<std::byte*>(list_[i].iov_base), list_[i].iov_len}, seed + i);
   }
   bool holds(uint64_t seed) const {
     for (size_t i = 0; i < list_.size(); ++i) {
-      if (check_pattern({static_cast<const std::byte*>(list_[i].iov_base), list_[i].iov_len}, seed + i) >= 0) return false;
+      if (check_pattern({static_cast<const std::byte*>(list_[i].iov_base), list_[i].iov_len}, seed + i) >= 0)
+        return false;
     }
     return true;
   }

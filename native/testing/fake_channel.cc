@@ -29,7 +29,8 @@ struct ChannelPair::Wire {
 
 class ChannelPair::End final : public ByteChannel {
  public:
-  End(std::shared_ptr<Wire> wire, Wire::Direction& out, Wire::Direction& in) : wire_(std::move(wire)), out_(out), in_(in) {}
+  End(std::shared_ptr<Wire> wire, Wire::Direction& out, Wire::Direction& in)
+      : wire_(std::move(wire)), out_(out), in_(in) {}
   ~End() override {
     out_.closed = true;
     in_.bytes.clear();
@@ -96,6 +97,8 @@ ChannelPair::ChannelPair(const ChannelFaults& faults) : wire_(std::make_shared<W
   server_ = std::make_unique<End>(wire_, wire_->to_client, wire_->to_server);
 }
 
-void ChannelPair::cut() { wire_->is_cut = true; }
+void ChannelPair::cut() {
+  wire_->is_cut = true;
+}
 
 }  // namespace cairn

@@ -12,10 +12,10 @@
 namespace cairn {
 
 struct ChannelFaults {
-  uint64_t seed = 0;               // 0: every call moves all it can
-  double nothing_now = 0.3;        // how often a call says EAGAIN
-  size_t most_per_call = 1000;     // bytes one call moves at the most
-  size_t capacity = 1 << 20;       // bytes in flight in one direction
+  uint64_t seed = 0;            // 0: every call moves all it can
+  double nothing_now = 0.3;     // how often a call says EAGAIN
+  size_t most_per_call = 1000;  // bytes one call moves at the most
+  size_t capacity = 1 << 20;    // bytes in flight in one direction
 };
 
 class ChannelPair {

@@ -94,7 +94,9 @@ bool LinkPair::destination(uint64_t request_id, uint32_t index, uint64_t, std::v
   return source(request_id, index, 0, 0, out);
 }
 
-void LinkPair::on_frame(const FrameHeader& header, ConstByteSpan body) { at_client.push_back({header, {body.begin(), body.end()}}); }
+void LinkPair::on_frame(const FrameHeader& header, ConstByteSpan body) {
+  at_client.push_back({header, {body.begin(), body.end()}});
+}
 
 void LinkPair::on_closed(Status status, std::string_view reason) {
   client_closed.push_back(std::string(status_row(status).name) + ": " + std::string(reason));

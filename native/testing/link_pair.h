@@ -36,7 +36,9 @@ class LinkPair final : public ServerLinkHandler, public ClientLinkHandler {
 
   // Moves bytes on both sides until `done` or nothing more comes; false if it never was.
   bool run_until(const std::function<bool()>& done);
-  void run() { run_until([] { return false; }); }
+  void run() {
+    run_until([] { return false; });
+  }
   void cut();
   // Bytes as a hostile client would send them, past the client link.
   void inject(std::vector<std::byte> bytes) { client->send(std::move(bytes)); }

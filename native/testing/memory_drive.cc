@@ -71,12 +71,18 @@ MemoryDrive::~MemoryDrive() {
   for (const CachedWrite& write : cached_) apply_cached(write);
 }
 
-void MemoryDrive::apply_cached(const CachedWrite& write) { platter_->write(write.offset, write.bytes.data(), write.bytes.size()); }
+void MemoryDrive::apply_cached(const CachedWrite& write) {
+  platter_->write(write.offset, write.bytes.data(), write.bytes.size());
+}
 
-void MemoryDrive::start(IoRequest& request) { queue_.push_back(&request); }
+void MemoryDrive::start(IoRequest& request) {
+  queue_.push_back(&request);
+}
 
 int MemoryDrive::fault_of(IoKind kind) {
-  uint64_t& countdown = kind == IoKind::read ? faults.fail_read : kind == IoKind::write ? faults.fail_write : faults.fail_flush;
+  uint64_t& countdown = kind == IoKind::read    ? faults.fail_read
+                        : kind == IoKind::write ? faults.fail_write
+                                                : faults.fail_flush;
   if (countdown == 0) return 0;
   if (countdown > 1) {
     --countdown;
@@ -121,7 +127,8 @@ void MemoryDrive::finish(IoRequest& request) {
 
 void MemoryDrive::poll() {
   if (dead_) {
-    for (std::deque<IoRequest*> rest = std::exchange(queue_, {}); !rest.empty(); rest.pop_front()) rest.front()->completed(ENODEV);
+    for (std::deque<IoRequest*> rest = std::exchange(queue_, {}); !rest.empty(); rest.pop_front())
+      rest.front()->completed(ENODEV);
     return;
   }
   if (faults.hold) return;
@@ -139,7 +146,9 @@ void MemoryDrive::poll() {
   }
 }
 
-void MemoryDrive::wait(int) { poll(); }
+void MemoryDrive::wait(int) {
+  poll();
+}
 
 void MemoryDrive::crash(uint64_t seed) {
   std::mt19937_64 random(seed);
@@ -157,7 +166,8 @@ void MemoryDrive::crash(uint64_t seed) {
   for (const CachedWrite& write : cached_) {
     const uint64_t fate = random() % 3;  // all of it, none of it, some sectors of it
     for (uint64_t at = 0; at < write.bytes.size(); at += kSectorBytes) {
-      if (fate == 0 || (fate == 2 && random() % 2 == 0)) platter_->write(write.offset + at, write.bytes.data() + at, std::min(kSectorBytes, write.bytes.size() - at));
+      if (fate == 0 || (fate == 2 && random() % 2 == 0))
+        platter_->write(write.offset + at, write.bytes.data() + at, std::min(kSectorBytes, write.bytes.size() - at));
     }
   }
   cached_.clear();

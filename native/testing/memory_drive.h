@@ -29,12 +29,12 @@ class Platter {
 };
 
 struct DriveFaults {
-  uint64_t seed = 0;                // not 0: completions come in random order, a few a poll
+  uint64_t seed = 0;  // not 0: completions come in random order, a few a poll
   // The nth request of a kind from now on (1: the next) fails with this errno, and all after it if `for_ever`.
   uint64_t fail_read = 0, fail_write = 0, fail_flush = 0;
   int error = 5;
   bool for_ever = false;
-  bool hold = false;                // nothing completes until it is taken back
+  bool hold = false;  // nothing completes until it is taken back
 };
 
 class MemoryDrive final : public Drive {
@@ -65,7 +65,7 @@ class MemoryDrive final : public Drive {
   void apply_cached(const CachedWrite& write);
 
   std::shared_ptr<Platter> platter_;
-  std::vector<CachedWrite> cached_;     // completed, not flushed, in order
+  std::vector<CachedWrite> cached_;  // completed, not flushed, in order
   std::deque<IoRequest*> queue_;
   std::mt19937_64 random_;
   bool dead_ = false;

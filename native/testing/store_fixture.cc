@@ -14,7 +14,9 @@ Key key_of(const std::string& name) {
   return key;
 }
 
-uint64_t seed_of(const std::string& name) { return std::hash<std::string>{}(name); }
+uint64_t seed_of(const std::string& name) {
+  return std::hash<std::string>{}(name);
+}
 
 PutCall::PutCall(const std::string& name, uint64_t bytes) : content(name) {
   id.key = key_of(name);
@@ -63,7 +65,9 @@ StoreWorld::StoreWorld(uint64_t drive_bytes, size_t drives, uint64_t slab_bytes,
   open();
 }
 
-StoreWorld::~StoreWorld() { store.reset(); }
+StoreWorld::~StoreWorld() {
+  store.reset();
+}
 
 Result<std::unique_ptr<Store>> StoreWorld::try_open(const StoreOptions& options) {
   std::vector<std::unique_ptr<Drive>> owned;
@@ -107,7 +111,9 @@ Status StoreWorld::put(const std::string& name, uint64_t bytes, Durability durab
   return call.ended.empty() ? Status::timeout : call.ended[0];
 }
 
-Status StoreWorld::get(const std::string& name) { return get_range(name, 0, 0); }
+Status StoreWorld::get(const std::string& name) {
+  return get_range(name, 0, 0);
+}
 
 Status StoreWorld::get_range(const std::string& name, uint64_t offset, uint64_t length) {
   GetCall call(name);
@@ -121,7 +127,8 @@ Status StoreWorld::get_range(const std::string& name, uint64_t offset, uint64_t 
   const std::vector<std::byte> got = call.bytes();
   std::vector<std::byte> whole(call.block_length);
   fill_pattern(whole, seed_of(name));
-  const bool right = got.size() == (length == 0 ? call.block_length - offset : length) && std::equal(got.begin(), got.end(), whole.begin() + static_cast<long>(offset));
+  const bool right = got.size() == (length == 0 ? call.block_length - offset : length) &&
+                     std::equal(got.begin(), got.end(), whole.begin() + static_cast<long>(offset));
   EXPECT_TRUE(right) << "wrong bytes under " << name;
   EXPECT_EQ(call.crc, crc32c(got));
   if (!right) ++wrong_bytes;

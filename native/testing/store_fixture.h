@@ -16,8 +16,12 @@
 
 namespace cairn {
 
-constexpr uint64_t operator""_KiB(unsigned long long count) { return count * kKiB; }
-constexpr uint64_t operator""_MiB(unsigned long long count) { return count * kMiB; }
+constexpr uint64_t operator""_KiB(unsigned long long count) {
+  return count * kKiB;
+}
+constexpr uint64_t operator""_MiB(unsigned long long count) {
+  return count * kMiB;
+}
 
 // The key of a name, and the seed of the bytes under it.
 Key key_of(const std::string& name);
@@ -29,7 +33,7 @@ class PutCall final : public PutOp {
   void ready() override;
   void done(Status status) override { ended.push_back(status); }
   Store* store = nullptr;
-  std::string content;     // whose pattern is put: the name, unless told otherwise
+  std::string content;  // whose pattern is put: the name, unless told otherwise
   bool fill_at_once = true;
   bool granted = false;
   std::vector<Status> ended;
@@ -53,7 +57,8 @@ class DeleteCall final : public DeleteOp {
 // One store over one or more fake drives; a crash ends it, open() begins its next life.
 class StoreWorld {
  public:
-  explicit StoreWorld(uint64_t drive_bytes = 64_MiB, size_t drives = 1, uint64_t slab_bytes = 96_MiB, uint64_t segment_bytes = 0);
+  explicit StoreWorld(uint64_t drive_bytes = 64_MiB, size_t drives = 1, uint64_t slab_bytes = 96_MiB,
+                      uint64_t segment_bytes = 0);
   ~StoreWorld();
 
   Result<std::unique_ptr<Store>> try_open(const StoreOptions& options = {});

@@ -28,7 +28,8 @@ Result<Address> parse_tcp(std::string_view url, std::string_view rest) {
   Address address;
   address.host = host;
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), address.port);
-  if (error != std::errc{} || end != port.data() + port.size()) return wrong(url, "its port is not a number from 0 to 65535");
+  if (error != std::errc{} || end != port.data() + port.size())
+    return wrong(url, "its port is not a number from 0 to 65535");
   return address;
 }
 
@@ -43,7 +44,8 @@ Result<Address> parse_address(std::string_view url) {
   address.kind = Address::Kind::shm;
   address.path = url.substr(shm.size());
   if (address.path.empty() || address.path.front() != '/') return wrong(url, "the path of a socket is absolute");
-  if (address.path.size() >= sizeof(sockaddr_un::sun_path)) return wrong(url, "the path of a socket has at most 107 bytes");
+  if (address.path.size() >= sizeof(sockaddr_un::sun_path))
+    return wrong(url, "the path of a socket has at most 107 bytes");
   return address;
 }
 

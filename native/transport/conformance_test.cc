@@ -1,6 +1,6 @@
 // The promises of transport.h, by number, over every link there is and the fake.
-#include <gtest/gtest.h>
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -34,7 +34,8 @@ class LinkTest : public testing::TestWithParam<LinkKind> {
   std::unique_ptr<LinkPair> pair;
 };
 
-INSTANTIATE_TEST_SUITE_P(Links, LinkTest, testing::Values(LinkKind::tcp, LinkKind::shm, LinkKind::fake, LinkKind::fake_dribbling),
+INSTANTIATE_TEST_SUITE_P(Links, LinkTest,
+                         testing::Values(LinkKind::tcp, LinkKind::shm, LinkKind::fake, LinkKind::fake_dribbling),
                          [](const auto& kind) { return name_of(kind.param); });
 
 TEST_P(LinkTest, Promise1FramesArriveWholeOnceInOrder) {
@@ -79,9 +80,8 @@ TEST_P(LinkTest, Promise3ManyPullsOfSeveralRequestsInterleave) {
     pulls.push_back(std::make_unique<RecordedPull>(*slab, 1 + i % 3, i, sources[i].size()));
     pair->server->pull(*pulls.back());
   }
-  ASSERT_TRUE(pair->run_until([&] {
-    return std::all_of(pulls.begin(), pulls.end(), [](const auto& one) { return !one->ended.empty(); });
-  }));
+  ASSERT_TRUE(pair->run_until(
+      [&] { return std::all_of(pulls.begin(), pulls.end(), [](const auto& one) { return !one->ended.empty(); }); }));
   for (uint32_t i = 0; i < kPulls; ++i) EXPECT_TRUE(holds_pattern(pulls[i]->buffer, 100 + i)) << i;
 }
 
@@ -202,7 +202,8 @@ TEST_P(LinkTest, RegionsAreReachedInPlaceWhereTheLinkOffersThem) {
   frame.append(RegionBody{1, 0, kBytes});
   pair->client->send_with_descriptor(frame.finish(), fd);
   ASSERT_TRUE(pair->run_until([&] { return pair->at_server.size() == 1; }));
-  EXPECT_EQ(pair->server->add_region({1, 0, kBytes}), Status::invalid) << "a memfd that can shrink would kill the service";
+  EXPECT_EQ(pair->server->add_region({1, 0, kBytes}), Status::invalid)
+      << "a memfd that can shrink would kill the service";
   ASSERT_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
   FrameBuilder again(FrameType::region_add, 2);
   again.append(RegionBody{1, 0, kBytes});
@@ -233,7 +234,8 @@ TEST_P(LinkTest, RegionsAreReachedInPlaceWhereTheLinkOffersThem) {
   EXPECT_EQ(pull.ended, std::vector{Status::ok});
   EXPECT_TRUE(holds_pattern(pull.buffer, 8));
 
-  for (const ExtentBody& foreign : {ExtentBody{kBytes - 10, 11, 1, 0}, ExtentBody{UINT64_MAX, 2, 1, 0}, ExtentBody{0, 15'000, 2, 0}, ExtentBody{0, 1, 1, 0}}) {
+  for (const ExtentBody& foreign : {ExtentBody{kBytes - 10, 11, 1, 0}, ExtentBody{UINT64_MAX, 2, 1, 0},
+                                    ExtentBody{0, 15'000, 2, 0}, ExtentBody{0, 1, 1, 0}}) {
     RecordedPull outside(*slab, 5, 0, 15'000);
     outside.from = {&foreign, 1};
     pair->server->pull(outside);

@@ -17,7 +17,8 @@ namespace {
 class Handshake {
  public:
   Handshake(int socket, int timeout_ms, bool passes_descriptors)
-      : channel_(socket_channel(socket, passes_descriptors)), deadline_ms_(system_clock().now_ms() + static_cast<uint64_t>(timeout_ms)) {}
+      : channel_(socket_channel(socket, passes_descriptors)),
+        deadline_ms_(system_clock().now_ms() + static_cast<uint64_t>(timeout_ms)) {}
 
   std::variant<Connected, ConnectFailure> run(const ConnectOptions& options) {
     if (!send_hello(options)) return failure_;
@@ -41,7 +42,8 @@ class Handshake {
       return ConnectFailure{refused.status, "the service refused the session: " + std::string(refused.reason)};
     }
     Connected connected;
-    if (header.type != FrameType::welcome) return ConnectFailure{Status::invalid, "the service did not answer with a welcome"};
+    if (header.type != FrameType::welcome)
+      return ConnectFailure{Status::invalid, "the service did not answer with a welcome"};
     if (const char* wrong = decode_fixed(body, connected.welcome.body)) return ConnectFailure{Status::invalid, wrong};
     if (connected.welcome.body.credits == 0) return ConnectFailure{Status::invalid, "the service grants no credits"};
     connected.welcome.tag = header.tag;
@@ -96,7 +98,8 @@ class Handshake {
   // Waits until the channel may be tried again; false when it is broken or the time is up.
   bool await(long error, short events) {
     if (error != -EAGAIN && error != -EINTR) {
-      failure_ = {Status::disconnected, std::string("the handshake failed: ") + std::strerror(static_cast<int>(-error))};
+      failure_ = {Status::disconnected,
+                  std::string("the handshake failed: ") + std::strerror(static_cast<int>(-error))};
       return false;
     }
     const uint64_t now = system_clock().now_ms();
@@ -116,7 +119,8 @@ class Handshake {
 }  // namespace
 
 std::variant<Connected, ConnectFailure> connect_to(const Address& address, const ConnectOptions& options) {
-  if (options.tenant.size() > kNameBytesMost || options.token.size() > kNameBytesMost || options.name.size() > kNameBytesMost) {
+  if (options.tenant.size() > kNameBytesMost || options.token.size() > kNameBytesMost ||
+      options.name.size() > kNameBytesMost) {
     return ConnectFailure{Status::invalid, "tenant, token and name have at most 256 bytes each"};
   }
   const uint64_t start_ms = system_clock().now_ms();

@@ -26,7 +26,7 @@ Status RegionTable::add(const RegionBody& region, int descriptor) {
   if (mappings_.size() >= kSessionRegionsMost) return Status::busy;
   const int seals = fcntl(descriptor, F_GET_SEALS);
   if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return Status::invalid;
-  struct stat file {};
+  struct stat file{};
   if (fstat(descriptor, &file) != 0 || static_cast<uint64_t>(file.st_size) < region.length) return Status::invalid;
   void* base = mmap(nullptr, region.length, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
   if (base == MAP_FAILED) return Status::invalid;

@@ -56,7 +56,7 @@ Result<Unit> clear_stale(const Address& address) {
   if (code == 0 || code == EAGAIN) {
     return Error{EADDRINUSE, "cannot listen at " + to_url(address) + ": another service is listening there"};
   }
-  struct stat file {};
+  struct stat file{};
   if (code == ECONNREFUSED && lstat(address.path.c_str(), &file) == 0 && S_ISSOCK(file.st_mode)) {
     unlink(address.path.c_str());
   }

@@ -20,7 +20,9 @@ constexpr size_t kDescriptorsMost = 64;
 
 StreamIo::StreamIo(std::unique_ptr<ByteChannel> channel) : channel_(std::move(channel)), staged_(kStagedBytes) {}
 
-StreamIo::~StreamIo() { release(); }
+StreamIo::~StreamIo() {
+  release();
+}
 
 void StreamIo::shut() {
   for (const OutFrame& frame : release()) frame_sent(frame);
@@ -145,7 +147,9 @@ void StreamIo::receive_some(uint64_t budget) {
     for (const int descriptor : arrived_) descriptors_.push_back(descriptor);
     if (descriptors_.size() > kDescriptorsMost) return fail(Status::invalid, "descriptors that no frame asked for");
     if (got == -EAGAIN || got == -EINTR) return;
-    if (got <= 0) return fail(Status::disconnected, got == 0 ? "the peer closed the connection" : std::strerror(static_cast<int>(-got)));
+    if (got <= 0)
+      return fail(Status::disconnected,
+                  got == 0 ? "the peer closed the connection" : std::strerror(static_cast<int>(-got)));
     received += static_cast<uint64_t>(got);
     moved_ += static_cast<uint64_t>(got);
     const uint64_t placed = std::min<uint64_t>(static_cast<uint64_t>(got), direct);
@@ -199,7 +203,8 @@ bool StreamIo::take_header() {
   header_ = load<FrameHeader>(body_.data());
   body_have_ = 0;
   if (const char* wrong = check_header(header_)) {
-    fail(header_.magic == kFrameMagic && header_.version != kProtocolVersion ? Status::bad_version : Status::invalid, wrong);
+    fail(header_.magic == kFrameMagic && header_.version != kProtocolVersion ? Status::bad_version : Status::invalid,
+         wrong);
     return false;
   }
   body_.resize(header_.body_bytes);

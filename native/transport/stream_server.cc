@@ -23,7 +23,9 @@ StreamServerLink::StreamServerLink(std::unique_ptr<ByteChannel> channel, std::st
       regions_offered_(regions),
       regions_(std::make_shared<RegionTable>()) {}
 
-StreamServerLink::~StreamServerLink() { CAIRN_CHECK(pulls_.empty(), "a link was destroyed with pulls in flight"); }
+StreamServerLink::~StreamServerLink() {
+  CAIRN_CHECK(pulls_.empty(), "a link was destroyed with pulls in flight");
+}
 
 void StreamServerLink::progress(bool readable, bool writable) {
   if (writable) send_queued();
@@ -198,7 +200,9 @@ namespace {
 class StreamListener final : public Listener {
  public:
   explicit StreamListener(ListeningSocket listening)
-      : listening_(std::move(listening)), url_(to_url(listening_.bound)), spare_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {}
+      : listening_(std::move(listening)),
+        url_(to_url(listening_.bound)),
+        spare_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {}
   ~StreamListener() override {
     ::close(listening_.socket);
     if (spare_ >= 0) ::close(spare_);

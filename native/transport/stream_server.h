@@ -43,7 +43,9 @@ class StreamServerLink final : public ServerLink, private StreamIo {
     bool operator==(const PullKey&) const = default;
   };
   struct PullKeyHash {
-    size_t operator()(const PullKey& key) const { return std::hash<uint64_t>{}(key.request_id * 0x9E3779B97F4A7C15ULL + key.index); }
+    size_t operator()(const PullKey& key) const {
+      return std::hash<uint64_t>{}(key.request_id * 0x9E3779B97F4A7C15ULL + key.index);
+    }
   };
 
   void frame_arrived(const FrameHeader& header, ConstByteSpan body) override;

@@ -53,8 +53,8 @@ std::string to_url(const Address& address);
 
 struct ResultItem {
   ResultBody body;
-  Buffer buffer;              // get: holds the bytes; kept by the link until they are sent
-  uint64_t buffer_offset = 0;  // where the body.length bytes begin
+  Buffer buffer;                   // get: holds the bytes; kept by the link until they are sent
+  uint64_t buffer_offset = 0;      // where the body.length bytes begin
   std::span<const ExtentBody> to;  // where in the client's memory; empty: in frames
 };
 
@@ -64,8 +64,8 @@ class PullOp {
   uint64_t request_id = 0;
   uint32_t index = 0;
   uint64_t length = 0;
-  Buffer buffer;                     // at least `length` long
-  std::span<const ExtentBody> from;  // empty: the client is asked to send
+  Buffer buffer;                           // at least `length` long
+  std::span<const ExtentBody> from;        // empty: the client is asked to send
   virtual void pulled(Status status) = 0;  // ok, cancelled (the client gave up), bad_region, disconnected
 
  protected:
@@ -110,7 +110,8 @@ class ServerLink {
   // Asks a frame's worth of work to be sent before the reactor sleeps: called once a turn.
   virtual void flush() = 0;
 
-  // The memory named by a region_add frame (its descriptor arrived with the frame). ok, invalid, too_large, unsupported.
+  // The memory named by a region_add frame (its descriptor arrived with the frame). ok, invalid, too_large,
+  // unsupported.
   virtual Status add_region(const RegionBody& region) = 0;
   virtual Status remove_region(uint32_t region) = 0;
   // The lanes of one session see the same regions.
@@ -145,7 +146,8 @@ class ClientLinkHandler {
  public:
   // The memory of an item, appended to `out`; false when the item is settled or was never asked for: payload
   // is then drained, or filler is sent.
-  virtual bool source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length, std::vector<iovec>& out) = 0;
+  virtual bool source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length,
+                      std::vector<iovec>& out) = 0;
   virtual bool destination(uint64_t request_id, uint32_t index, uint64_t length, std::vector<iovec>& out) = 0;
   // Every frame but pull; results come after their payload is in place.
   virtual void on_frame(const FrameHeader& header, ConstByteSpan body) = 0;

@@ -126,7 +126,8 @@ const char* decode_hello(ConstByteSpan body, HelloView& out) {
   const size_t tenant = out.fixed.tenant_bytes;
   const size_t token = out.fixed.token_bytes;
   const size_t name = out.fixed.name_bytes;
-  if (tenant > kNameBytesMost || token > kNameBytesMost || name > kNameBytesMost) return "a name in the hello is too long";
+  if (tenant > kNameBytesMost || token > kNameBytesMost || name > kNameBytesMost)
+    return "a name in the hello is too long";
   if (body.size() != sizeof(HelloBody) + tenant + token + name) return "the hello's length does not fit its names";
   const auto* text = reinterpret_cast<const char*>(body.data()) + sizeof(HelloBody);
   out.tenant = {text, tenant};
@@ -153,8 +154,8 @@ const char* decode_batch(const FrameHeader& header, ConstByteSpan body, BatchVie
   if (out.fixed.durability != Durability::durable && out.fixed.durability != Durability::relaxed) {
     return "an unknown durability";
   }
-  const bool with_items = header.type == FrameType::put || header.type == FrameType::get ||
-                          header.type == FrameType::prefetch;
+  const bool with_items =
+      header.type == FrameType::put || header.type == FrameType::get || header.type == FrameType::prefetch;
   if (!with_items) {
     if (out.fixed.extent_count != 0) return "extents in a batch that moves no payload";
     return decode_array(header, body, out.keys);
@@ -169,7 +170,8 @@ const char* decode_batch(const FrameHeader& header, ConstByteSpan body, BatchVie
   if (extents_bytes > 0) std::memcpy(out.extents.data(), body.data() + items_bytes, extents_bytes);
   for (const ItemBody& item : out.items) {
     if (item.extent_count > kItemExtentsMost) return "more extents than an item may have";
-    if (uint64_t{item.extent_first} + item.extent_count > out.fixed.extent_count) return "an item names extents that are not there";
+    if (uint64_t{item.extent_first} + item.extent_count > out.fixed.extent_count)
+      return "an item names extents that are not there";
   }
   return nullptr;
 }

@@ -62,7 +62,7 @@ struct FrameHeader {
   uint8_t version = kProtocolVersion;
   FrameType type{};
   uint16_t flags = 0;
-  uint64_t request_id = 0;     // chosen by the client, unique within its session
+  uint64_t request_id = 0;  // chosen by the client, unique within its session
   uint32_t body_bytes = 0;
   uint32_t item_count = 0;
   uint64_t payload_bytes = 0;  // follow the body; neither CRC covers them
@@ -100,8 +100,8 @@ struct WelcomeBody {
   std::array<uint8_t, 16> server_id{};  // changes with every start of the service
   uint64_t session_id = 0;
   uint64_t block_bytes_most = 0;
-  uint64_t window_bytes = 0;            // payload the service moves at once for one session
-  uint32_t credits = 0;                 // requests in flight in one session
+  uint64_t window_bytes = 0;  // payload the service moves at once for one session
+  uint32_t credits = 0;       // requests in flight in one session
   uint32_t batch_items_most = 0;
   uint32_t body_bytes_most = 0;
   uint32_t deadline_ms_most = 0;
@@ -239,9 +239,9 @@ const char* decode_reason(ConstByteSpan body, ReasonView& out);
 
 struct BatchView {
   BatchBody fixed;
-  std::vector<ItemBody> items;      // put, get, prefetch
+  std::vector<ItemBody> items;  // put, get, prefetch
   std::vector<ExtentBody> extents;
-  std::vector<Key> keys;            // the others
+  std::vector<Key> keys;  // the others
 };
 const char* decode_batch(const FrameHeader& header, ConstByteSpan body, BatchView& out);
 

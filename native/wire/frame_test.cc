@@ -77,7 +77,9 @@ std::vector<std::byte> golden_results() {
   return frame.finish();
 }
 
-std::vector<std::byte> golden_failed() { return build_reason(FrameType::failed, 6, counting_tag(), Status::draining, "bye"); }
+std::vector<std::byte> golden_failed() {
+  return build_reason(FrameType::failed, 6, counting_tag(), Status::draining, "bye");
+}
 
 TEST(WireFormat, TheGoldenBytesOfThePageAreWhatTheCodeBuilds) {
   EXPECT_EQ(golden_in_page("wire-format.md", "hello"), hex(golden_hello()));
@@ -113,7 +115,8 @@ TEST(WireFormat, EveryFlippedBitOfAFrameIsNoticed) {
       auto damaged = frame;
       damaged[bit / 8] ^= static_cast<std::byte>(1 << (bit % 8));
       const auto header = load<FrameHeader>(damaged.data());
-      const bool noticed = check_header(header) != nullptr || check_body(header, std::span(damaged).subspan(kFrameHeaderBytes)) != nullptr;
+      const bool noticed = check_header(header) != nullptr ||
+                           check_body(header, std::span(damaged).subspan(kFrameHeaderBytes)) != nullptr;
       EXPECT_TRUE(noticed) << "bit " << bit;
     }
   }
@@ -170,7 +173,12 @@ TEST(WireFormat, ItemsThatNameExtentsThatAreNotThereAreRefused) {
   FrameHeader header;
   header.type = FrameType::get;
   header.item_count = 1;
-  for (const auto& [first, count, wrong] : {std::tuple{0U, 2, true}, {1U, 1, true}, {UINT32_MAX, 1, true}, {0U, 129, true}, {0U, 1, false}, {1U, 0, false}}) {
+  for (const auto& [first, count, wrong] : {std::tuple{0U, 2, true},
+                                            {1U, 1, true},
+                                            {UINT32_MAX, 1, true},
+                                            {0U, 129, true},
+                                            {0U, 1, false},
+                                            {1U, 0, false}}) {
     FrameBuilder frame(FrameType::get);
     BatchBody batch;
     batch.extent_count = 1;
@@ -182,7 +190,8 @@ TEST(WireFormat, ItemsThatNameExtentsThatAreNotThereAreRefused) {
     frame.append(ExtentBody{});
     const auto bytes = frame.finish();
     BatchView view;
-    EXPECT_EQ(decode_batch(header, std::span(bytes).subspan(kFrameHeaderBytes), view) != nullptr, wrong) << first << " " << count;
+    EXPECT_EQ(decode_batch(header, std::span(bytes).subspan(kFrameHeaderBytes), view) != nullptr, wrong)
+        << first << " " << count;
   }
 }
 

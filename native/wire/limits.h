@@ -19,7 +19,7 @@ inline constexpr uint32_t kReasonBytesMost = 1024;
 inline constexpr uint64_t kRegionBytesMost = 1024 * kGiB;
 inline constexpr uint32_t kSessionRegionsMost = 1024;
 inline constexpr uint32_t kSessionLanesMost = 16;
-inline constexpr uint32_t kCreditsDefault = 128;   // requests in flight in one session
+inline constexpr uint32_t kCreditsDefault = 128;  // requests in flight in one session
 inline constexpr uint32_t kDeadlineMsDefault = 30'000;
 inline constexpr uint32_t kDeadlineMsMost = 600'000;
 

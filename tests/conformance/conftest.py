@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cairnkv
 import pytest
 from hurt_service import HurtService
 
+import cairnkv
+
+
+@pytest.fixture(scope="module")
+def one_service() -> Iterator[HurtService]:
+    with tempfile.TemporaryDirectory(prefix="cairn-") as folder:
+        started = HurtService(Path(folder), size="256MiB", slab="256MiB", admin="off")
+        yield started
+        if started.process.running():
+            started.kill()
+
 
 @pytest.fixture
-def service(short_dir: Path) -> Iterator[HurtService]:
-    started = HurtService(short_dir, size="256MiB", slab="256MiB", admin="off")
-    started.start()
-    yield started
-    if started.process.running():
-        started.resume()
-        started.kill()
+def service(one_service: HurtService) -> HurtService:
+    """Serving, whatever the test before did to it; blocks of earlier tests are still there."""
+    if one_service.process.running():
+        one_service.resume()
+    else:
+        one_service.start()
+    return one_service
 
 
 # How a caller's memory reaches the service: what must not make a difference.
@@ -35,7 +46,7 @@ def connect(service: HurtService, way: str) -> Iterator[Callable[..., cairnkv.Cl
     opened: list[cairnkv.Client] = []
 
     def make(**options: object) -> cairnkv.Client:
-        client = cairnkv.connect(service.urls[way.split("-")[0]], **options)  # type: ignore[arg-type]
+        client = cairnkv.connect(service.urls[way.split("-", maxsplit=1)[0]], **options)  # type: ignore[arg-type]
         opened.append(client)
         return client
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 
 import pytest
+from hurt_service import HurtService
+
 import cairnkv
 from cairnkv import Status, _native
-from hurt_service import HurtService
 
 Memory = Callable[[int], memoryview]
 Fresh = Callable[[], bytes]
@@ -53,7 +54,9 @@ def test_1_another_layout_is_a_miss(client: cairnkv.Client, memory: Memory, fres
     assert client.get([(key, memory(5000))], layout=1)[0].hit
 
 
-def test_1_rot_on_the_drive_is_a_miss_and_never_wrong_bytes(service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh) -> None:
+def test_1_rot_on_the_drive_is_a_miss_and_never_wrong_bytes(
+    service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh
+) -> None:
     keys = [fresh() for _ in range(40)]
     for seed, key in enumerate(keys):
         client.put([(key, filled(memory, 100_000, seed))])
@@ -86,7 +89,9 @@ def test_2_every_item_has_its_own_status(client: cairnkv.Client, memory: Memory,
     assert _native.check_pattern(target, 1) == -1
 
 
-def test_2_a_service_that_dies_is_a_batch_of_misses(service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh) -> None:
+def test_2_a_service_that_dies_is_a_batch_of_misses(
+    service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh
+) -> None:
     key = fresh()
     client.put([(key, filled(memory, 1000, 1))])
     service.kill()
@@ -122,7 +127,7 @@ def test_3_a_call_returns_in_time_and_nothing_lands_afterwards(
         service.resume()
         with cairnkv.connect(service.urls["tcp"]) as other:  # by now the service has been through what it had
             other.exists([fresh()])
-        assert not any(target[:: 4096]) and bytes(target) == bytes(size), "a late write landed in the caller's memory"
+        assert not any(target[::4096]) and bytes(target) == bytes(size), "a late write landed in the caller's memory"
         deadline = time.monotonic() + 10
         while not client.get([(key, memory(size))])[0].hit:
             assert time.monotonic() < deadline
@@ -139,7 +144,7 @@ def test_3_a_put_that_timed_out_is_exact_or_absent_whatever_the_caller_does_next
         source[:] = b"\xee" * size  # the memory is the caller's again
         service.resume()
         deadline = time.monotonic() + 10
-        while not client.put([(fresh(), memory(10))])[0].status == Status.ok:
+        while client.put([(fresh(), memory(10))])[0].status != Status.ok:
             assert time.monotonic() < deadline
         target = memory(size)
         if client.get([(key, target)])[0].hit:
@@ -182,7 +187,9 @@ def test_4_5_8_across_kill_9(service: HurtService, client: cairnkv.Client, memor
             assert reader.get([(key, target)])[0].hit and _native.check_pattern(target, seed) == -1
 
 
-def test_5_warm_after_a_clean_stop_and_nothing_is_scanned(service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh) -> None:
+def test_5_warm_after_a_clean_stop_and_nothing_is_scanned(
+    service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh
+) -> None:
     keys = [fresh() for _ in range(30)]
     for seed, key in enumerate(keys):
         client.put([(key, filled(memory, 70_000, seed))])

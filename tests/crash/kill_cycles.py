@@ -79,7 +79,9 @@ class Worker(threading.Thread):
 
     def put_some(self, client: _native.Client, buffers: list[bytearray]) -> bool:
         """One batch; False once the service is gone."""
-        batch = [Block(self.random.randbytes(16), self.random.getrandbits(63), self.random.choice(SIZES)) for _ in buffers]
+        batch = [
+            Block(self.random.randbytes(16), self.random.getrandbits(63), self.random.choice(SIZES)) for _ in buffers
+        ]
         memories = [memoryview(buffer)[: block.size] for buffer, block in zip(buffers, batch, strict=True)]
         for memory, block in zip(memories, batch, strict=True):
             _native.fill_pattern(memory, block.seed)
@@ -143,7 +145,9 @@ def verify(url: str, blocks: list[Block], tally: Tally, sample: random.Random) -
             if block.state == "kept" and status != OK:
                 if block.sequence >= oldest:
                     tally.lost_acknowledged += 1
-                    tally.problems.append(f"acknowledged block {block.key.hex()} (sequence {block.sequence}, oldest {oldest}) is gone")
+                    tally.problems.append(
+                        f"acknowledged block {block.key.hex()} (sequence {block.sequence}, oldest {oldest}) is gone"
+                    )
                 else:
                     tally.evicted += 1
                 block.state = "doubt"
@@ -157,12 +161,16 @@ def verify(url: str, blocks: list[Block], tally: Tally, sample: random.Random) -
         count_wrong([block], [memory], operation, tally)
         if block.state == "kept" and operation.statuses[0] != OK and block.sequence >= oldest:
             tally.lost_acknowledged += 1
-            tally.problems.append(f"acknowledged block {block.key.hex()} cannot be read: status {operation.statuses[0]}")
+            tally.problems.append(
+                f"acknowledged block {block.key.hex()} cannot be read: status {operation.statuses[0]}"
+            )
         tally.checked += 1
     client.close()
 
 
-def one_cycle(service: RunningService, blocks: list[Block], tally: Tally, dice: random.Random, lock: threading.Lock) -> None:
+def one_cycle(
+    service: RunningService, blocks: list[Block], tally: Tally, dice: random.Random, lock: threading.Lock
+) -> None:
     workers = [Worker(service.shm_url, dice.getrandbits(32), blocks, tally, lock) for _ in range(4)]
     for worker in workers:
         worker.start()
@@ -191,7 +199,10 @@ def run(cycles: int, seed: int, drive_bytes: int, folder: Path, *, talk: bool = 
     for cycle in range(cycles):
         one_cycle(service, blocks, tally, dice, lock)
         if talk:
-            print(f"cycle {cycle + 1}/{cycles}: {len(blocks)} blocks, lost {tally.lost_acknowledged}, wrong {tally.wrong_bytes}", file=sys.stderr)
+            print(
+                f"cycle {cycle + 1}/{cycles}: {len(blocks)} blocks, lost {tally.lost_acknowledged}, wrong {tally.wrong_bytes}",
+                file=sys.stderr,
+            )
     tally.acknowledged = sum(1 for block in blocks if block.sequence)
     if service.stop() != 0:
         tally.problems.append("the service did not stop cleanly")

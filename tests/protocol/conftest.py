@@ -9,8 +9,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from cairnkv.testing import RunningService
 from raw_wire import RawSession
+
+from cairnkv.testing import RunningService
 
 
 @pytest.fixture(scope="session")

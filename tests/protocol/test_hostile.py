@@ -9,7 +9,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from raw_wire import DATA, DATA_T, EXISTS, GET, HELLO, HELLO_T, PING_T, PULL_T, PUT, REGION_ADD, RESULT, RESULTS, STATS, TRAILER, WELCOME_T, Frame, RawSession, batch, item
+from raw_wire import (
+    DATA,
+    DATA_T,
+    EXISTS,
+    GET,
+    HELLO,
+    HELLO_T,
+    PING_T,
+    PULL_T,
+    PUT,
+    REGION_ADD,
+    RESULT,
+    RESULTS,
+    STATS,
+    TRAILER,
+    WELCOME_T,
+    Frame,
+    RawSession,
+    batch,
+    item,
+)
 
 Fresh = Callable[[], bytes]
 Addresses = dict[str, tuple[str, int] | str]
@@ -33,7 +53,7 @@ def bystander(addresses: Addresses, fresh_key: Fresh) -> Iterator[RawSession]:
 
 
 KEY = bytes(16)
-GOOD = dict(body=batch([KEY]), item_count=1)
+GOOD = {"body": batch([KEY]), "item_count": 1}
 BAD_FRAMES: dict[str, tuple[Frame, int]] = {
     "wrong magic": (Frame(EXISTS, 1, magic=1), INVALID),
     "newer version": (Frame(EXISTS, 1, version=2, **GOOD), BAD_VERSION),
@@ -65,7 +85,9 @@ BAD_FRAMES: dict[str, tuple[Frame, int]] = {
 
 
 @pytest.mark.parametrize("name", BAD_FRAMES)
-def test_a_bad_frame_ends_its_own_session_only(name: str, address: tuple[str, int] | str, bystander: RawSession) -> None:
+def test_a_bad_frame_ends_its_own_session_only(
+    name: str, address: tuple[str, int] | str, bystander: RawSession
+) -> None:
     frame, _ = BAD_FRAMES[name]
     session = RawSession.open(address)
     frame.tag = session.tag
@@ -76,7 +98,9 @@ def test_a_bad_frame_ends_its_own_session_only(name: str, address: tuple[str, in
     assert bystander.alive()
 
 
-@pytest.mark.parametrize("name", ["second hello", "a service's frame", "empty batch", "extents that are not there", "unknown durability"])
+@pytest.mark.parametrize(
+    "name", ["second hello", "a service's frame", "empty batch", "extents that are not there", "unknown durability"]
+)
 def test_a_malformed_request_is_told_why(name: str, address: tuple[str, int] | str) -> None:
     frame, status = BAD_FRAMES[name]
     session = RawSession.open(address)
@@ -138,14 +162,16 @@ def test_a_wrong_tag_ends_the_session(address: tuple[str, int] | str, bystander:
     assert bystander.alive()
 
 
-def test_a_request_number_in_use_and_one_request_too_many_end_the_session(address: tuple[str, int] | str, fresh_key: Fresh) -> None:
+def test_a_request_number_in_use_and_one_request_too_many_end_the_session(
+    address: tuple[str, int] | str, fresh_key: Fresh
+) -> None:
     session = RawSession.open(address)
     for _ in range(2):
         session.send(Frame(PUT, 7, batch([item(fresh_key(), 1000)]), item_count=1, tag=session.tag))
     assert session.ends()[0] == INVALID
     session = RawSession.open(address)
-    credits = int(session.welcome[7])
-    for _ in range(credits + 1):
+    granted = int(session.welcome[7])
+    for _ in range(granted + 1):
         session.request(PUT, batch([item(fresh_key(), 1000)]), 1)
     assert session.ends()[0] == BUSY
 
@@ -170,7 +196,15 @@ def test_the_same_key_twice_in_one_batch_is_stored_once(address: tuple[str, int]
         if frame.type == PULL_T:
             assert frame.item_count == 1, "the second of two equal keys was pulled as well"
             payload = data + TRAILER.pack(0)
-            session.send(Frame(DATA_T, frame.request_id, DATA.pack(struct.unpack_from("<I", frame.body)[0], 0, 0, 3000), payload, tag=session.tag))
+            session.send(
+                Frame(
+                    DATA_T,
+                    frame.request_id,
+                    DATA.pack(struct.unpack_from("<I", frame.body)[0], 0, 0, 3000),
+                    payload,
+                    tag=session.tag,
+                )
+            )
         else:
             for at in range(0, len(frame.body), 32):
                 index, status, *_ = RESULT.unpack_from(frame.body, at)
@@ -178,13 +212,17 @@ def test_the_same_key_twice_in_one_batch_is_stored_once(address: tuple[str, int]
     assert statuses == {0: 0, 1: 1}
 
 
-def test_a_client_killed_in_mid_transfer_leaves_no_block_and_no_debt(address: tuple[str, int] | str, fresh_key: Fresh, bystander: RawSession) -> None:
+def test_a_client_killed_in_mid_transfer_leaves_no_block_and_no_debt(
+    address: tuple[str, int] | str, fresh_key: Fresh, bystander: RawSession
+) -> None:
     for _ in range(20):
         key = fresh_key()
         session = RawSession.open(address)
         request = session.request(PUT, batch([item(key, 1 << 20)]), 1)
         assert session.receive().type == PULL_T
-        header = Frame(DATA_T, request, DATA.pack(0, 0, 0, 1 << 20), tag=session.tag, payload_bytes=(1 << 20) + 8).encode()
+        header = Frame(
+            DATA_T, request, DATA.pack(0, 0, 0, 1 << 20), tag=session.tag, payload_bytes=(1 << 20) + 8
+        ).encode()
         session.sock.sendall(header + b"half of it" * 1000)
         session.close()
         assert bystander.get(key, 1 << 20)[0] == 2, "half a block was served"
@@ -203,7 +241,9 @@ def test_a_put_given_up_in_the_middle_is_not_stored(address: tuple[str, int] | s
     assert session.put(key, b"g" * 5000)[0] == 0
 
 
-def test_data_of_the_wrong_length_is_not_stored(address: tuple[str, int] | str, fresh_key: Fresh, bystander: RawSession) -> None:
+def test_data_of_the_wrong_length_is_not_stored(
+    address: tuple[str, int] | str, fresh_key: Fresh, bystander: RawSession
+) -> None:
     session = RawSession.open(address)
     key = fresh_key()
     request = session.request(PUT, batch([item(key, 5000)]), 1)
@@ -223,7 +263,9 @@ def test_a_deadline_settles_a_put_whose_client_never_sends(address: tuple[str, i
     assert session.put(key, b"h" * 5000)[0] == 0, "the key stayed locked by a writer that gave up"
 
 
-def test_a_client_that_never_reads_does_not_stop_the_others(address: tuple[str, int] | str, fresh_key: Fresh, bystander: RawSession) -> None:
+def test_a_client_that_never_reads_does_not_stop_the_others(
+    address: tuple[str, int] | str, fresh_key: Fresh, bystander: RawSession
+) -> None:
     key, data = fresh_key(), os.urandom(1 << 20)
     assert bystander.put(key, data)[0] == 0
     deaf = RawSession.open(address)
@@ -258,7 +300,15 @@ def test_random_bytes_of_two_hundred_seeds(address: tuple[str, int] | str, bysta
     for seed in range(200):
         noise = random.Random(seed)
         session = RawSession.open(address, hello=seed % 2 == 0)
-        frame = bytearray(Frame(noise.choice([PUT, GET, EXISTS, STATS, DATA_T, REGION_ADD]), seed, batch([item(KEY, 100)]), item_count=1, tag=session.tag).encode())
+        frame = bytearray(
+            Frame(
+                noise.choice([PUT, GET, EXISTS, STATS, DATA_T, REGION_ADD]),
+                seed,
+                batch([item(KEY, 100)]),
+                item_count=1,
+                tag=session.tag,
+            ).encode()
+        )
         for _ in range(noise.randrange(1, 6)):
             frame[noise.randrange(len(frame))] = noise.randrange(256)
         session.sock.sendall(frame)

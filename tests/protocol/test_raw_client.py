@@ -6,7 +6,33 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from raw_wire import BATCH, CANCEL, CANCELLED, EXISTS, EXTENT, GET, HELLO, LAST, PING_T, PREFETCH, PULL_T, PUT, REGION_ADD, REGION_REMOVE, REMOVE, RESULT, RESULTS, STATS, STATUSES, TEXT, TOUCH, Frame, RawSession, batch, item
+from raw_wire import (
+    BATCH,
+    CANCEL,
+    CANCELLED,
+    EXISTS,
+    EXTENT,
+    GET,
+    HELLO,
+    LAST,
+    PING_T,
+    PREFETCH,
+    PULL_T,
+    PUT,
+    REGION_ADD,
+    REGION_REMOVE,
+    REMOVE,
+    RESULT,
+    RESULTS,
+    STATS,
+    STATUSES,
+    TEXT,
+    TOUCH,
+    Frame,
+    RawSession,
+    batch,
+    item,
+)
 
 OK, EXISTS_ALREADY, NOT_FOUND, BAD_RANGE, SHORT_BUFFER = 0, 1, 2, 11, 10
 
@@ -126,7 +152,9 @@ def test_a_region_over_the_unix_socket(addresses: dict[str, tuple[str, int] | st
     result = session.receive()
     assert RESULT.unpack(result.body)[1] == OK and result.payload == b""
     assert memory[500_000 : 500_000 + len(data)] == data
-    session.request(GET, batch([item(key, len(data), extent=(0, 1))], [EXTENT.pack((1 << 20) - 10, len(data), 4, 0)]), 1)
+    session.request(
+        GET, batch([item(key, len(data), extent=(0, 1))], [EXTENT.pack((1 << 20) - 10, len(data), 4, 0)]), 1
+    )
     assert RESULT.unpack(session.receive().body)[1] == 9, "an extent outside the region was accepted"
     session.send(Frame(REGION_REMOVE, 51, struct.pack("<IIQ", 4, 0, 1 << 20), tag=session.tag))
     assert session.receive().type == STATUSES

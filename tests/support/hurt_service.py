@@ -19,8 +19,11 @@ class HurtService(RunningService):
         return {"tcp": self.tcp_url, "shm": self.shm_url}
 
     def suspend(self) -> None:
-        """The process stands still: alive, connected, silent."""
+        """The process stands still, every thread of it: alive, connected, silent."""
         os.kill(self.process.pid, signal.SIGSTOP)
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            while "State:\tT" not in (task / "status").read_text():
+                pass
 
     def resume(self) -> None:
         os.kill(self.process.pid, signal.SIGCONT)

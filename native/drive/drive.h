@@ -51,10 +51,6 @@ class IoRequest {
 
  protected:
   ~IoRequest() = default;
-
- private:
-  friend class UringDrive;
-  uint64_t drive_cookie_ = 0;  // for the drive's own use while in flight
 };
 
 class Drive {

@@ -33,6 +33,9 @@ Error uring_error(int number, const std::string& path) {
 Error open_error(int number, const std::string& path) {
   std::string what = "cannot open " + path;
   if (number == EINVAL) what += " (its file system does not do direct I/O; use ext4, xfs or a block device)";
+  if (number == EBUSY) what += " (it is mounted, or part of a volume; Cairn takes a whole device to itself)";
+  if (number == EACCES || number == EPERM) what += " (it needs to be read and written by the user of the service)";
+  if (number == EROFS) what += " (it cannot be written; to look at it only, use a read-only command)";
   if (number == ENOENT) what += " (to create a file, name its size: " + path + ":SIZE)";
   return Error::from_errno(number, what);
 }
@@ -90,7 +93,15 @@ Result<DriveInfo> ask(int fd, const std::string& path, const DriveOptions& optio
 }  // namespace
 
 Result<std::unique_ptr<Drive>> open_drive(const std::string& path, const DriveOptions& options) {
-  const int flags = (options.read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC | (options.create ? O_CREAT : 0);
+  struct stat there{};
+  const bool exists = stat(path.c_str(), &there) == 0;
+  if (exists && S_ISDIR(there.st_mode))
+    return Error{EISDIR, path + " is a directory; name a file in it, with its size: " + path + "/drive:SIZE"};
+  const bool block = exists && S_ISBLK(there.st_mode);
+  int flags = (options.read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC;
+  // O_EXCL on a block device: not one that is mounted, or part of a RAID or LVM volume.
+  if (block && !options.read_only) flags |= O_EXCL;
+  if (!block && options.create) flags |= O_CREAT;
   const int fd = open(path.c_str(), flags, S_IRUSR | S_IWUSR);
   if (fd < 0) return open_error(errno, path);
   if (flock(fd, (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {

@@ -1,6 +1,7 @@
 // Any bytes as a frame: the decoders of wire/ must neither read outside nor disagree with themselves.
 #include <cstdint>
 
+#include "base/check.h"
 #include "wire/frame.h"
 
 using namespace cairn;

@@ -6,17 +6,13 @@
 #include <unordered_map>
 
 #include "base/slab.h"
+#include "store/index.h"
 #include "wire/types.h"
 
 namespace cairn {
 
 struct BlockIdHash {
-  size_t operator()(const BlockId& id) const {
-    uint64_t low = 0, high = 0;
-    std::memcpy(&low, id.key.bytes.data(), 8);
-    std::memcpy(&high, id.key.bytes.data() + 8, 8);
-    return (low ^ (high * 0x9E3779B97F4A7C15ULL) ^ id.layout ^ id.tenant) * 0xD6E8FEB86659FD93ULL;
-  }
+  size_t operator()(const BlockId& id) const { return hash_of(id); }
 };
 
 class Cache {

@@ -279,5 +279,54 @@ TEST(StoreDamage, CheckFindsWhatInspectDescribes) {
   EXPECT_EQ(report.value().findings.size(), 2U);
 }
 
+// A segment's header is one page among thousands. When it rots the segment's tombstones must not go with it.
+TEST(StoreDamage, ADamagedHeaderFooterOrSummaryDoesNotUndoADelete) {
+  StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
+  ASSERT_EQ(world.put("a", 5000), Status::ok);
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(world.put("filler " + std::to_string(i), 400'000), Status::ok);
+  ASSERT_EQ(world.remove("a"), Status::ok);  // in the second segment
+  world.close();
+  const Platter whole = world.platters[0]->copy();
+  for (const uint64_t offset : {2_MiB, 3_MiB - 4096, 3_MiB - 8192}) {
+    for (const bool unreadable : {false, true}) {
+      *world.platters[0] = whole;
+      if (!unreadable) world.platters[0]->flip(offset + 40, 3);
+      world.open_unreadable = unreadable ? std::vector{offset} : std::vector<uint64_t>{};
+      world.open();
+      EXPECT_EQ(world.get("a"), Status::not_found) << offset;
+      EXPECT_EQ(world.get("filler 2"), Status::ok) << offset;
+      world.close();
+    }
+  }
+}
+
+TEST(StoreDamage, ASegmentThatCannotBeReadIsUsedAgainLast) {
+  StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
+  ASSERT_EQ(world.put("a", 5000), Status::ok);
+  world.crash(1);  // not sealed: no footer stands in for its header
+  world.open_unreadable = {1_MiB};
+  world.open();
+  EXPECT_EQ(world.get("a"), Status::not_found);
+  for (int i = 0; i < 5; ++i) ASSERT_EQ(world.put(std::to_string(i), 800'000), Status::ok);
+  world.close();
+  world.open_unreadable.clear();
+  world.open();
+  EXPECT_EQ(world.get("a"), Status::ok) << "the cable was loose, not the data gone";
+}
+
+TEST(StoreDamage, TheFooterOfAnEarlierUseIsNotBelieved) {
+  StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
+  for (const char* name : {"a", "b", "deleted", "c"}) ASSERT_EQ(world.put(name, 300'000), Status::ok);
+  ASSERT_EQ(world.remove("deleted"), Status::ok);  // block in the first segment, tombstone in the second
+  // Round once, until the first is half full of other records and the second has a new header: the tombstone is gone.
+  for (int i = 0; world.store->stats().drives[0].evicted_segments < 2; ++i)
+    ASSERT_EQ(world.put(std::to_string(i), 300'000), Status::ok);
+  world.run();
+  world.crash(1);
+  world.platters[0]->flip(1_MiB + 30, 2);  // the first one's header; its last page holds the old footer
+  world.open();
+  EXPECT_EQ(world.get("deleted"), Status::not_found);
+}
+
 }  // namespace
 }  // namespace cairn

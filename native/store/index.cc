@@ -1,6 +1,10 @@
 #include "store/index.h"
 
+#include <sys/random.h>
+
 #include <algorithm>
+#include <array>
+#include <cerrno>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -14,11 +18,37 @@ constexpr uint64_t kLoadPercent = 85;
 
 constexpr uint64_t pack(const Place& place) {
   // The top bit marks a used slot, so that no place packs to 0.
-  return uint64_t{1} << 63 | uint64_t{place.generation} << 47 | uint64_t{place.drive} << 42 |
-         uint64_t{place.segment} << 18 | place.page;
+  return uint64_t{1} << 63 | uint64_t{place.use} << 47 | uint64_t{place.drive} << 42 | uint64_t{place.segment} << 18 |
+         place.page;
+}
+
+__extension__ using Wide = unsigned __int128;
+
+// Both halves of a product of 128 bits, folded: each bit of the result depends on all of both factors.
+constexpr uint64_t fold(uint64_t a, uint64_t b) {
+  const Wide product = static_cast<Wide>(a) * b;
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
+std::array<uint64_t, 3> random_seed() {
+  std::array<uint64_t, 3> seed{};
+  ssize_t got = 0;
+  do {
+    got = getrandom(seed.data(), sizeof(seed), 0);
+  } while (got < 0 && errno == EINTR);
+  CAIRN_CHECK(got == sizeof(seed), "the system gave no random bytes");
+  return seed;
 }
 
 }  // namespace
+
+uint64_t hash_of(const BlockId& id) {
+  static const std::array<uint64_t, 3> seed = random_seed();
+  const auto low = load<uint64_t>(reinterpret_cast<const std::byte*>(id.key.bytes.data()));
+  const auto high = load<uint64_t>(reinterpret_cast<const std::byte*>(id.key.bytes.data()) + 8);
+  const uint64_t name = fold(low ^ seed[0], high ^ seed[1]);
+  return fold(name ^ id.layout ^ seed[2], (uint64_t{id.tenant} << 32 | id.tenant) ^ 0x9E3779B97F4A7C15ULL);
+}
 
 Index::Index(std::function<bool(const Place&)> fresh) : fresh_(std::move(fresh)) {}
 
@@ -27,7 +57,7 @@ Place Index::place_of(const Entry& entry) {
   place.page = static_cast<uint32_t>(entry.place & ((1U << 18) - 1));
   place.segment = static_cast<uint32_t>(entry.place >> 18 & ((1U << 24) - 1));
   place.drive = static_cast<uint8_t>(entry.place >> 42 & 31);
-  place.generation = static_cast<uint16_t>(entry.place >> 47);
+  place.use = static_cast<uint16_t>(entry.place >> 47);
   return place;
 }
 
@@ -35,24 +65,13 @@ bool Index::expired(const Entry& entry, uint64_t now_unix_ms) {
   return entry.expiry_ticks != 0 && now_unix_ms >= kEpochUnixMs + entry.expiry_ticks * kTickMs;
 }
 
-uint64_t Index::hash(const BlockId& id) {
-  // Keys are hashes already, but chosen by clients: a multiply keeps a chosen pattern from filling one shard.
-  const auto low = load<uint64_t>(reinterpret_cast<const std::byte*>(id.key.bytes.data()));
-  const auto high = load<uint64_t>(reinterpret_cast<const std::byte*>(id.key.bytes.data()) + 8);
-  uint64_t h = (low ^ id.layout ^ (uint64_t{id.tenant} << 32)) * 0x9E3779B97F4A7C15ULL;
-  h ^= h >> 32;
-  h = (h ^ high) * 0xD6E8FEB86659FD93ULL;
-  return h ^ h >> 32;
-}
-
-// The low 56 bits spread over any number of slots without a division.
+// What the shard's bits leave spreads over any number of slots without a division.
 uint64_t Index::home(uint64_t hash, uint64_t slots) {
-  __extension__ using Wide = unsigned __int128;
-  return static_cast<uint64_t>((static_cast<Wide>(hash << 8) * slots) >> 64);
+  return static_cast<uint64_t>((static_cast<Wide>(hash << kShardBits) * slots) >> 64);
 }
 
 Index::Entry* Index::find(const BlockId& id) {
-  const uint64_t h = hash(id);
+  const uint64_t h = hash_of(id);
   Shard& shard = shard_of(h);
   const uint64_t slots = shard.table.size();
   if (slots == 0) return nullptr;
@@ -68,7 +87,7 @@ Index::Entry* Index::find(const BlockId& id) {
 
 void Index::place_entry(std::vector<Entry>& table, const Entry& entry) {
   const uint64_t slots = table.size();
-  uint64_t slot = home(hash(id_of(entry)), slots);
+  uint64_t slot = home(hash_of(id_of(entry)), slots);
   while (table[slot].place != 0) slot = slot + 1 == slots ? 0 : slot + 1;
   table[slot] = entry;
 }
@@ -83,7 +102,7 @@ void Index::grow(Shard& shard) {
   size_ -= shard.used - live.size();
   shard.used = live.size();
   uint64_t slots = std::max<uint64_t>(shard.table.size(), kFirstSlots);
-  if ((shard.used + 1) * 100 > slots * (kLoadPercent - 10)) slots += slots / 4;
+  if ((shard.used + 1) * 100 > slots * (kLoadPercent - 5)) slots += slots / 8;
   shard.table = std::vector<Entry>(slots);
   for (const Entry& entry : live) place_entry(shard.table, entry);
 }
@@ -107,7 +126,7 @@ void Index::insert(const BlockId& id, const Place& place, uint32_t length, uint6
     *old = entry;
     return;
   }
-  Shard& shard = shard_of(hash(id));
+  Shard& shard = shard_of(hash_of(id));
   if ((shard.used + 1) * 100 > shard.table.size() * kLoadPercent) grow(shard);
   place_entry(shard.table, entry);
   ++shard.used;
@@ -122,7 +141,7 @@ void Index::erase_at(Shard& shard, uint64_t slot) {
   --size_;
   uint64_t hole = slot;
   for (uint64_t at = hole + 1 == slots ? 0 : hole + 1; shard.table[at].place != 0; at = at + 1 == slots ? 0 : at + 1) {
-    const uint64_t from = home(hash(id_of(shard.table[at])), slots);
+    const uint64_t from = home(hash_of(id_of(shard.table[at])), slots);
     const uint64_t distance_hole = hole >= from ? hole - from : hole + slots - from;
     const uint64_t distance_at = at >= from ? at - from : at + slots - from;
     if (distance_hole < distance_at) {
@@ -134,7 +153,7 @@ void Index::erase_at(Shard& shard, uint64_t slot) {
 }
 
 bool Index::erase(const BlockId& id) {
-  const uint64_t h = hash(id);
+  const uint64_t h = hash_of(id);
   Shard& shard = shard_of(h);
   Entry* entry = find(id);
   if (entry == nullptr) return false;
@@ -166,7 +185,7 @@ uint64_t Index::slots() const {
 }
 
 uint64_t Index::memory_bytes() const {
-  uint64_t sum = sizeof(*this);
+  uint64_t sum = sizeof(*this) + shards_.capacity() * sizeof(Shard);
   for (const Shard& shard : shards_) sum += shard.table.capacity() * sizeof(Entry);
   return sum;
 }

@@ -109,14 +109,16 @@ void LogStore::WriteJob::placed() {
   // From here on the block is served from its buffer, which this job holds until the drive has it.
   store_.insert(id, *log, at, header().length, header().expiry_unix_ms, header().sequence);
   store_.cache_.insert(id, payload, header().sequence, header().payload_crc);
-  PutOp* owner = std::exchange(store_.pending_.at(id).owner, nullptr);
+  const auto pending = store_.pending_.find(id);
+  CAIRN_CHECK(pending != store_.pending_.end(), "a write is placed that nobody waits for");
+  PutOp* owner = std::exchange(pending->second.owner, nullptr);
   if (owner != nullptr) store_.answer_put(*owner, Status::ok);
 }
 
 // --- deleting --------------------------------------------------------------------------------------------
 
-LogStore::RemoveJob::RemoveJob(LogStore& store, DriveLog& on, const std::vector<BlockId>& ids, uint64_t sequence)
-    : log(on), store_(store), page_(1) {
+LogStore::RemoveJob::RemoveJob(LogStore& store, const std::vector<BlockId>& ids, uint64_t sequence)
+    : store_(store), page_(1) {
   header = new (page_.data()) Page<format::RecordHeader>{};
   const uint64_t length = ids.size() * sizeof(format::Tombstone);
   tombstones = std::make_unique<Pages>(format::pages_of(length));
@@ -140,69 +142,85 @@ LogStore::RemoveJob::RemoveJob(LogStore& store, DriveLog& on, const std::vector<
 }
 
 void LogStore::remove(DeleteOp& op) {
+  CAIRN_CHECK(op.ids.size() <= kBatchItemsMost, "a delete of more ids than its caller may take");
   op.statuses.assign(op.ids.size(), Status::not_found);
-  std::map<uint8_t, std::vector<size_t>> by_drive;
+  const auto removal = std::make_shared<Removal>(Removal{&op, 1});
+  std::vector<size_t> now;
   for (size_t i = 0; i < op.ids.size(); ++i) {
-    const Index::Entry* entry = find(op.ids[i]);
+    // A put that is committed takes effect whoever gave it up, so a delete that comes after it has to come behind it.
+    const auto pending = pending_.find(op.ids[i]);
+    if (pending != pending_.end() && pending->second.writing != nullptr && find(op.ids[i]) == nullptr) {
+      pending->second.removals.emplace_back(removal, i);
+      ++removal->left;
+    } else {
+      now.push_back(i);
+    }
+  }
+  start_removal(removal, now);
+}
+
+// Takes those of the delete's ids out of the index and sends their tombstones, one record a drive: to the drive that
+// holds the block, so that it outlives it. Consumes one of what is `left`.
+void LogStore::start_removal(const std::shared_ptr<Removal>& removal, const std::vector<size_t>& items) {
+  DeleteOp& op = *removal->op;
+  std::map<uint8_t, std::vector<size_t>> by_drive;
+  for (const size_t item : items) {
+    const Index::Entry* entry = find(op.ids[item]);
     if (entry == nullptr) continue;
     const uint8_t drive = Index::place_of(*entry).drive;
     if (!logs_[drive]->writable()) {
-      op.statuses[i] = Status::read_only;
+      op.statuses[item] = Status::read_only;
       continue;
     }
-    forget(op.ids[i]);
-    by_drive[drive].push_back(i);
+    forget(op.ids[item]);
+    by_drive[drive].push_back(item);
   }
-  if (by_drive.empty()) return op.done();
-  auto shared = std::make_shared<RemoveJob::Shared>(RemoveJob::Shared{&op, by_drive.size()});
-  for (auto& [drive, items] : by_drive) {
+  for (auto& [drive, on_drive] : by_drive) {
     std::vector<BlockId> ids;
-    for (const size_t item : items) ids.push_back(op.ids[item]);
-    auto job = std::make_unique<RemoveJob>(*this, *logs_[drive], ids, next_sequence_++);
-    job->shared = shared;
-    job->items = std::move(items);
+    for (const size_t item : on_drive) ids.push_back(op.ids[item]);
+    auto job = std::make_unique<RemoveJob>(*this, ids, next_sequence_++);
+    job->removal = removal;
+    job->items = std::move(on_drive);
     RemoveJob& started = *job;
     removes_.push_front(std::move(job));
     started.self = removes_.begin();
+    ++removal->left;
     logs_[drive]->append(started);
   }
+  if (--removal->left == 0) op.done();
 }
 
-void LogStore::remove_done(RemoveJob& job, DriveLog&, Status status) {
+void LogStore::remove_done(RemoveJob& job, Status status) {
   const auto keep = std::move(*job.self);
   removes_.erase(job.self);
   for (const size_t item : job.items) {
-    job.shared->op->statuses[item] = status;
+    job.removal->op->statuses[item] = status;
     counters_.deletes += status == Status::ok ? 1 : 0;
+    counters_.io_errors += status == Status::io_error ? 1 : 0;
   }
-  if (--job.shared->left == 0) job.shared->op->done();
+  if (--job.removal->left == 0) job.removal->op->done();
 }
 
 // --- what recovery found ---------------------------------------------------------------------------------
 
-void LogStore::adopt(DriveLog& log, FoundDrive& found) {
-  std::vector<Segment> segments;
-  segments.reserve(found.segments.size());
-  for (const FoundSegment& one : found.segments) segments.push_back(one.segment);
-  log.begin(std::move(segments), found.next_generation, options_.read_only || log.drive().info().read_only);
+void LogStore::adopt(DriveLog& log, uint32_t index, const FoundSegment& found,
+                     std::vector<format::SummaryEntry>& tombstones) {
+  log.adopt(index, found.segment);
   const uint64_t now = clock_.unix_ms();
-  for (uint32_t i = 0; i < found.segments.size(); ++i) {
-    const FoundSegment& one = found.segments[i];
-    if (log.segments()[i].state == SegmentState::free) continue;
-    for (const format::SummaryEntry& entry : one.entries) {
-      if (entry.type != format::RecordType::block) continue;
-      if (entry.expiry_unix_ms != 0 && entry.expiry_unix_ms <= now) continue;
-      const bool sane = entry.length > 0 && entry.length <= kBlockBytesMost &&
-                        entry.sequence >= one.segment.first_sequence &&
-                        entry.sequence - one.segment.first_sequence <= UINT32_MAX &&
-                        entry.page + format::record_pages(entry.length) <= log.superblock().segment_bytes / kPageBytes;
-      if (!sane) continue;  // the summary's checksum held, so a newer or a mistaken writer: such a block is a miss
-      const BlockId id{entry.key, entry.layout, entry.tenant};
-      const Index::Entry* known = index_.find(id);
-      if (known != nullptr && sequence_of(*known) >= entry.sequence) continue;
-      insert(id, log, {i, entry.page, one.segment.generation, one.segment.first_sequence}, entry.length,
-             entry.expiry_unix_ms, entry.sequence);
-    }
+  for (const format::SummaryEntry& entry : found.entries) {
+    if (entry.type == format::RecordType::tombstones) tombstones.push_back(entry);
+    if (entry.type != format::RecordType::block) continue;
+    if (entry.expiry_unix_ms != 0 && entry.expiry_unix_ms <= now) continue;
+    const bool sane = entry.length > 0 && entry.length <= kBlockBytesMost &&
+                      entry.sequence >= found.segment.first_sequence &&
+                      entry.sequence - found.segment.first_sequence <= UINT32_MAX && entry.page > 0 &&
+                      entry.page + format::record_pages(entry.length) <= log.superblock().segment_bytes / kPageBytes;
+    if (!sane) continue;  // the summary's checksum held, so a newer or a mistaken writer: such a block is a miss
+    const BlockId id{entry.key, entry.layout, entry.tenant};
+    const Index::Entry* known = index_.find(id);
+    if (known != nullptr && sequence_of(*known) >= entry.sequence) continue;
+    insert(id, log, {index, entry.page, found.segment.generation, found.segment.first_sequence}, entry.length,
+           entry.expiry_unix_ms, entry.sequence);
   }
 }
 
@@ -216,7 +234,7 @@ void LogStore::bury(const std::vector<format::SummaryEntry>& tombstones) {
 
 void LogStore::opened(uint64_t last_sequence, uint64_t sealed, uint64_t scanned, double seconds) {
   next_sequence_ = last_sequence + 1;
-  counters_.recovered_segments = sealed + scanned;
+  counters_.recovered_segments = sealed;
   counters_.scanned_segments = scanned;
   counters_.recovery_seconds = seconds;
   for (const auto& log : logs_) {

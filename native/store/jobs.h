@@ -79,16 +79,11 @@ class LogStore::WriteJob final : public AppendOp {
 // The tombstones of one delete on one drive.
 class LogStore::RemoveJob final : public AppendOp {
  public:
-  RemoveJob(LogStore& store, DriveLog& on, const std::vector<BlockId>& ids, uint64_t sequence);
+  RemoveJob(LogStore& store, const std::vector<BlockId>& ids, uint64_t sequence);
   void placed() override {}
-  void settled(Status status) override { store_.remove_done(*this, log, status); }
+  void settled(Status status) override { store_.remove_done(*this, status); }
 
-  DriveLog& log;
-  struct Shared {  // by the drives of one delete
-    DeleteOp* op;
-    size_t left;
-  };
-  std::shared_ptr<Shared> shared;
+  std::shared_ptr<Removal> removal;
   std::vector<size_t> items;  // which of the op's ids
   std::list<std::unique_ptr<RemoveJob>>::iterator self;
 

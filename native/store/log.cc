@@ -133,15 +133,21 @@ DriveLog::DriveLog(std::unique_ptr<Drive> drive, const format::Superblock& super
       number_(number),
       clock_(clock),
       writes_most_(writes_most),
+      segments_(superblock.segment_count),
       segment_pages_(superblock.segment_bytes / kPageBytes) {}
 
 DriveLog::~DriveLog() {
   while (drive_->in_flight() > 0) drive_->wait(1000);
 }
 
-void DriveLog::begin(std::vector<Segment> segments, uint64_t next_generation, bool read_only) {
-  CAIRN_CHECK(segments.size() == superblock_.segment_count, "recovery lost a segment");
-  segments_ = std::move(segments);
+void DriveLog::adopt(uint32_t index, const Segment& segment) {
+  CAIRN_CHECK(segment.state == SegmentState::free || segment.state == SegmentState::sealed,
+              "a segment is recovered in use");
+  segments_[index] = segment;
+}
+
+void DriveLog::begin(uint64_t next_generation, bool read_only) {
+  CAIRN_CHECK(free_.empty() && sealed_.empty() && open_.empty(), "a log begins twice");
   next_generation_ = next_generation;
   read_only_ = read_only;
   for (uint32_t i = 0; i < segments_.size(); ++i) {
@@ -149,7 +155,6 @@ void DriveLog::begin(std::vector<Segment> segments, uint64_t next_generation, bo
     if (segments_[i].state == SegmentState::sealed) {
       sealed_.push_back(i);
     } else {
-      segments_[i].state = SegmentState::free;
       free_.push_back(i);
     }
   }
@@ -313,6 +318,7 @@ bool DriveLog::evict_oldest() {
   counters.evicted_blocks += segment.blocks;
   // Index entries that point here are stale from now on.
   segment.state = SegmentState::free;
+  ++segment.use;
   segment.blocks = segment.payload_bytes = 0;
   free_.push_back(index);
   return true;
@@ -323,7 +329,9 @@ void DriveLog::open_next(uint64_t next_sequence) {
   const uint32_t index = free_.front();
   free_.pop_front();
   Segment& segment = segments_[index];
+  const uint16_t use = segment.use;
   segment = Segment{};
+  segment.use = use;
   segment.state = SegmentState::opening;
   segment.generation = next_generation_++;
   segment.nonce = random_nonce();

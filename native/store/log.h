@@ -68,6 +68,7 @@ enum class SegmentState : uint8_t { free, opening, open, sealing, sealed };
 struct Segment {
   SegmentState state = SegmentState::free;
   uint64_t generation = 0;  // 0: never used
+  uint16_t use = 0;         // how often it was given up since the start; what the index knows it by
   uint64_t nonce = 0;
   uint64_t first_sequence = 0;   // no record in it has a smaller number; the index counts from here
   uint64_t oldest_sequence = 0;  // the smallest number that a record in it does have; 0: no record
@@ -92,8 +93,9 @@ class DriveLog {
   DriveLog(const DriveLog&) = delete;
   DriveLog& operator=(const DriveLog&) = delete;
 
-  // Takes the recovered segments; those free are used in the order of `free_order`.
-  void begin(std::vector<Segment> segments, uint64_t next_generation, bool read_only);
+  // Recovery: each segment once, then begin().
+  void adopt(uint32_t index, const Segment& segment);
+  void begin(uint64_t next_generation, bool read_only);
 
   // Queues a record; it is placed once a segment is open for it. Never calls back from inside.
   void append(AppendOp& op);

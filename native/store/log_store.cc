@@ -9,6 +9,12 @@ namespace cairn {
 
 using format::kPageBytes;
 
+namespace {
+
+constexpr uint64_t kSweepSlots = 4096;  // a turn: some 20 µs
+
+}  // namespace
+
 LogStore::LogStore(std::vector<std::unique_ptr<DriveLog>> logs, Slab& slab, const Clock& clock,
                    const StoreOptions& options)
     : logs_(std::move(logs)),
@@ -32,7 +38,7 @@ LogStore::~LogStore() {
 
 bool LogStore::fresh(const Place& place) const {
   const Segment& segment = logs_[place.drive]->segments()[place.segment];
-  return segment.state != SegmentState::free && static_cast<uint16_t>(segment.generation) == place.generation;
+  return segment.state != SegmentState::free && segment.use == place.use;
 }
 
 Index::Entry* LogStore::find(const BlockId& id) {
@@ -58,7 +64,7 @@ void LogStore::insert(const BlockId& id, DriveLog& log, const Appended& at, uint
   place.drive = log.number();
   place.segment = at.segment;
   place.page = at.page;
-  place.generation = static_cast<uint16_t>(at.generation);
+  place.use = segment.use;
   forget(id);
   index_.insert(id, place, static_cast<uint32_t>(length), expiry_unix_ms,
                 static_cast<uint32_t>(sequence - at.first_sequence));
@@ -107,8 +113,8 @@ void LogStore::feed_hungry() {
     const Hungry next = hungry_.front();
     if (next.put != nullptr) {
       if (!grant(*next.put)) return;
-      if (!hungry_.empty() && hungry_.front().put == next.put) hungry_.pop_front();
-      if (pending_.contains(next.put->id) && pending_.at(next.put->id).owner == next.put) next.put->ready();
+      hungry_.pop_front();
+      next.put->ready();
       continue;
     }
     hungry_.pop_front();
@@ -208,8 +214,6 @@ bool LogStore::start_read(GetOp& op, const Index::Entry& entry) {
 }
 
 void LogStore::read_done(ReadJob& job, Status status) {
-  const auto keep = std::move(*job.self);
-  reads_.erase(job.self);
   if (job.whole) {
     const auto found = whole_reads_.find(job.id);
     if (found != whole_reads_.end() && found->second == &job) whole_reads_.erase(found);
@@ -230,7 +234,9 @@ void LogStore::read_done(ReadJob& job, Status status) {
   } else if (job.whole && current) {
     cache_.insert(job.id, job.buffer, job.sequence, job.header().payload_crc);
   }
-  for (GetOp* op : std::exchange(job.waiters, {})) {
+  // The job stays listed meanwhile: a callback may cancel() an operation that has not had its turn.
+  for (size_t i = 0; i < job.waiters.size(); ++i) {
+    GetOp* op = std::exchange(job.waiters[i], nullptr);
     if (op == nullptr) continue;
     if (status != Status::ok) {
       get_failed(*op, status);
@@ -238,14 +244,14 @@ void LogStore::read_done(ReadJob& job, Status status) {
       serve(*op, job.buffer, job.from, job.length, job.sequence, job.header().payload_crc, false);
     }
   }
+  reads_.erase(job.self);
 }
 
 void LogStore::cancel(GetOp& op) {
   std::erase_if(hungry_, [&](const Hungry& one) { return one.get == &op; });
-  for (const auto& job : reads_) {
-    // In read_done() the list has been taken; elsewhere a gap is as good as a removal.
+  // A gap is as good as a removal, and read_done() may be walking the list.
+  for (const auto& job : reads_)
     std::replace(job->waiters.begin(), job->waiters.end(), &op, static_cast<GetOp*>(nullptr));
-  }
 }
 
 // --- put -------------------------------------------------------------------------------------------------
@@ -308,8 +314,10 @@ bool LogStore::grant(PutOp& op) {
 }
 
 void LogStore::commit(PutOp& op) {
-  Pending& pending = pending_.at(op.id);
-  CAIRN_CHECK(pending.owner == &op && pending.writing == nullptr, "a put is committed that was not granted");
+  const auto found = pending_.find(op.id);
+  CAIRN_CHECK(found != pending_.end() && found->second.owner == &op && found->second.writing == nullptr && op.buffer,
+              "a put is committed that was not granted");
+  Pending& pending = found->second;
   DriveLog* log = choose_log(op.length);
   auto job = std::make_unique<WriteJob>(*this, op);
   const bool damaged = op.has_crc && job->header().payload_crc != op.crc;
@@ -334,7 +342,9 @@ void LogStore::written(WriteJob& job, Status status) {
   const auto keep = std::move(*job.self);
   writes_.erase(job.self);
   const BlockId id = job.id;
-  Pending& pending = pending_.at(id);
+  const auto found = pending_.find(id);
+  CAIRN_CHECK(found != pending_.end() && found->second.writing == &job, "a write ends that nobody waits for");
+  Pending& pending = found->second;
   PutOp* owner = std::exchange(pending.owner, nullptr);
   pending.writing = nullptr;
   const format::RecordHeader& header = job.header();
@@ -352,17 +362,30 @@ void LogStore::written(WriteJob& job, Status status) {
   settle_pending(id);
 }
 
-// The key is free again: whoever waited for it starts over, and most often learns that it exists.
+// The key is free again. Deletes that came after the put take its block away; then whoever waited starts over, and
+// most often learns that it exists.
 void LogStore::settle_pending(const BlockId& id) {
   auto node = pending_.extract(id);
   CAIRN_CHECK(!node.empty(), "a put is settled twice");
-  for (PutOp* waiter : node.mapped().waiters) {
-    if (waiter != nullptr) begin_put(*waiter);
+  for (const auto& [removal, item] : node.mapped().removals) start_removal(removal, {item});
+  restart_.insert(restart_.end(), node.mapped().waiters.begin(), node.mapped().waiters.end());
+  restart_waiters();
+}
+
+// Callbacks may settle further keys and cancel operations that wait here, so the list is walked once, from outside.
+void LogStore::restart_waiters() {
+  if (std::exchange(restarting_, true)) return;
+  while (!restart_.empty()) {
+    PutOp* waiter = restart_.front();
+    restart_.pop_front();
+    begin_put(*waiter);
   }
+  restarting_ = false;
 }
 
 void LogStore::cancel(PutOp& op) {
   std::erase_if(hungry_, [&](const Hungry& one) { return one.put == &op; });
+  std::erase(restart_, &op);
   const auto found = pending_.find(op.id);
   if (found == pending_.end()) return;
   Pending& pending = found->second;
@@ -385,8 +408,11 @@ void LogStore::poll() {
     // Twice round the table while the drive goes round once.
     const uint64_t evicted = log->counters.evicted_segments - seen;
     seen = log->counters.evicted_segments;
-    index_.sweep(evicted * (2 * index_.slots() / log->superblock().segment_count + 1));
+    sweep_left_ += evicted * (2 * index_.slots() / log->superblock().segment_count + 1);
   }
+  const uint64_t now = std::min(sweep_left_, kSweepSlots);
+  index_.sweep(now);
+  sweep_left_ -= now;
 }
 
 std::vector<int> LogStore::event_fds() const {

@@ -20,8 +20,9 @@ class LogStore final : public Store {
   LogStore(std::vector<std::unique_ptr<DriveLog>> logs, Slab& slab, const Clock& clock, const StoreOptions& options);
   ~LogStore() override;
 
-  // Takes what recovery found on one drive. All blocks first, over all drives; then bury() for the tombstones.
-  void adopt(DriveLog& log, FoundDrive& found);
+  // Takes what recovery found in one segment; its tombstones go to the list. All segments of all drives first, then
+  // bury() for the tombstones.
+  void adopt(DriveLog& log, uint32_t index, const FoundSegment& found, std::vector<format::SummaryEntry>& tombstones);
   void bury(const std::vector<format::SummaryEntry>& tombstones);
   void opened(uint64_t last_sequence, uint64_t sealed, uint64_t scanned, double seconds);
 
@@ -44,11 +45,17 @@ class LogStore final : public Store {
   class WriteJob;
   class RemoveJob;
 
+  // One delete, and how many of its ids or tombstone records are still out.
+  struct Removal {
+    DeleteOp* op;
+    size_t left;
+  };
   // A key that is being put. The owner fills and commits; whoever comes second waits for the outcome.
   struct Pending {
     PutOp* owner = nullptr;  // nullptr: cancelled, or answered (relaxed), while the write goes on
     WriteJob* writing = nullptr;
     std::deque<PutOp*> waiters;
+    std::vector<std::pair<std::shared_ptr<Removal>, size_t>> removals;  // … and which of its ids
   };
   // An operation that waits for slab memory.
   struct Hungry {
@@ -74,9 +81,11 @@ class LogStore final : public Store {
   bool grant(PutOp& op);
   void written(WriteJob& job, Status status);
   void settle_pending(const BlockId& id);
+  void restart_waiters();
   void answer_put(PutOp& op, Status status);
   DriveLog* choose_log(uint64_t length);
-  void remove_done(RemoveJob& job, DriveLog& log, Status status);
+  void start_removal(const std::shared_ptr<Removal>& removal, const std::vector<size_t>& items);
+  void remove_done(RemoveJob& job, Status status);
   void feed_hungry();
   bool idle() const;
 
@@ -94,7 +103,10 @@ class LogStore final : public Store {
   std::list<std::unique_ptr<WriteJob>> writes_;
   std::list<std::unique_ptr<RemoveJob>> removes_;
   std::deque<Hungry> hungry_;
+  std::deque<PutOp*> restart_;  // waited for a key that is free now; here so that cancel() finds them
+  bool restarting_ = false;
   std::vector<uint64_t> evicted_seen_;  // per drive: how many evictions the sweep has answered
+  uint64_t sweep_left_ = 0;             // slots to look at, a few a turn
   StoreStats counters_;
 };
 

@@ -9,19 +9,50 @@ namespace cairn {
 namespace {
 
 // A segment that had to be scanned gets its summary now, so that the next start need not scan it again.
-void seal_scanned(Drive& drive, const format::Superblock& superblock, FoundDrive& found) {
-  for (uint32_t i = 0; i < found.segments.size(); ++i) {
-    FoundSegment& one = found.segments[i];
-    if (!one.scanned || one.segment.state != SegmentState::sealed) continue;
-    const uint64_t pages = superblock.segment_bytes / format::kPageBytes;
-    if (one.segment.next_page + format::summary_pages(one.entries.size()) > pages)
-      continue;  // no room was kept: scanned again
-    const auto summary = build_summary(superblock, i, one.segment, one.entries);
-    const uint64_t base = superblock.first_segment_offset + i * superblock.segment_bytes;
-    // If it fails the segment is scanned again next time: nothing is lost.
-    (void)transfer_now(drive, IoKind::write, base + superblock.segment_bytes - summary->bytes(), summary->data(),
-                       summary->bytes());
+void seal_scanned(DriveLog& log, uint32_t index, const FoundSegment& one) {
+  // What could not be read may be readable next time: then it has to be looked for again.
+  if (!one.scanned || one.segment.state != SegmentState::sealed || one.unreadable) return;
+  const format::Superblock& superblock = log.superblock();
+  const uint64_t pages = superblock.segment_bytes / format::kPageBytes;
+  if (one.segment.next_page + format::summary_pages(one.entries.size()) > pages)
+    return;  // no room was kept: scanned again
+  const auto summary = build_summary(superblock, index, one.segment, one.entries);
+  const auto page = static_cast<uint32_t>(pages - summary->bytes() / format::kPageBytes);
+  ++log.counters.writes;
+  log.counters.written_bytes += summary->bytes();
+  // If it fails the segment is scanned again next time: nothing is lost.
+  if (transfer_now(log.drive(), IoKind::write, log.offset_of(index, page), summary->data(), summary->bytes()) != 0)
+    ++log.counters.write_errors;
+}
+
+// The drives with their superblocks, checked before anything is written to any of them.
+Result<std::vector<std::unique_ptr<DriveLog>>> identify(std::vector<std::unique_ptr<Drive>> drives, const Clock& clock,
+                                                        const StoreOptions& options) {
+  std::vector<std::unique_ptr<DriveLog>> logs;
+  std::map<format::Uuid, std::string> known;
+  for (auto& drive : drives) {
+    auto superblock = read_superblock(*drive);
+    if (!superblock) return superblock.error();
+    const auto [first, fresh] = known.emplace(superblock.value().drive, drive->info().path);
+    if (!fresh)
+      return Error{0, drive->info().path + " and " + first->second + " are the same Cairn drive (" +
+                          uuid_text(first->first) + "); name it once"};
+    logs.push_back(std::make_unique<DriveLog>(std::move(drive), superblock.value(), static_cast<uint8_t>(logs.size()),
+                                              clock, options.writes_in_flight_most));
   }
+  return logs;
+}
+
+// Before a drive is read: a damaged superblock is made good from the other, and what an earlier process wrote without
+// living to flush it is flushed. Else recovery would find a block in the drive's cache, a durable put of the same key
+// would be told that it exists, and the power could still take it.
+Result<Unit> settle(DriveLog& log) {
+  if (!repair_superblock(log.drive(), log.superblock())) ++log.counters.write_errors;  // the other copy is good
+  if (!log.drive().info().volatile_write_cache) return Unit{};
+  ++log.counters.flushes;
+  const int code = transfer_now(log.drive(), IoKind::flush, 0, nullptr, 0);
+  if (code != 0) return Error::from_errno(code, "cannot flush " + log.drive().info().path);
+  return Unit{};
 }
 
 }  // namespace
@@ -31,46 +62,29 @@ Result<std::unique_ptr<Store>> Store::open(std::vector<std::unique_ptr<Drive>> d
   constexpr size_t kDrivesMost = 32;  // what a place in the index can name
   const uint64_t started_ns = clock.now_ns();
   if (drives.empty() || drives.size() > kDrivesMost) return Error{0, "a store has between 1 and 32 drives"};
-  std::vector<std::unique_ptr<DriveLog>> logs;
-  std::vector<FoundDrive> found;
-  std::map<format::Uuid, std::string> known;
-  for (auto& drive : drives) {
-    auto superblock = read_superblock(*drive);
-    if (!superblock) return superblock.error();
-    const auto [first, fresh] = known.emplace(superblock.value().drive, drive->info().path);
-    if (!fresh)
-      return Error{0, drive->info().path + " and " + first->second + " are the same Cairn drive (" +
-                          uuid_text(first->first) + "); name it once"};
-    const bool writable = !options.read_only && !drive->info().read_only;
-    // A damaged copy is made good from the other.
-    if (writable) {
-      if (auto written = write_superblock(*drive, superblock.value()); !written) return written.error();
-    }
-    found.push_back(read_segments(*drive, superblock.value()));
-    if (writable) seal_scanned(*drive, superblock.value(), found.back());
-    logs.push_back(std::make_unique<DriveLog>(std::move(drive), superblock.value(), static_cast<uint8_t>(logs.size()),
-                                              clock, options.writes_in_flight_most));
-  }
-  std::vector<DriveLog*> each;
-  for (const auto& log : logs) each.push_back(log.get());
-  auto store = std::make_unique<LogStore>(std::move(logs), slab, clock, options);
-  uint64_t last_sequence = 0, sealed = 0, scanned = 0;
-  for (size_t i = 0; i < each.size(); ++i) {
-    store->adopt(*each[i], found[i]);
-    last_sequence = std::max(last_sequence, found[i].last_sequence);
-    sealed += found[i].sealed;
-    scanned += found[i].scanned;
-  }
+  auto identified = identify(std::move(drives), clock, options);
+  if (!identified) return identified.error();
+  std::vector<DriveLog*> logs;
+  for (const auto& log : identified.value()) logs.push_back(log.get());
+  auto store = std::make_unique<LogStore>(identified.take(), slab, clock, options);
+  FoundDrive all;
   std::vector<format::SummaryEntry> tombstones;
-  for (const FoundDrive& one : found) {
-    for (const FoundSegment& segment : one.segments) {
-      for (const format::SummaryEntry& entry : segment.entries) {
-        if (entry.type == format::RecordType::tombstones) tombstones.push_back(entry);
-      }
+  for (DriveLog* log : logs) {
+    const bool writable = !options.read_only && !log->drive().info().read_only;
+    if (writable) {
+      if (auto settled = settle(*log); !settled) return settled.error();
     }
+    const FoundDrive found = read_segments(log->drive(), log->superblock(), [&](uint32_t index, FoundSegment& one) {
+      if (writable) seal_scanned(*log, index, one);  // after a crash in here the segment is scanned again
+      store->adopt(*log, index, one, tombstones);
+    });
+    log->begin(found.next_generation, !writable);
+    all.last_sequence = std::max(all.last_sequence, found.last_sequence);
+    all.sealed += found.sealed;
+    all.scanned += found.scanned;
   }
   store->bury(tombstones);
-  store->opened(last_sequence, sealed, scanned, static_cast<double>(clock.now_ns() - started_ns) / 1e9);
+  store->opened(all.last_sequence, all.sealed, all.scanned, static_cast<double>(clock.now_ns() - started_ns) / 1e9);
   return std::unique_ptr<Store>(std::move(store));
 }
 

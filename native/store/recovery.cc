@@ -191,18 +191,45 @@ void note_oldest(FoundSegment& found) {
   }
 }
 
-FoundSegment understand(Drive& drive, const format::Superblock& superblock, const SegmentProbe& probe) {
+// What the segment is, by its header; or, once that is lost, by its footer.
+Segment identity(const format::SegmentHeader& header) {
+  Segment segment;
+  segment.state = SegmentState::sealed;
+  segment.generation = header.generation;
+  segment.nonce = header.nonce;
+  segment.first_sequence = segment.last_sequence = header.first_sequence;
+  return segment;
+}
+
+Segment identity(const format::Footer& footer) {
+  Segment segment;
+  segment.state = SegmentState::sealed;
+  segment.generation = footer.generation;
+  segment.nonce = footer.nonce;
+  segment.first_sequence = segment.last_sequence = footer.first_sequence;
+  return segment;
+}
+
+// A segment that says nothing of itself: free, unless it could not be read.
+FoundSegment nameless(const SegmentProbe& probe) {
   FoundSegment found;
-  if (probe.header_failed()) {
-    found.unreadable = true;
-    return found;
-  }
-  if (!header_is_good(probe.header(), superblock, probe.index())) return found;  // never used
-  const format::SegmentHeader& header = probe.header().body;
-  found.segment.generation = header.generation;
-  found.segment.nonce = header.nonce;
-  found.segment.first_sequence = found.segment.last_sequence = header.first_sequence;
-  found.segment.state = SegmentState::sealed;
+  found.unreadable = probe.header_failed();
+  found.segment.state = found.unreadable ? SegmentState::sealed : SegmentState::free;
+  return found;
+}
+
+// A footer that may stand in for a header that is lost.
+const format::Footer* spare_identity(const format::Superblock& superblock, const SegmentProbe& probe) {
+  const auto* page = probe.footer();
+  if (page == nullptr || !page->intact(format::kFooterMagic) || page->body.version != format::kVersion) return nullptr;
+  const format::Footer& footer = page->body;
+  return footer.drive == superblock.drive && footer.index == probe.index() && footer.generation > 0 ? &footer : nullptr;
+}
+
+FoundSegment understand(Drive& drive, const format::Superblock& superblock, const SegmentProbe& probe,
+                        const Segment& segment) {
+  FoundSegment found;
+  found.segment = segment;
   if (load_summary(drive, superblock, probe, found.segment, found)) {
     note_oldest(found);
     return found;
@@ -211,7 +238,7 @@ FoundSegment understand(Drive& drive, const format::Superblock& superblock, cons
   found.scanned = true;
   Collector collector(found);
   scan_segment(drive, superblock, probe.index(), found.segment, superblock.segment_bytes / kPageBytes, collector);
-  if (found.entries.empty()) found.segment.state = SegmentState::free;
+  if (found.entries.empty() && !found.unreadable) found.segment.state = SegmentState::free;
   note_oldest(found);
   return found;
 }
@@ -345,6 +372,20 @@ Result<Unit> write_superblock(Drive& drive, const format::Superblock& superblock
   return Unit{};
 }
 
+bool repair_superblock(Drive& drive, const format::Superblock& superblock) {
+  Pages good(1), memory(1);
+  auto* page = new (good.data()) Page<format::Superblock>{};
+  page->body = superblock;
+  page->seal();
+  bool repaired = true;
+  for (const uint64_t offset : format::kSuperblockOffsets) {
+    const int code = transfer_now(drive, IoKind::read, offset, memory.data(), kPageBytes);
+    if (code == 0 && std::memcmp(memory.data(), good.data(), kPageBytes) == 0) continue;
+    repaired &= transfer_now(drive, IoKind::write, offset, good.data(), kPageBytes) == 0;
+  }
+  return repaired;
+}
+
 Result<bool> is_blank(Drive& drive) {
   const uint64_t bytes = std::min<uint64_t>(drive.info().bytes, format::kFirstSegmentOffset);
   Pages memory(std::max<uint64_t>(format::pages_of(bytes), 1));
@@ -355,10 +396,39 @@ Result<bool> is_blank(Drive& drive) {
                      [](std::byte byte) { return byte == std::byte{0}; });
 }
 
-FoundDrive read_segments(Drive& drive, const format::Superblock& superblock) {
+namespace {
+
+void account(FoundDrive& found, const FoundSegment& one) {
+  found.next_generation = std::max(found.next_generation, one.segment.generation + 1);
+  found.last_sequence = std::max({found.last_sequence, one.segment.first_sequence, one.segment.last_sequence});
+  if (one.unreadable) ++found.unreadable;
+  if (one.segment.state == SegmentState::sealed) ++(one.scanned ? found.scanned : found.sealed);
+}
+
+// Segments whose header is damaged and whose footer is not. They may hold tombstones, without which deleted blocks
+// would come back. But the footer may be of an earlier use that ended: then the blocks it lists may have been deleted
+// by tombstones that are gone. As segments are used again in the order of their generations, that cannot be while no
+// segment is more than one round younger.
+void read_headless(Drive& drive, const format::Superblock& superblock, const std::vector<uint32_t>& headless,
+                   FoundDrive& found, const SegmentTaker& take) {
+  const uint64_t youngest = found.next_generation - 1;
+  for (const uint32_t index : headless) {
+    const SegmentProbe probe(drive, superblock, index);
+    while (!probe.done()) drive.wait(1000);
+    const format::Footer* footer = spare_identity(superblock, probe);
+    const bool current = footer != nullptr && footer->generation + superblock.segment_count >= youngest;
+    FoundSegment one = current ? understand(drive, superblock, probe, identity(*footer)) : nameless(probe);
+    account(found, one);
+    take(index, one);
+  }
+}
+
+}  // namespace
+
+FoundDrive read_segments(Drive& drive, const format::Superblock& superblock, const SegmentTaker& take) {
   FoundDrive found;
   const auto count = static_cast<uint32_t>(superblock.segment_count);
-  found.segments.resize(count);
+  std::vector<uint32_t> headless;
   std::vector<std::unique_ptr<SegmentProbe>> probes;
   for (uint32_t next = 0, handled = 0; handled < count;) {
     while (next < count && probes.size() < kReadsMost)
@@ -371,17 +441,19 @@ FoundDrive read_segments(Drive& drive, const format::Superblock& superblock) {
       }
       const auto probe = std::move(probes[i]);
       probes.erase(probes.begin() + static_cast<long>(i));
-      found.segments[probe->index()] = understand(drive, superblock, *probe);
       ++handled;
+      const bool good = !probe->header_failed() && header_is_good(probe->header(), superblock, probe->index());
+      if (!good && spare_identity(superblock, *probe) != nullptr) {
+        headless.push_back(probe->index());
+        continue;
+      }
+      FoundSegment one =
+          good ? understand(drive, superblock, *probe, identity(probe->header().body)) : nameless(*probe);
+      account(found, one);
+      take(probe->index(), one);
     }
   }
-  for (const FoundSegment& one : found.segments) {
-    found.next_generation = std::max(found.next_generation, one.segment.generation + 1);
-    found.last_sequence = std::max({found.last_sequence, one.segment.first_sequence, one.segment.last_sequence});
-    if (one.unreadable) ++found.unreadable;
-    if (one.segment.state != SegmentState::sealed) continue;
-    ++(one.scanned ? found.scanned : found.sealed);
-  }
+  read_headless(drive, superblock, headless, found, take);
   return found;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,10 @@ namespace cairn {
 
 // The superblock, from whichever copy is intact. The Error names the path, the cause and what to do.
 Result<format::Superblock> read_superblock(Drive& drive);
-// Writes both copies.
+// Writes both copies and flushes.
 Result<Unit> write_superblock(Drive& drive, const format::Superblock& superblock);
+// Writes what differs from it among the copies; false when a copy could not be made good.
+bool repair_superblock(Drive& drive, const format::Superblock& superblock);
 // Whether the first MiB is all zero.
 Result<bool> is_blank(Drive& drive);
 
@@ -24,19 +27,20 @@ struct FoundSegment {
   std::vector<format::SummaryEntry> entries;  // blocks and tombstones
   bool scanned = false;                       // it had no good summary
   uint64_t bad_pages = 0;                     // of a scanned one: what is no record
-  bool unreadable = false;
+  bool unreadable = false;  // part of it, or (generation 0) all: it may hold blocks, so it is not free
 };
 
 struct FoundDrive {
-  std::vector<FoundSegment> segments;
   uint64_t next_generation = 1;
   uint64_t last_sequence = 0;
   uint64_t sealed = 0, scanned = 0, unreadable = 0;
 };
 
 // Reads headers, footers and summaries, many at a time; scans the segments that were never sealed, every
-// payload checked: a torn record must not be taken for a block. Writes nothing.
-FoundDrive read_segments(Drive& drive, const format::Superblock& superblock);
+// payload checked: a torn record must not be taken for a block. `take` is called once for each segment, in the order
+// they come, so that the entries of all are never in memory together. Writes nothing.
+using SegmentTaker = std::function<void(uint32_t index, FoundSegment& found)>;
+FoundDrive read_segments(Drive& drive, const format::Superblock& superblock, const SegmentTaker& take);
 
 // Reads one segment record by record. `visit` is told of each intact one.
 class RecordVisitor {

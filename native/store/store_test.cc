@@ -300,5 +300,92 @@ TEST(StoreTest, CancelledOperationsAreNotCalledAgain) {
   EXPECT_TRUE(later == Status::ok || later == Status::exists);
 }
 
+// Does with another operation, from inside its own done(), what a session that ends does.
+class CancellingGet final : public GetOp {
+ public:
+  void done(Status) override { store->cancel(*other); }
+  Store* store = nullptr;
+  GetOp* other = nullptr;
+};
+
+class CancellingPut final : public PutOp {
+ public:
+  void ready() override { ADD_FAILURE(); }
+  void done(Status) override { store->cancel(*other); }
+  Store* store = nullptr;
+  PutOp* other = nullptr;
+};
+
+// Both were called after their cancel(), when cancelled by the callback of another that ended with them.
+TEST(StoreTest, ACallbackMayCancelAnotherGetOfTheSameRead) {
+  StoreWorld world;
+  ASSERT_EQ(world.put("a", 5000), Status::ok);
+  world.close();
+  world.open();
+  CancellingGet first;
+  first.id.key = key_of("a");
+  GetCall second("a");
+  first.store = world.store.get();
+  first.other = &second;
+  world.store->get(first);
+  world.store->get(second);
+  world.run();
+  EXPECT_TRUE(first.buffer);
+  EXPECT_TRUE(second.ended.empty());
+  first.buffer = {};
+}
+
+TEST(StoreTest, ACallbackMayCancelAnotherPutOfTheSameKey) {
+  StoreWorld world;
+  PutCall first("a", 5000), third("a", 5000);
+  CancellingPut second;
+  second.id.key = key_of("a");
+  second.length = 5000;
+  first.store = third.store = second.store = world.store.get();
+  second.other = &third;
+  first.fill_at_once = false;
+  world.store->begin_put(first);
+  world.store->begin_put(second);
+  world.store->begin_put(third);
+  first.fill_and_commit();
+  world.run();
+  EXPECT_EQ(first.ended, std::vector{Status::ok});
+  EXPECT_TRUE(third.ended.empty());
+}
+
+// A put whose deadline had passed while it was written came into being after the delete that followed it.
+TEST(StoreTest, ADeleteComesBehindAPutThatIsBeingWritten) {
+  for (const Durability durability : {Durability::durable, Durability::relaxed}) {
+    StoreWorld world;
+    ASSERT_EQ(world.put("opens a segment", 10), Status::ok);
+    world.drive().faults.hold = true;
+    {
+      PutCall put("a", 5000);
+      put.store = world.store.get();
+      put.durability = durability;
+      world.store->begin_put(put);
+      world.store->cancel(put);
+    }
+    DeleteCall remove;
+    remove.ids = {
+        {key_of("a"), 0, 0}, {key_of("opens a segment"), 0, 0}, {key_of("never was"), 0, 0}, {key_of("a"), 0, 0}};
+    world.store->remove(remove);
+    PutCall again("a", 5000);
+    again.store = world.store.get();
+    world.store->begin_put(again);
+    world.store->cancel(again);
+    world.run();
+    EXPECT_FALSE(remove.ended);
+    world.drive().faults.hold = false;
+    world.run();
+    EXPECT_TRUE(remove.ended);
+    EXPECT_EQ(remove.statuses, (std::vector{Status::ok, Status::ok, Status::not_found, Status::not_found}));
+    EXPECT_EQ(world.get("a"), Status::not_found);
+    world.crash(7);
+    world.open();
+    EXPECT_EQ(world.get("a"), Status::not_found);
+  }
+}
+
 }  // namespace
 }  // namespace cairn

@@ -105,6 +105,29 @@ class Checker final : public RecordVisitor {
   uint64_t last_hole_ = 0;
 };
 
+// What inspect and check need to know of a segment.
+struct Surveyed {
+  Segment segment;
+  bool scanned = false, unreadable = false;
+  uint64_t blocks = 0, payload_bytes = 0;
+};
+
+std::vector<Surveyed> survey(Drive& drive, const format::Superblock& superblock, FoundDrive& found) {
+  std::vector<Surveyed> all(superblock.segment_count);
+  found = read_segments(drive, superblock, [&](uint32_t index, FoundSegment& one) {
+    Surveyed& row = all[index];
+    row.segment = one.segment;
+    row.scanned = one.scanned;
+    row.unreadable = one.unreadable;
+    for (const format::SummaryEntry& entry : one.entries) {
+      if (entry.type != format::RecordType::block) continue;
+      ++row.blocks;
+      row.payload_bytes += entry.length;
+    }
+  });
+  return all;
+}
+
 }  // namespace
 
 Result<Unit> format_drive(Drive& drive, const FormatOptions& options, const Clock& clock) {
@@ -146,7 +169,8 @@ Result<std::string> inspect_drive(Drive& drive) {
   const auto read = read_superblock(drive);
   if (!read) return read.error();
   const format::Superblock& superblock = read.value();
-  const FoundDrive found = read_segments(drive, superblock);
+  FoundDrive found;
+  const std::vector<Surveyed> segments = survey(drive, superblock, found);
   JsonWriter json;
   json.begin_object()
       .text("path", drive.info().path)
@@ -162,20 +186,14 @@ Result<std::string> inspect_drive(Drive& drive) {
   json.number("last_sequence", found.last_sequence);
   uint64_t blocks = 0, bytes = 0;
   json.begin_array("segments");
-  for (uint64_t i = 0; i < found.segments.size(); ++i) {
-    const FoundSegment& one = found.segments[i];
+  for (uint64_t i = 0; i < segments.size(); ++i) {
+    const Surveyed& one = segments[i];
     if (one.segment.state != SegmentState::sealed) continue;
-    uint64_t records = 0, payload = 0;
-    for (const format::SummaryEntry& entry : one.entries) {
-      if (entry.type != format::RecordType::block) continue;
-      ++records;
-      payload += entry.length;
-    }
-    blocks += records;
-    bytes += payload;
+    blocks += one.blocks;
+    bytes += one.payload_bytes;
     json.begin_object().number("index", i).number("generation", one.segment.generation).boolean("sealed", !one.scanned);
-    json.number("records", records)
-        .number("payload_bytes", payload)
+    json.number("records", one.blocks)
+        .number("payload_bytes", one.payload_bytes)
         .number("first_sequence", one.segment.first_sequence);
     json.number("last_sequence", one.segment.last_sequence).end_object();
   }
@@ -187,16 +205,18 @@ Result<CheckReport> check_drive(Drive& drive, CheckProgress* progress) {
   const auto read = read_superblock(drive);
   if (!read) return read.error();
   const format::Superblock& superblock = read.value();
-  const FoundDrive found = read_segments(drive, superblock);
+  FoundDrive found;
+  const std::vector<Surveyed> segments = survey(drive, superblock, found);
   CheckReport report;
   const uint64_t total = superblock.segment_count * superblock.segment_bytes;
-  for (uint32_t i = 0; i < found.segments.size(); ++i) {
+  for (uint32_t i = 0; i < segments.size(); ++i) {
     if (progress != nullptr && !progress->advance(i * superblock.segment_bytes, total)) return report;
-    const FoundSegment& one = found.segments[i];
+    const Surveyed& one = segments[i];
     Checker checker(report, i);
     if (one.unreadable && one.segment.generation == 0) {
       ++report.bad_segments;
       checker.find(0, "the drive cannot read the segment's header");
+      continue;
     }
     if (one.segment.state != SegmentState::sealed) continue;
     ++report.segments;
@@ -204,13 +224,11 @@ Result<CheckReport> check_drive(Drive& drive, CheckProgress* progress) {
     scan_segment(drive, superblock, i, one.segment,
                  one.scanned ? superblock.segment_bytes / format::kPageBytes : one.segment.next_page, checker);
     // A sealed segment's summary says how many blocks there are; a record whose header is gone is not met by the scan.
-    uint64_t expected = 0;
-    for (const format::SummaryEntry& entry : one.entries) expected += entry.type == format::RecordType::block ? 1 : 0;
     const uint64_t met = report.records - before;
-    if (!one.scanned && met < expected) {
-      report.bad_records += expected - met;
+    if (!one.scanned && met < one.blocks) {
+      report.bad_records += one.blocks - met;
       checker.find(checker.last_hole(),
-                   std::to_string(expected - met) + " records of the summary are not where they should be");
+                   std::to_string(one.blocks - met) + " records of the summary are not where they should be");
     }
   }
   if (progress != nullptr) (void)progress->advance(total, total);

@@ -93,7 +93,10 @@ int MemoryDrive::fault_of(IoKind kind) {
 }
 
 void MemoryDrive::finish(IoRequest& request) {
-  const int error = fault_of(request.kind);
+  int error = fault_of(request.kind);
+  for (const uint64_t bad : faults.unreadable) {
+    if (request.kind == IoKind::read && bad >= request.offset && bad < request.offset + request.bytes) error = EIO;
+  }
   if (error == 0 && request.kind == IoKind::flush) {
     for (const CachedWrite& write : cached_) apply_cached(write);
     cached_.clear();

@@ -34,7 +34,8 @@ struct DriveFaults {
   uint64_t fail_read = 0, fail_write = 0, fail_flush = 0;
   int error = 5;
   bool for_ever = false;
-  bool hold = false;  // nothing completes until it is taken back
+  bool hold = false;                 // nothing completes until it is taken back
+  std::vector<uint64_t> unreadable;  // a read that touches one of these offsets fails with EIO
 };
 
 class MemoryDrive final : public Drive {

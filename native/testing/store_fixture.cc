@@ -75,6 +75,7 @@ Result<std::unique_ptr<Store>> StoreWorld::try_open(const StoreOptions& options)
   for (const auto& platter : platters) {
     auto drive = std::make_unique<MemoryDrive>(platter, true, options.read_only);
     drive->faults.seed = open_faults_seed;
+    drive->faults.unreadable = open_unreadable;
     drives_.push_back(drive.get());
     owned.push_back(std::move(drive));
   }

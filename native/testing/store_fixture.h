@@ -81,6 +81,7 @@ class StoreWorld {
   std::unique_ptr<Store> store;
   uint64_t wrong_bytes = 0;
   uint64_t open_faults_seed = 0;  // given to the drives of the next open
+  std::vector<uint64_t> open_unreadable;
 
  private:
   std::vector<MemoryDrive*> drives_;  // owned by the store

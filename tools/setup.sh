@@ -10,6 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
+CLANG=19 # what Debian 12 and Ubuntu 24.04 both offer
 
 say() { echo "setup: $*" >&2; }
 stop() { say "$*"; exit 2; }
@@ -36,7 +37,7 @@ if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
     print("python%d.%d-dev" % sys.version_info[:2])'
       ;;
     bench) echo libbenchmark-dev fio redis-server ;;
-    clang) version=$(clang_version); [ -z "$version" ] || echo "clang-$version libclang-rt-$version-dev" ;;
+    clang) version=$(clang_version); echo "clang-${version:-$CLANG} libclang-rt-${version:-$CLANG}-dev" ;;
     *) stop "unknown group '$1': core, clang or bench" ;;
   esac
 }

@@ -26,7 +26,9 @@ def test_both_modules_tell_the_header(root: Path) -> None:
 
 
 def test_the_clients_numbers(root: Path) -> None:
-    assert {status.name.lower(): status.value for status in Status} == {name: code for code, name, _, _ in rows_of(root)}
+    assert {status.name.lower(): status.value for status in Status} == {
+        name: code for code, name, _, _ in rows_of(root)
+    }
     for code, _, _, sentence in rows_of(root):
         assert Status(code).sentence == sentence
 

@@ -13,7 +13,13 @@ LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 
 CODE = {".py", ".pyi", ".cc", ".h", ".sh"}
-GENERATED = {"requirements/build.txt", "requirements/run.txt", "requirements/dev.txt", "requirements/bootstrap.txt", "LICENSE"}
+GENERATED = {
+    "requirements/build.txt",
+    "requirements/run.txt",
+    "requirements/dev.txt",
+    "requirements/bootstrap.txt",
+    "LICENSE",
+}
 SELF = Path("tests/project/test_tidy.py")
 # Names of machines and package hosts: a checkout works anywhere, with whatever mirror its machine uses.
 FOREIGN = re.compile(
@@ -44,11 +50,14 @@ def test_functions_are_short(root: Path, files: tuple[Path, ...]) -> None:
             continue
         for node in ast.walk(ast.parse(text_of(root / path))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                # Without the signature: a command's is its table of options.
+                lines = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
                 if lines > FUNCTION_LINES_MOST:
                     too_long[f"{path}:{node.name}"] = lines
     unknown = too_long.keys() - LONG_FUNCTIONS.keys()
-    assert not unknown, f"split these, or give a reason in LONG_FUNCTIONS: { {name: too_long[name] for name in unknown} }"
+    assert not unknown, (
+        f"split these, or give a reason in LONG_FUNCTIONS: { {name: too_long[name] for name in unknown} }"
+    )
     assert not LONG_FUNCTIONS.keys() - too_long.keys(), "no longer long"
 
 
@@ -106,6 +115,7 @@ def test_lines_end_as_they_should(root: Path, files: tuple[Path, ...]) -> None:
         if text and path.suffix in CODE | {".md", ".toml", ".txt"}:
             assert text.endswith("\n"), path
             assert "\r" not in text, path
+        if path.suffix in CODE:
             assert not re.search(r"[ \t]+$", text, re.MULTILINE), f"{path} has blanks at the end of a line"
 
 

@@ -1,0 +1,132 @@
+# Every word a person or a CI job needs; `make` alone lists them. Each does its own set-up: on a fresh Debian 12 or
+# Ubuntu 24.04 with git, make, g++, python3 (3.11 or newer) and python3-venv nothing else has to be typed first.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+PYTHON ?= python3
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 10
+BIN := .venv/bin
+STAMPS := build/stamps
+NATIVE := build/native
+NATIVE_FILES = $(shell git ls-files -co --exclude-standard 'native/*.cc' 'native/*.h')
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+  --no-emit-find-links --custom-compile-command 'make lock'
+
+export PYTHON
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup build demo test test-native test-python test-fuzz check check-sanitizers fuzz bench lock wheels clean
+
+help:  ## this list
+	@echo 'Cairn. Each word sets up what it needs: minutes the first time, seconds after that.'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-18s %s\n", $$1, $$2 }'
+	@echo
+	@echo 'Begin with make demo. Change something, then make test. CONTRIBUTING.md says the rest.'
+
+setup: build  ## system packages, .venv, and both packages installed from this checkout
+
+demo: build  ## start a store, put and get blocks, show what happened
+	@$(BIN)/python tools/demo.py
+
+test: test-native test-python test-fuzz  ## all tests
+
+test-native: build  ## the tests of the C++ core
+	cmake --build $(NATIVE)
+	ctest --test-dir $(NATIVE) --parallel $(JOBS) --output-on-failure --no-tests=error
+
+test-python: build  ## the tests in Python, the whole service included
+	$(BIN)/python -m pytest tests -m 'not wheels'
+
+# The fuzzers need clang; a test run does not install a compiler for them.
+test-fuzz:
+	@if compgen -c clang++- >/dev/null; then $(MAKE) --no-print-directory fuzz; \
+	  else echo 'fuzzers: not run, there is no clang here; make fuzz installs one'; fi
+
+check: build  ## formatting, lint, types, and the rules of the tree about itself
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	@echo '$(BIN)/clang-format --dry-run --Werror native/…'
+	@$(BIN)/clang-format --dry-run --Werror $(NATIVE_FILES)
+	$(BIN)/python -m pytest tests/project
+
+check-sanitizers: $(STAMPS)/clang .venv/.packages  ## the native tests under ASAN, UBSAN and TSAN
+	@compiler=$$(tools/setup.sh clang); \
+	for sanitizer in address,undefined thread; do \
+	  folder=build/sanitize-$${sanitizer%%,*}; \
+	  cmake -S native -B $$folder -G Ninja -DCMAKE_CXX_COMPILER=$$compiler -DCMAKE_C_COMPILER=$${compiler/++/} \
+	    -DCAIRN_TESTS=ON -DCAIRN_SANITIZE=$$sanitizer >$$folder.log 2>&1 || { cat $$folder.log; exit 1; }; \
+	  cmake --build $$folder; \
+	  ctest --test-dir $$folder --parallel $(JOBS) --output-on-failure --no-tests=error; \
+	done
+
+fuzz: $(STAMPS)/clang .venv/.packages  ## run every fuzzer for FUZZ_SECONDS (10)
+	@compiler=$$(tools/setup.sh clang); \
+	cmake -S native -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=$$compiler -DCMAKE_C_COMPILER=$${compiler/++/} \
+	  -DCAIRN_FUZZ=ON -DCAIRN_SANITIZE=address,undefined >build/fuzz.log 2>&1 || { cat build/fuzz.log; exit 1; }
+	cmake --build build/fuzz
+	@mkdir -p build/fuzz-findings
+	@for source in native/fuzz/*_fuzz.cc; do \
+	  name=$$(basename $$source .cc); \
+	  mkdir -p build/fuzz-corpus/$$name; \
+	  echo "== $$name, $(FUZZ_SECONDS) s"; \
+	  build/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -rss_limit_mb=4096 \
+	    -artifact_prefix=build/fuzz-findings/$$name- build/fuzz-corpus/$$name $$(ls -d native/fuzz/corpus/$$name 2>/dev/null) \
+	    >build/$$name.log 2>&1 || { tail -n 60 build/$$name.log; echo "the input is in build/fuzz-findings/"; exit 1; }; \
+	  grep number_of_executed_units build/$$name.log; \
+	done
+
+bench: $(STAMPS)/bench build  ## measure: needs a quiet machine
+	@$(BIN)/python tools/bench.py
+
+wheels: build  ## the wheels of both distributions, in dist/
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist . ./dpu
+	@ls -l dist
+
+lock: .venv/.uv  ## compile requirements/*.in again, to the newest versions they allow
+	$(LOCK) --upgrade requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(LOCK) --upgrade requirements/build.in -o requirements/build.txt
+	$(LOCK) --upgrade requirements/run.in -o requirements/run.txt
+	$(LOCK) --upgrade requirements/dev.in -o requirements/dev.txt
+
+clean:  ## remove everything that was made here, .venv included
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+build: $(STAMPS)/packages  ## compile what changed in native/ and put it where Python finds it
+	@cmake --build $(NATIVE) --target cairnkv_native cairn_dpu_native
+	@site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
+	for package in cairnkv cairn_dpu; do \
+	  cmake --install $(NATIVE) --component $$package --prefix $$site >/dev/null; \
+	done
+
+# --- set-up, once. Two of the stamps stand inside .venv, so that they vanish with it. ---
+
+$(STAMPS)/system:
+	@tools/setup.sh system core
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/clang:
+	@tools/setup.sh system core clang
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/bench:
+	@tools/setup.sh system core bench
+	@mkdir -p $(@D) && touch $@
+
+.venv/.uv: requirements/bootstrap.txt | $(STAMPS)/system
+	@tools/setup.sh venv
+	@touch $@
+
+.venv/.packages: .venv/.uv requirements/build.txt requirements/run.txt requirements/dev.txt
+	@tools/setup.sh python
+	@touch $@
+
+$(STAMPS)/packages: .venv/.packages pyproject.toml dpu/pyproject.toml | $(STAMPS)/system
+	@tools/setup.sh packages
+	@touch $@

@@ -1,0 +1,166 @@
+"""Errors of the admin API: RFC 9457 problem documents, every one with a cause and a fix.
+
+The types are the native list of outcomes (native/wire/status.h) plus what only HTTP can meet. `type` is a path on this
+very service, where the type is explained.
+"""
+
+import re
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from cairn_dpu import _native
+from cairn_dpu.errors import ServiceError
+
+MEDIA_TYPE = "application/problem+json"
+BASE = "/api/v1/problems"
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """One kind of error. `title` tells the cause, `hint` what to do."""
+
+    name: str
+    status: int
+    title: str
+    hint: str
+
+    @property
+    def uri(self) -> str:
+        """Where the type is explained."""
+        return f"{BASE}/{self.name}"
+
+
+_HTTP = (
+    ProblemType("no_such_path", 404, "The API has nothing at this path.", "See /api/v1/openapi.json for every path."),
+    ProblemType("no_such_drive", 404, "No drive of this service has this id.", "List the drives at /api/v1/drives."),
+    ProblemType("no_such_problem", 404, "There is no problem type of this name.", f"List the types at {BASE}."),
+    ProblemType("bad_page_token", 400, "The page token was not made by this service.", "Begin without page_token."),
+    ProblemType(
+        "method_not_allowed", 405, "The path does not take this method.", "The header Allow lists the methods it takes."
+    ),
+    ProblemType("bad_parameter", 422, "A parameter is missing or has a bad value.", "The list 'errors' names each."),
+    ProblemType("starting", 503, "The service is still opening its drives.", "Try again in a few seconds."),
+    ProblemType("unwell", 503, "The service cannot serve.", "Look at the service's log; 'detail' names what is wrong."),
+    ProblemType("internal", 500, "The service made a mistake.", "Report it with the request_id; the log has details."),
+)
+
+# What to do about each outcome of the native list that is not a success.
+_HINTS = {
+    "not_found": "Put the block first; keys depend on tenant and layout too.",
+    "timeout": "Allow a longer deadline, or look for an overloaded drive at /api/v1/drives.",
+    "cancelled": "Nothing needs doing: the caller ended it.",
+    "busy": "Wait for answers before sending more, or raise the setting credits.",
+    "no_space": "Add a drive, or delete what is not needed; see segments_free at /api/v1/drives.",
+    "too_large": "Split the block or the batch; the limits come with the handshake.",
+    "invalid": "Compare the request with docs/wire-format.md; client and service may differ in version.",
+    "bad_region": "Register the memory before using it, and stay inside it.",
+    "short_buffer": "Give a destination at least as large as the range asked for.",
+    "bad_range": "Ask for a range inside the block.",
+    "corrupt": "The block will be computed and put again; check the drive with 'cairn-dpu check'.",
+    "io_error": "Look at the drive's errors at /api/v1/drives and in the kernel log.",
+    "read_only": "Start the service without read_only, or replace the drive that failed.",
+    "bad_checksum": "Put the block again; if it recurs, look for bad memory or a bad link on the client's machine.",
+    "denied": "Use credentials that allow the operation.",
+    "bad_version": "Update the older of client and service.",
+    "unsupported": "Use an operation that the service lists in its handshake.",
+    "draining": "Connect to another service, or wait for the restart.",
+    "disconnected": "Nothing needs doing: the client connects again by itself.",
+    "unreachable": "See whether the service runs and the address is right: 'cairn doctor'.",
+}
+
+
+def _from_native() -> list[ProblemType]:
+    rows = [(name, http, sentence) for _, name, http, sentence in _native.status_table() if http >= 400]
+    return [ProblemType(name, http, sentence, _HINTS[name]) for name, http, sentence in rows]
+
+
+PROBLEMS = {problem.name: problem for problem in (*_from_native(), *_HTTP)}
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 describes it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="path that explains this kind of error")
+    title: str = Field(description="the cause, the same for every error of this type")
+    status: int = Field(description="the HTTP status")
+    detail: str = Field(description="what happened this time")
+    hint: str = Field(description="what to do about it")
+    request_id: str = Field(description="the X-Request-Id of the answer; the log names it too")
+
+
+class ProblemError(Exception):
+    """Raised by a route; becomes a problem document."""
+
+    def __init__(self, name: str, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = PROBLEMS[name]
+        self.detail = detail
+
+
+def request_id_of(given: str) -> str:
+    """The caller's id when it is harmless, else a new one."""
+    return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else uuid.uuid4().hex
+
+
+def respond(
+    request: Request, problem: ProblemType, detail: str, headers: dict[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    """The problem document as a response."""
+    body = Problem(
+        type=problem.uri,
+        title=problem.title,
+        status=problem.status,
+        detail=detail,
+        hint=problem.hint,
+        request_id=request.state.request_id,
+        **more,
+    )
+    return JSONResponse(body.model_dump(), problem.status, headers, MEDIA_TYPE)
+
+
+async def _on_problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProblemError)
+    return respond(request, error.problem, error.detail)
+
+
+async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
+    state = request.app.state.service.state
+    problem = PROBLEMS[state if state in ("starting", "draining") else "unwell"]
+    return respond(request, problem, str(error))
+
+
+async def _on_validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [{"where": ".".join(str(part) for part in row["loc"]), "message": row["msg"]} for row in error.errors()]
+    detail = "; ".join(f"{row['where']}: {row['message']}" for row in errors)
+    return respond(request, PROBLEMS["bad_parameter"], detail, errors=errors)
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 404:
+        return respond(request, PROBLEMS["no_such_path"], f"there is nothing at {request.url.path}", headers)
+    if error.status_code == 405:
+        detail = f"{request.url.path} does not take {request.method}"
+        return respond(request, PROBLEMS["method_not_allowed"], detail, headers)
+    problem = ProblemType("internal", error.status_code, str(error.detail), PROBLEMS["internal"].hint)
+    return respond(request, problem, str(error.detail), headers)
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of `app` a problem document."""
+    app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(_native.CairnError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)

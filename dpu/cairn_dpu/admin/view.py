@@ -1,0 +1,20 @@
+"""What the admin plane may ask of the service: this and no more, so that tests can put a fake in its place."""
+
+from typing import Protocol
+
+from cairn_dpu.snapshot import Snapshot
+
+
+class ServiceView(Protocol):
+    """Methods may be called from any thread."""
+
+    @property
+    def state(self) -> str:
+        """starting, serving, draining or failed."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether puts and deletes are refused."""
+
+    def snapshot(self) -> Snapshot:
+        """The statistics now; raises ServiceError when the service cannot give them."""

@@ -1,0 +1,289 @@
+"""The command `cairn-dpu`. Thin: reads the command line, calls the module that knows, prints what it returns.
+
+Results go to stdout, progress and errors to stderr. No traceback reaches a person unless --debug asks for it.
+"""
+
+import functools
+import inspect
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from cairn_dpu import _native
+from cairn_dpu.config import SETTINGS, SWITCH, load
+from cairn_dpu.drive_spec import DriveSpec, parse_drive
+from cairn_dpu.drives import format_drive, readable
+from cairn_dpu.errors import ConfigError, ExitCode, ServiceError, explain
+from cairn_dpu.quantities import Bytes, describe_size, parse_size
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="cairn-dpu",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+ABOUT = """The Cairn service: keeps an LLM's attention state (KV cache) on NVMe drives.
+
+Try it on any Linux, with a file in place of a drive:
+
+    cairn-dpu serve --drive /tmp/cairn-drive:4GiB
+
+Then, in another terminal: `cairn put hello README.md`, `cairn get hello copy.md`, and `curl localhost:8600/api/v1/system`.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 conflict, 6 timeout.
+"""
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+DrivePath = Annotated[str, typer.Option("--drive", metavar="PATH", help="A namespace such as /dev/nvme0n1, or a file.")]
+Output = Annotated[str, typer.Option("-o", "--output", metavar="table|json", help="How to print the result.")]
+
+
+@app.callback(help=ABOUT)
+def _root() -> None:
+    """Only so that typer knows this is a command with sub-commands."""
+
+
+def _fail(error: BaseException, debug: bool) -> NoReturn:
+    sentence, code = explain(error)
+    if debug:
+        traceback.print_exception(error)
+    sys.stderr.write(f"cairn-dpu: {sentence}\n")
+    raise typer.Exit(code)
+
+
+def _guarded(command: Callable[P, T]) -> Callable[P, T]:
+    """Turns every error a person can cause or meet into one sentence on stderr and the right exit code."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        debug = bool(kwargs.get("debug"))
+        try:
+            return command(*args, **kwargs)
+        except (typer.Exit, typer.Abort):
+            raise
+        except (ServiceError, _native.CairnError, OSError, KeyboardInterrupt) as error:
+            _fail(error, debug)
+        except Exception as error:
+            mistake = (
+                f"this is a mistake of ours ({type(error).__name__}: {error}); please report it with what --debug adds"
+            )
+            _fail(ServiceError(mistake) if not debug else error, debug)
+
+    return run
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives `command` one option per row of the settings table."""
+    parameters = list(inspect.signature(command).parameters.values())[:-1]  # all but **settings
+    for row in SETTINGS:
+        extra: dict[str, Any] = {"help": row.help, "rich_help_panel": row.group, "show_default": False}
+        if row.default_text:
+            extra["help"] += f" [default: {row.default_text}]"
+        annotation: Any = list[str] if row.repeatable else str
+        names = [row.flag]
+        if row.kind is SWITCH:
+            annotation, names = bool, [f"{row.flag}/--no-{row.flag.removeprefix('--')}" if row.default else row.flag]
+        else:
+            extra["metavar"] = row.kind.metavar
+        option = typer.Option(*names, **extra)
+        parameters.append(
+            inspect.Parameter(
+                row.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation | None, option]
+            )
+        )
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {}
+    return command
+
+
+@app.command()
+@_with_settings
+@_guarded
+def serve(
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="TOML file with settings; see docs/configuration.md."),
+    ] = None,
+    debug: Debug = False,
+    **settings: Any,
+) -> None:
+    """Serve blocks until SIGTERM or Ctrl-C, then drain and exit 0.
+
+    A flag wins over the environment (CAIRN_DPU_…), which wins over the file, which wins over the default.
+
+    Examples:
+
+        cairn-dpu serve --drive /tmp/drive:4GiB                        a file, made on the spot
+
+        cairn-dpu serve --drive /dev/nvme0n1 --drive /dev/nvme1n1      two formatted drives
+
+        cairn-dpu serve --config /etc/cairn/cairn-dpu.toml --listen shm:///run/cairn/cairn.sock
+    """
+    from cairn_dpu import logs, service  # late: FastAPI takes half a second that `format` need not wait for
+
+    settled = load(settings, os.environ, config)
+    logs.configure("debug" if debug else settled.log_level, settled.log_format)
+    code = service.run(settled)
+    logging.shutdown()
+    raise typer.Exit(code)
+
+
+def _drive(text: str) -> DriveSpec:
+    try:
+        return parse_drive(text)
+    except ValueError as error:
+        raise ConfigError(f"--drive: {error}") from None
+
+
+def _size(text: str, flag: str) -> Bytes:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ConfigError(f"{flag}: {error}") from None
+
+
+def _check_output(output: str) -> None:
+    if output not in ("table", "json"):
+        raise ConfigError(f"--output: '{output}' is neither table nor json")
+
+
+@app.command("format")
+@_guarded
+def format_(
+    *,
+    drive: DrivePath,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this nothing is written.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Also when the drive holds data: it is lost.")] = False,
+    size: Annotated[str, typer.Option("--size", metavar="SIZE", help="Create the file, or grow it to this size.")] = "",
+    segment_size: Annotated[
+        str,
+        typer.Option(
+            "--segment-size", metavar="SIZE", help="A power of two, 1MiB to 1GiB. By default chosen from the drive."
+        ),
+    ] = "",
+    debug: Debug = False,
+) -> None:
+    """Put an empty store on a drive or file.
+
+    Examples:
+
+        cairn-dpu format --drive /dev/nvme0n1 --yes                  a drive that holds nothing
+
+        cairn-dpu format --drive /var/lib/cairn/drive --size 64GiB --yes
+
+        cairn-dpu format --drive /dev/nvme0n1 --yes --overwrite      destroys what the drive holds
+    """
+    spec = _drive(drive)
+    if size:
+        spec = DriveSpec(spec.path, _size(size, "--size"))
+    segment_bytes = _size(segment_size, "--segment-size") if segment_size else 0
+    if not yes:
+        raise ConfigError(f"this would put an empty store on {spec.path}. Nothing was written; add --yes to do it")
+    format_drive(spec, segment_bytes=segment_bytes, overwrite=overwrite)
+    report = json.loads(_native.inspect_drive(spec.path))
+    held = f", {describe_size(report['bytes'])}" if isinstance(report.get("bytes"), int) else ""
+    sys.stdout.write(f"{spec.path} now holds an empty store{held}\n")
+
+
+@app.command("inspect")
+@_guarded
+def inspect_(*, drive: DrivePath, output: Output = "table", debug: Debug = False) -> None:
+    """Tell what lies on a drive: superblock, segments, counts. Reads only.
+
+    Example:
+
+        cairn-dpu inspect --drive /dev/nvme0n1 -o json
+    """
+    _check_output(output)
+    _print_report(json.loads(_native.inspect_drive(readable(_drive(drive).path))), output)
+
+
+@app.command()
+@_guarded
+def check(*, drive: DrivePath, output: Output = "table", debug: Debug = False) -> None:
+    """Read everything on a drive and verify every checksum. Reads only; exit code 1 when something is wrong.
+
+    The drive must not be in use: stop the service first.
+
+    Example:
+
+        cairn-dpu check --drive /dev/nvme0n1
+    """
+    _check_output(output)
+    path = readable(_drive(drive).path)
+    columns = (TextColumn("checking"), BarColumn(), DownloadColumn(True), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("checking", total=None)
+
+        def advance(done_bytes: int, total_bytes: int) -> bool:
+            progress.update(task, completed=done_bytes, total=total_bytes)
+            return True
+
+        report = json.loads(_native.check_drive(path, advance))
+    _print_report(report, output)
+    bad = report["bad_records"] or report["bad_segments"] or report["findings"]
+    if bad:
+        sys.stderr.write(f"cairn-dpu: {path} has damage; what is damaged counts as a miss, the rest is served\n")
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+@app.command()
+@_guarded
+def version(*, debug: Debug = False) -> None:
+    """Print the version."""
+    sys.stdout.write(f"cairn-dpu {_native.version()}\n")
+
+
+def _print_report(report: dict[str, Any], output: str) -> None:
+    if output == "json":
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        return
+    console = Console()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in report.items():
+        if not isinstance(value, list | dict):
+            shown = (
+                f"{value} ({describe_size(value)})" if key.endswith("bytes") and isinstance(value, int) else str(value)
+            )
+            table.add_row(key, shown)
+    console.print(table)
+    for key, value in report.items():
+        if isinstance(value, dict):
+            console.print(f"\n{key}: " + ", ".join(f"{name} {inner}" for name, inner in value.items()))
+        elif isinstance(value, list) and value:
+            _print_list(console, key, value)
+
+
+def _print_list(console: Console, title: str, rows: list[Any]) -> None:
+    console.print(f"\n{title}")
+    if not all(isinstance(row, dict) for row in rows):
+        for row in rows:
+            console.print(f"  {row}", markup=False)
+        return
+    table = Table(box=None)
+    for name in rows[0]:
+        table.add_column(str(name))
+    for row in rows:
+        table.add_row(*(str(row.get(name, "")) for name in rows[0]))
+    console.print(table)
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,400 @@
+"""Every setting of `cairn-dpu serve`, one row each. Flags, environment variables, file keys, `--help` and
+docs/configuration.md all come from the rows of `Config`.
+
+Precedence: flag, then environment, then file, then default. `python -m cairn_dpu.config --markdown` prints the document.
+"""
+
+import dataclasses
+import difflib
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cairn_dpu.addresses import HostPort, ListenUrl, parse_admin, parse_host_port, parse_listen_url, show_admin
+from cairn_dpu.drive_spec import DriveSpec, parse_drive
+from cairn_dpu.errors import ConfigError
+from cairn_dpu.quantities import (
+    Bytes,
+    Milliseconds,
+    parse_duration,
+    parse_size,
+    show_duration,
+    show_size,
+)
+
+ENV_PREFIX = "CAIRN_DPU_"
+ENV_CONFIG = "CAIRN_DPU_CONFIG"
+MIB = 1024**2
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a value is read from text and shown again. `parse` raises ValueError with a sentence."""
+
+    metavar: str
+    parse: Callable[[str], Any]
+    show: Callable[[Any], str] = str
+    toml: type = str  # the TOML type that may stand for the text
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row: everything that is known about a setting."""
+
+    name: str
+    kind: Kind
+    group: str
+    help: str
+    repeatable: bool
+    default: Any
+    default_text: str
+
+    @property
+    def key(self) -> str:
+        """The key in the file."""
+        return self.name
+
+    @property
+    def env(self) -> str:
+        """The environment variable; values of a repeatable setting are separated by commas."""
+        return ENV_PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        """The flag on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+
+def _count(least: int, most: int) -> Kind:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+            raise ValueError(f"'{text}' is not a whole number from {least} to {most}")
+        return int(text)
+
+    return Kind("N", parse, str, int)
+
+
+def _choice(*words: str) -> Kind:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"'{text}' is not one of {', '.join(words)}")
+        return text
+
+    return Kind("|".join(words), parse)
+
+
+def _size(least: int) -> Kind:
+    def parse(text: str) -> Bytes:
+        size = parse_size(text)
+        if size < least:
+            raise ValueError(f"'{text}' is too small; the least is {show_size(least)}")
+        return size
+
+    return Kind("SIZE", parse, show_size)
+
+
+def _duration(least_ms: int) -> Kind:
+    def parse(text: str) -> Milliseconds:
+        duration = parse_duration(text)
+        if duration < least_ms:
+            raise ValueError(f"'{text}' is too short; the least is {show_duration(least_ms)}")
+        return duration
+
+    return Kind("DURATION", parse, show_duration)
+
+
+def _parse_flag(text: str) -> bool:
+    if text.lower() in ("true", "yes", "on", "1"):
+        return True
+    if text.lower() in ("false", "no", "off", "0"):
+        return False
+    raise ValueError(f"'{text}' is neither true nor false")
+
+
+def _parse_path(text: str) -> Path:
+    if not text:
+        raise ValueError("the path is empty")
+    return Path(text).absolute()
+
+
+def default_slab() -> Bytes:
+    """A quarter of the machine's memory, but at least 256 MiB and at most 1 GiB, in whole 2 MiB pages."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Bytes(min(max(memory // 4, 256 * MIB), GIB) // (2 * MIB) * (2 * MIB))
+
+
+SWITCH = Kind("BOOL", _parse_flag, lambda value: str(value).lower(), bool)
+FILE = Kind("PATH", _parse_path)
+
+
+def _row(
+    kind: Kind, default: Any, group: str, help: str, *, repeatable: bool = False, default_text: str | None = None
+) -> Any:
+    """A field of Config together with its row."""
+    if default_text is None:
+        shown = (
+            [kind.show(value) for value in default] if repeatable else [] if default is None else [kind.show(default)]
+        )
+        default_text = ", ".join(shown)
+    metadata = {"row": (kind, group, help, repeatable, default_text)}
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of one service, checked. The name of a field is the name of its setting."""
+
+    drive: tuple[DriveSpec, ...] = _row(
+        Kind("PATH[:SIZE]", parse_drive),
+        (),
+        "Drives",
+        "A drive to keep blocks on: a namespace such as /dev/nvme0n1, or a file. PATH:SIZE creates the file if there is"
+        " none. May be given more than once.",
+        repeatable=True,
+    )
+    auto_format: bool = _row(
+        SWITCH,
+        True,
+        "Drives",
+        "Put an empty store on files that serve itself creates for PATH:SIZE. Devices and existing files are never"
+        " formatted by serve: use 'cairn-dpu format'.",
+    )
+    read_only: bool = _row(SWITCH, False, "Drives", "Serve gets; refuse puts and deletes, and write to no drive.")
+    queue_depth: int = _row(_count(1, 4096), 128, "Drives", "Most requests in flight on one drive.")
+    listen: tuple[ListenUrl, ...] = _row(
+        Kind("URL", parse_listen_url),
+        (ListenUrl("tcp://127.0.0.1:9600", HostPort("127.0.0.1", 9600)),),
+        "Network",
+        "Where clients connect: tcp://HOST:PORT (port 0 picks a free one) or shm:///PATH for clients on this machine."
+        " May be given more than once.",
+        repeatable=True,
+    )
+    admin: HostPort | None = _row(
+        Kind("HOST:PORT|off", parse_admin, show_admin),
+        parse_host_port("127.0.0.1:8600"),
+        "Network",
+        "Where the admin API and /metrics answer over HTTP; port 0 picks a free one, 'off' switches them off.",
+    )
+    allow_remote_without_credentials: bool = _row(
+        SWITCH,
+        False,
+        "Network",
+        "Let other machines connect although this version has no credentials: whoever reaches the port can read and"
+        " delete every block. Only for a network that is trusted as a whole.",
+    )
+    slab: Bytes = _row(
+        _size(256 * MIB),
+        default_slab,
+        "Memory",
+        "Memory for transfers and for the read cache, taken at the start, in huge pages where the machine has them.",
+        default_text="a quarter of the memory, from 256MiB to 1GiB",
+    )
+    credits: int = _row(_count(1, 65_535), 128, "Sessions", "Most requests in flight in one session.")
+    session_window: Bytes = _row(
+        _size(MIB),
+        Bytes(64 * MIB),
+        "Sessions",
+        "Most payload of one session that is on its way at a time; a single block may be larger.",
+    )
+    sessions_most: int = _row(_count(1, 1_000_000), 1024, "Sessions", "Most sessions at a time; more are refused.")
+    idle_timeout: Milliseconds = _row(
+        _duration(0), Milliseconds(0), "Sessions", "Close a session that asked nothing for this long; 0 means never."
+    )
+    stall_timeout: Milliseconds = _row(
+        _duration(100),
+        Milliseconds(30_000),
+        "Sessions",
+        "Close a session whose client stops taking or sending bytes in the middle of a transfer for this long.",
+    )
+    handshake_timeout: Milliseconds = _row(
+        _duration(100),
+        Milliseconds(5_000),
+        "Sessions",
+        "Close a connection that has not said who it is after this long.",
+    )
+    drain_timeout: Milliseconds = _row(
+        _duration(0), Milliseconds(20_000), "Process", "How long SIGTERM waits for what is in flight to end by itself."
+    )
+    log_level: str = _row(_choice("debug", "info", "warning", "error"), "info", "Process", "The least level to log.")
+    log_format: str = _row(
+        _choice("text", "json"), "text", "Process", "Log lines on stderr: sentences, or one JSON object a line."
+    )
+    ready_file: Path | None = _row(
+        FILE,
+        None,
+        "Process",
+        "Write this file, at once and whole, when the service is ready: one JSON line with its URLs. It is removed at"
+        " the end.",
+    )
+    lifeline_fd: int | None = _row(
+        _count(0, 1_048_575),
+        None,
+        "Process",
+        "Drain and exit when this open file descriptor reaches its end: for a parent that must not outlive its service"
+        " by accident.",
+    )
+
+
+def _settings() -> tuple[Setting, ...]:
+    rows = []
+    for field in dataclasses.fields(Config):
+        kind, group, help_text, repeatable, default_text = field.metadata["row"]
+        default = field.default_factory if field.default is dataclasses.MISSING else field.default
+        rows.append(Setting(field.name, kind, group, help_text, repeatable, default, default_text))
+    return tuple(rows)
+
+
+SETTINGS = _settings()
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None) -> Config:
+    """The settings in force. `flags` holds what the command line gave, by setting name: text, a list of texts, or a bool
+    (None: not given). Raises ConfigError."""
+    values: dict[str, Any] = {}
+    if file is None and environ.get(ENV_CONFIG):
+        file = Path(environ[ENV_CONFIG])
+    if file is not None:
+        values.update(_from_file(file))
+    values.update(_from_environ(environ))
+    for name, given in flags.items():
+        if given is not None and given != []:
+            setting = _BY_NAME[name]
+            values[name] = _read(setting, given, setting.flag)
+    config = Config(**values)
+    _check_together(config)
+    return config
+
+
+def _read(setting: Setting, given: Any, origin: str) -> Any:
+    """One value from whichever place; `origin` begins the sentence when it is wrong."""
+    items = given if isinstance(given, list) else [given]
+    if len(items) != 1 and not setting.repeatable:
+        raise ConfigError(f"{origin}: takes one value, not a list")
+    parsed = []
+    for item in items:
+        if isinstance(item, str):
+            text = item
+        elif type(item) is setting.kind.toml:
+            text = str(item)
+        else:
+            raise ConfigError(f'{origin}: {item!r} is not text; write it as "{setting.kind.metavar}" in quotes')
+        try:
+            parsed.append(setting.kind.parse(text))
+        except ValueError as error:
+            raise ConfigError(f"{origin}: {error}") from None
+    return tuple(parsed) if setting.repeatable else parsed[0]
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.0)
+    return f"; the nearest is '{near[0]}'" if near else ""
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {file}: {error.strerror}") from None
+    for key in table:
+        if key not in _BY_NAME:
+            near = _nearest(key, list(_BY_NAME))
+            raise ConfigError(f"{file}: there is no setting '{key}'{near}. All of them: docs/configuration.md")
+    return {key: _read(_BY_NAME[key], value, f"{file}: {key}") for key, value in table.items()}
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    by_env = {setting.env: setting for setting in SETTINGS}
+    values = {}
+    for name, text in environ.items():
+        if not name.startswith(ENV_PREFIX) or name == ENV_CONFIG:
+            continue
+        if name not in by_env:
+            raise ConfigError(f"the environment variable {name} is no setting{_nearest(name, list(by_env))}")
+        setting = by_env[name]
+        given: Any = [part.strip() for part in text.split(",") if part.strip()] if setting.repeatable else text
+        values[setting.name] = _read(setting, given, name)
+    return values
+
+
+def _check_together(config: Config) -> None:
+    """What no single value can tell."""
+    if not config.drive:
+        raise ConfigError(
+            "no drive: name at least one, such as --drive /dev/nvme0n1, or --drive /var/lib/cairn/drive:64GiB to create"
+            " a file"
+        )
+    paths = [spec.path for spec in config.drive]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ConfigError(f"the drive {path} is given more than once")
+    if not config.listen:
+        raise ConfigError("no listen URL: name at least one, such as --listen tcp://127.0.0.1:9600")
+    if config.allow_remote_without_credentials:
+        return
+    remote = [f"listen = {item}" for item in config.listen if not item.local]
+    if config.admin is not None and not config.admin.loopback:
+        remote.append(f"admin = {config.admin}")
+    if remote:
+        raise ConfigError(
+            f"{remote[0]} can be reached from other machines, and this version has no credentials yet: whoever connects"
+            " could read and delete every block. Listen on 127.0.0.1, or, if the whole network is trusted, add"
+            " --allow-remote-without-credentials"
+        )
+
+
+def markdown() -> str:
+    """The whole of docs/configuration.md."""
+    lines = [
+        "# Configuration of the service",
+        "",
+        "`cairn-dpu serve` takes every setting from four places. The first that names it wins:",
+        "",
+        "1. a flag on the command line;",
+        f"2. an environment variable, `{ENV_PREFIX}…` (values of a repeatable setting are separated by commas);",
+        f"3. a TOML file: `--config FILE`, or `{ENV_CONFIG}`; its keys are the names below, at the top level;",
+        "4. the default.",
+        "",
+        "A size has a unit: `512MiB`, `2GiB`, `1.6TB`. A duration has one too: `30s`, `500ms`; `0` stands alone.",
+        "An unknown name or a bad value is an error that names the place; nothing is guessed.",
+        "",
+        "```toml",
+        "# /etc/cairn/cairn-dpu.toml",
+        'drive = ["/dev/nvme0n1", "/dev/nvme1n1"]',
+        'listen = ["tcp://127.0.0.1:9600", "shm:///run/cairn/cairn.sock"]',
+        'slab = "1GiB"',
+        "```",
+        "",
+        "This page is made from the table in `dpu/cairn_dpu/config.py` by `python -m cairn_dpu.config --markdown`; a test",
+        "compares the two.",
+    ]
+    for group in dict.fromkeys(setting.group for setting in SETTINGS):
+        lines += [
+            "",
+            f"## {group}",
+            "",
+            "| setting | value | default | flag | environment | meaning |",
+            "|---|---|---|---|---|---|",
+        ]
+        for row in (setting for setting in SETTINGS if setting.group == group):
+            value = row.kind.metavar.replace("|", " \\| ")
+            default = (
+                row.default_text if " " in row.default_text else f"`{row.default_text}`" if row.default_text else "none"
+            )
+            lines.append(f"| `{row.key}` | {value} | {default} | `{row.flag}` | `{row.env}` | {row.help} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--markdown"]:
+        sys.exit("usage: python -m cairn_dpu.config --markdown")
+    sys.stdout.write(markdown())

@@ -1,0 +1,182 @@
+"""What lies at the path of a drive, and how an empty store gets onto it.
+
+Rule: nothing that holds data is ever written without an order that names it. `serve` formats only files it has just
+created; `format` formats only with `--yes`, and what holds data only with `--overwrite`.
+"""
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from cairn_dpu import _native
+from cairn_dpu.drive_spec import DriveSpec
+from cairn_dpu.errors import ConfigError, ConflictError, DeniedError, NotFoundError
+from cairn_dpu.quantities import describe_size
+
+CREATION_SUFFIX = ".cairn-creating"
+BLANK_BYTES = 1024**2  # what the native core looks at before it calls a drive blank
+
+
+def prepare(spec: DriveSpec, *, auto_format: bool, read_only: bool) -> str:
+    """Makes the file of `PATH:SIZE` if there is none, with an empty store on it. Returns a sentence on what was done,
+    or an empty string. Raises ServiceError or CairnError."""
+    path = Path(spec.path)
+    status = _status(path)
+    if status is not None and not (stat.S_ISREG(status.st_mode) and status.st_size == 0):
+        if os.access(path, os.R_OK) and _locked(spec.path, fcntl.LOCK_SH if read_only else fcntl.LOCK_EX):
+            raise ConflictError(f"{spec.path} is in use by another Cairn service or command; stop it first")
+        return _remark_on_size(spec, status)
+    if spec.create_bytes is None:
+        raise NotFoundError(_missing(spec.path) if status is None else f"{spec.path} is an empty file, not a drive")
+    if read_only or not auto_format:
+        setting = "read_only" if read_only else "auto_format = false"
+        raise NotFoundError(f"{spec.path} does not exist and {setting} forbids creating it; {_format_hint(spec)}")
+    create(spec)
+    return f"created {spec.path} ({describe_size(spec.create_bytes)}) with an empty store"
+
+
+def create(spec: DriveSpec, segment_bytes: int = 0) -> None:
+    """Creates the file with an empty store. It appears under its name only when it is complete, so that a crash half-way
+    leaves nothing that the next start would have to guess about."""
+    assert spec.create_bytes is not None
+    if not Path(spec.path).parent.is_dir():
+        raise NotFoundError(f"cannot create {spec.path}: the folder {Path(spec.path).parent} does not exist")
+    unfinished = spec.path + CREATION_SUFFIX
+    Path(unfinished).unlink(missing_ok=True)
+    try:
+        _native.format_drive(unfinished, create_bytes=spec.create_bytes, segment_bytes=segment_bytes, overwrite=True)
+        os.rename(unfinished, spec.path)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise
+    _sync_folder(Path(spec.path).parent)
+
+
+def format_drive(spec: DriveSpec, *, segment_bytes: int, overwrite: bool) -> None:
+    """Writes an empty store. Refuses a path in use, and one that holds data unless `overwrite`.
+    Raises ServiceError or CairnError; nothing was written then."""
+    path = Path(spec.path)
+    status = _status(path)
+    if status is None:
+        if spec.create_bytes is None:
+            raise NotFoundError(_missing(spec.path))
+        create(spec, segment_bytes)
+        return
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode) or stat.S_ISCHR(status.st_mode)):
+        raise ConfigError(f"{spec.path} is neither a file nor a drive")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise DeniedError(f"no permission to read and write {spec.path}; run as root or as a member of its group")
+    user = in_use_by(status)
+    if user:
+        raise ConflictError(f"{spec.path} is in use ({user}); nothing was written. Free it first")
+    if _locked(spec.path, fcntl.LOCK_EX):
+        raise ConflictError(f"{spec.path} is in use by a Cairn service; nothing was written. Stop the service first")
+    if not overwrite:
+        _refuse_data(spec.path)
+    _native.format_drive(
+        spec.path, create_bytes=spec.create_bytes or 0, segment_bytes=segment_bytes, overwrite=overwrite
+    )
+
+
+def readable(path: str) -> str:
+    """`path`, when there is something that may be read. Raises ServiceError."""
+    if _status(Path(path)) is None:
+        raise NotFoundError(_missing(path))
+    if not os.access(path, os.R_OK):
+        raise DeniedError(f"no permission to read {path}; run as root or as a member of its group")
+    if _locked(path, fcntl.LOCK_SH):
+        raise ConflictError(f"{path} is in use by a Cairn service; stop the service first")
+    return path
+
+
+def in_use_by(status: os.stat_result, sys_root: Path = Path("/sys"), proc_root: Path = Path("/proc")) -> str:
+    """Who uses a block device: a mount, swap, or a device on top of it (partitions count). Empty: nobody."""
+    if not stat.S_ISBLK(status.st_mode):
+        return ""
+    folder = sys_root / "dev" / "block" / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    members = [folder, *(child.parent for child in folder.glob("*/partition"))]
+    holders = [holder.name for member in members for holder in member.glob("holders/*")]
+    if holders:
+        return f"held by {', '.join(sorted(holders))}"
+    numbers = {(member / "dev").read_text().strip() for member in members if (member / "dev").exists()}
+    for line in (proc_root / "self" / "mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[2] in numbers:
+            return f"mounted on {fields[4]}"
+    names = {f"/dev/{member.resolve().name}" for member in members}
+    for line in (proc_root / "swaps").read_text().splitlines()[1:]:
+        if line.split()[0] in names:
+            return "used as swap"
+    return ""
+
+
+def _refuse_data(path: str) -> None:
+    try:
+        holds_store = _native.is_formatted(path)
+    except _native.CairnError as error:
+        if not _holds_data(path):
+            raise
+        raise ConflictError(
+            f"{path} holds data that is no Cairn store, and formatting would destroy it. Nothing was written; "
+            "add --overwrite to destroy it"
+        ) from error
+    if holds_store:
+        raise ConflictError(
+            f"{path} holds a Cairn store, and formatting would destroy its blocks. Nothing was written; "
+            f"look at it with 'cairn-dpu inspect --drive {path}', or add --overwrite to destroy it"
+        )
+
+
+def _holds_data(path: str) -> bool:
+    try:
+        with open(path, "rb") as drive:
+            return any(drive.read(BLANK_BYTES))
+    except OSError:
+        return False
+
+
+def _locked(path: str, kind: int) -> bool:
+    """Whether another process holds the lock that the native drive takes; looking first allows a better sentence."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise DeniedError(f"no permission to look at {path}") from error
+
+
+def _remark_on_size(spec: DriveSpec, status: os.stat_result) -> str:
+    if spec.create_bytes is None or not stat.S_ISREG(status.st_mode) or status.st_size == spec.create_bytes:
+        return ""
+    return f"{spec.path} exists with {describe_size(status.st_size)} and keeps that size ({spec} asks for another)"
+
+
+def _missing(path: str) -> str:
+    head, colon, tail = path.rpartition(":")
+    if colon and tail.isdigit():
+        return f"{path} does not exist; if a file of that size was meant, write a unit: {head}:{tail}GiB"
+    return f"{path} does not exist; name an existing drive, or PATH:SIZE to create a file, such as {path}:64GiB"
+
+
+def _format_hint(spec: DriveSpec) -> str:
+    return f"create it with 'cairn-dpu format --drive {spec} --yes'"
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,85 @@
+"""Every failure of the service that a person can meet, and the one place where it becomes a sentence and an exit code.
+
+ServiceError                 1  something failed; the sentence says what, on what, and what to do
+├── ConfigError              2  a setting, a flag or a file is wrong
+├── NotFoundError            3  the named drive or file does not exist
+├── DeniedError              4  the operating system does not allow it
+└── ConflictError            5  something is there already, or in use
+
+The native service's CairnError and the system's OSError are translated here as well (`explain`).
+"""
+
+import errno
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the command's exit status says (the same table for `cairn` and `cairn-dpu`)."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    DENIED = 4
+    CONFLICT = 5
+    TIMEOUT = 6
+    INTERRUPTED = 130
+
+
+class ServiceError(Exception):
+    """args[0] is a whole sentence for a person."""
+
+    exit_code = ExitCode.FAILURE
+
+
+class ConfigError(ServiceError):
+    """A setting, a flag or the configuration file is wrong."""
+
+    exit_code = ExitCode.USAGE
+
+
+class NotFoundError(ServiceError):
+    """The named drive or file does not exist."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
+class DeniedError(ServiceError):
+    """The operating system does not allow it."""
+
+    exit_code = ExitCode.DENIED
+
+
+class ConflictError(ServiceError):
+    """Something is there already, or in use."""
+
+    exit_code = ExitCode.CONFLICT
+
+
+_BY_ERRNO = {
+    errno.ENOENT: ExitCode.NOT_FOUND,
+    errno.ENODEV: ExitCode.NOT_FOUND,
+    errno.ENXIO: ExitCode.NOT_FOUND,
+    errno.EACCES: ExitCode.DENIED,
+    errno.EPERM: ExitCode.DENIED,
+    errno.EROFS: ExitCode.DENIED,
+    errno.EBUSY: ExitCode.CONFLICT,
+    errno.EWOULDBLOCK: ExitCode.CONFLICT,
+    errno.EEXIST: ExitCode.CONFLICT,
+    errno.EADDRINUSE: ExitCode.CONFLICT,
+    errno.ETIMEDOUT: ExitCode.TIMEOUT,
+}
+
+
+def explain(error: BaseException) -> tuple[str, ExitCode]:
+    """The sentence and the exit code for an error that ends a command."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", ExitCode.INTERRUPTED
+    if isinstance(error, ServiceError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        return what, _BY_ERRNO.get(error.errno or 0, ExitCode.FAILURE)
+    # CairnError: the sentence, and the errno behind it where the system had a part in it.
+    number = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else 0
+    return str(error.args[0]) if error.args else type(error).__name__, _BY_ERRNO.get(number, ExitCode.FAILURE)

@@ -1,0 +1,221 @@
+"""The snapshot as Prometheus metrics. One table says which field becomes which metric; docs/metrics.md shows the same
+table, and tests compare table, document and snapshot.
+
+Names: `cairn_` first, base units last, `_total` on counters. Values are read at the scrape; nothing is kept here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from cairn_dpu.snapshot import Drive, Operation, Snapshot
+
+QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99"}
+DRIVE_STATES = ("serving", "read_only", "failed")
+MICROSECONDS = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One field of the snapshot. `field` is its path: `store.hits`, `operations.*.items`, `store.drives.*.reads`."""
+
+    field: str
+    metric: str
+    type: str  # counter, gauge, summary or info
+    help: str
+    labels: tuple[str, ...] = ()
+
+    @property
+    def leaf(self) -> str:
+        """The last word of the field: its name inside its object."""
+        return self.field.rpartition(".")[2]
+
+
+def _service(field: str, metric: str, type: str, help: str) -> Row:
+    return Row(field, f"cairn_{metric}", type, help)
+
+
+def _store(field: str, metric: str, type: str, help: str) -> Row:
+    return Row(f"store.{field}", f"cairn_store_{metric}", type, help)
+
+
+def _drive(field: str, metric: str, type: str, help: str) -> Row:
+    return Row(f"store.drives.*.{field}", f"cairn_drive_{metric}", type, help, ("drive",))
+
+
+def _operation(field: str, metric: str, type: str, help: str) -> Row:
+    return Row(f"operations.*.{field}", f"cairn_operation_{metric}", type, help, ("operation",))
+
+
+SERVICE = (
+    Row("version", "cairn_build_info", "info", "Always 1; the label tells the version.", ("version",)),
+    Row("server_id", "cairn_server_info", "info", "Always 1; a new id at every start.", ("server_id",)),
+    _service("uptime_seconds", "uptime_seconds", "gauge", "Since the start of the service."),
+    _service("draining", "draining", "gauge", "1 while the service shuts down and takes no new work."),
+    _service("sessions", "sessions", "gauge", "Sessions open now."),
+    _service("sessions_opened", "sessions_opened_total", "counter", "Sessions that were let in."),
+    _service("sessions_refused", "sessions_refused_total", "counter", "Sessions that were refused."),
+    _service("protocol_errors", "protocol_errors_total", "counter", "Connections closed for breaking the protocol."),
+    _service("requests", "requests_total", "counter", "Requests (batches) that came in."),
+    _service("requests_in_flight", "requests_in_flight", "gauge", "Requests not answered yet."),
+    _service("timeouts", "timeouts_total", "counter", "Requests whose deadline passed."),
+    _service("cancelled", "cancelled_total", "counter", "Requests the client cancelled."),
+    _service("received_bytes", "received_bytes_total", "counter", "Payload of puts that succeeded."),
+    _service("sent_bytes", "sent_bytes_total", "counter", "Payload sent to clients."),
+    Row("listeners", "cairn_listener_info", "info", "Always 1, once per URL where clients connect.", ("url",)),
+)
+OPERATIONS = (
+    _operation("items", "items_total", "counter", "Items in all requests of this kind."),
+    _operation("requests", "requests_total", "counter", "Requests of this kind."),
+)
+LATENCY_COUNT = _operation("latency_us.count", "latency_seconds_count", "summary", "Requests that were timed.")
+LATENCY_MAX = _operation("latency_us.max", "latency_max_seconds", "gauge", "The longest time of one request.")
+LATENCY = tuple(
+    Row(f"operations.*.latency_us.{name}", "cairn_operation_latency_seconds", "summary",
+        "Time of a request in the service, arrival to answer, since the start.", ("operation", "quantile"))
+    for name in QUANTILES
+)  # fmt: skip
+STORE = (
+    _store("blocks", "blocks", "gauge", "Blocks that a get would find."),
+    _store("payload_bytes", "payload_bytes", "gauge", "Payload of those blocks."),
+    _store("puts", "puts_total", "counter", "Blocks that were stored."),
+    _store("put_exists", "put_exists_total", "counter", "Puts of a key that already held a block."),
+    _store("put_bytes", "put_bytes_total", "counter", "Payload that was stored."),
+    _store("gets", "gets_total", "counter", "Blocks that were asked for."),
+    _store("hits", "hits_total", "counter", "Blocks that were found and delivered."),
+    _store("hits_memory", "hits_memory_total", "counter", "Hits served from memory without a drive."),
+    _store("misses", "misses_total", "counter", "Blocks that were not found."),
+    _store("get_bytes", "get_bytes_total", "counter", "Payload that was delivered."),
+    _store("deletes", "deletes_total", "counter", "Blocks that were deleted."),
+    _store("corrupt", "corrupt_total", "counter", "Blocks dropped because their checksum did not fit: misses."),
+    _store("io_errors", "io_errors_total", "counter", "Items that failed because a drive reported an error."),
+    _store("no_space", "no_space_total", "counter", "Puts refused because no drive had room."),
+    _store("cache_bytes", "cache_bytes", "gauge", "Memory that the read cache holds now."),
+    _store("cache_blocks", "cache_blocks", "gauge", "Blocks in the read cache."),
+    _store("slab_bytes", "slab_bytes", "gauge", "Memory for transfers and read cache in all."),
+    _store("slab_free_bytes", "slab_free_bytes", "gauge", "Memory of the slab that is free."),
+    _store("index_bytes", "index_bytes", "gauge", "Memory that the index takes."),
+    _store("recovered_blocks", "recovered_blocks", "gauge", "Blocks found on the drives at the start."),
+    _store("recovered_segments", "recovered_segments", "gauge", "Segments read back from their summary at the start."),
+    _store("scanned_segments", "scanned_segments", "gauge", "Segments that had to be scanned at the start."),
+    _store("recovery_seconds", "recovery_seconds", "gauge", "Time to rebuild the index at the start."),
+)
+DRIVE_INFO = Row(
+    "store.drives.*.path", "cairn_drive_info", "info", "Always 1; the label tells the path.", ("drive", "path")
+)
+DRIVE_UUID = Row(
+    "store.drives.*.uuid", "cairn_drive_info", "info", "The label drive of every drive metric.", ("drive", "path")
+)
+DRIVE_STATE = Row(
+    "store.drives.*.state",
+    "cairn_drive_state",
+    "gauge",
+    "1 for the state the drive is in, 0 for the others.",
+    ("drive", "state"),
+)
+DRIVES = (
+    _drive("bytes", "bytes", "gauge", "Size of the drive."),
+    _drive("segment_bytes", "segment_bytes", "gauge", "Size of one segment."),
+    _drive("segments", "segments", "gauge", "Segments on the drive."),
+    _drive("segments_free", "segments_free", "gauge", "Segments that hold nothing."),
+    _drive("segments_sealed", "segments_sealed", "gauge", "Segments that are full and summarised."),
+    _drive("blocks", "blocks", "gauge", "Blocks on the drive that a get would find."),
+    _drive("payload_bytes", "payload_bytes", "gauge", "Payload of those blocks."),
+    _drive("read_bytes", "read_bytes_total", "counter", "Bytes read from the device."),
+    _drive("written_bytes", "written_bytes_total", "counter", "Bytes written to the device."),
+    _drive("reads", "reads_total", "counter", "Reads sent to the device."),
+    _drive("writes", "writes_total", "counter", "Writes sent to the device."),
+    _drive("flushes", "flushes_total", "counter", "Flushes sent to the device."),
+    _drive("read_errors", "read_errors_total", "counter", "Reads that the device failed."),
+    _drive("write_errors", "write_errors_total", "counter", "Writes and flushes that the device failed."),
+    _drive("checksum_errors", "checksum_errors_total", "counter", "Reads whose bytes did not fit their checksum."),
+    _drive("evicted_segments", "evicted_segments_total", "counter", "Segments freed to make room."),
+    _drive("evicted_blocks", "evicted_blocks_total", "counter", "Blocks that were in them."),
+    _drive(
+        "oldest_sequence", "oldest_sequence", "gauge", "Every block put with a smaller sequence was evicted; 0: none."
+    ),
+)
+ROWS = (
+    *SERVICE,
+    *OPERATIONS,
+    LATENCY_COUNT,
+    *LATENCY,
+    LATENCY_MAX,
+    *STORE,
+    DRIVE_INFO,
+    DRIVE_UUID,
+    DRIVE_STATE,
+    *DRIVES,
+)
+
+
+class SnapshotCollector(Collector):
+    """Asks for a snapshot at every scrape. `take` may raise; the scrape fails then, which is what an alert looks for."""
+
+    def __init__(self, take: Callable[[], Snapshot]) -> None:
+        self._take = take
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not take a snapshot."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric of ROWS."""
+        snapshot = self._take()
+        for row in SERVICE:
+            yield _family(row, [((), getattr(snapshot, row.leaf))])
+        for row in STORE:
+            yield _family(row, [((), getattr(snapshot.store, row.leaf))])
+        yield from _operations(snapshot.operations)
+        yield from _drives(snapshot.store.drives)
+
+
+def _family(row: Row, values: Iterable[tuple[tuple[str, ...], Any]]) -> Metric:
+    """One metric with a sample per (labels, value). The value of an info row is its label, or a list of labels."""
+    if row.type == "counter":
+        counter = CounterMetricFamily(row.metric.removesuffix("_total"), row.help, labels=row.labels)
+        for labels, value in values:
+            counter.add_metric(labels, value)
+        return counter
+    gauge = GaugeMetricFamily(row.metric, row.help, labels=row.labels)
+    for labels, value in values:
+        if row.type != "info":
+            gauge.add_metric(labels, float(value))
+            continue
+        for text in value if isinstance(value, list) else [value]:
+            gauge.add_metric((*labels, text), 1)
+    return gauge
+
+
+def _operations(operations: dict[str, Operation]) -> Iterator[Metric]:
+    for row in OPERATIONS:
+        yield _family(row, [((name,), getattr(operation, row.leaf)) for name, operation in operations.items()])
+    summary = Metric(LATENCY[0].metric, LATENCY[0].help, "summary")
+    for name, operation in operations.items():
+        for row in LATENCY:
+            seconds = getattr(operation.latency_us, row.leaf) * MICROSECONDS
+            summary.add_sample(row.metric, {"operation": name, "quantile": QUANTILES[row.leaf]}, seconds)
+        summary.add_sample(LATENCY_COUNT.metric, {"operation": name}, operation.latency_us.count)
+    yield summary
+    longest = [((name,), operation.latency_us.max * MICROSECONDS) for name, operation in operations.items()]
+    yield _family(LATENCY_MAX, longest)
+
+
+def _drives(drives: list[Drive]) -> Iterator[Metric]:
+    yield _family(DRIVE_INFO, [((drive.uuid,), drive.path) for drive in drives])
+    states = [((drive.uuid, state), drive.state == state) for drive in drives for state in DRIVE_STATES]
+    yield _family(DRIVE_STATE, states)
+    for row in DRIVES:
+        yield _family(row, [((drive.uuid,), getattr(drive, row.leaf)) for drive in drives])
+
+
+def markdown_table() -> str:
+    """The table in docs/metrics.md."""
+    lines = ["| field | Prometheus | type | labels | meaning |", "|---|---|---|---|---|"]
+    for row in ROWS:
+        labels = ", ".join(f"`{label}`" for label in row.labels)
+        lines.append(f"| `{row.field}` | `{row.metric}` | {row.type} | {labels} | {row.help} |")
+    return "\n".join(lines) + "\n"

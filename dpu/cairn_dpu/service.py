@@ -1,0 +1,202 @@
+"""The service: drives, native server, listeners and admin plane, from start to drained stop.
+
+The native reactor moves every byte on its own thread and never takes the GIL; what is here runs at the start, at the
+stop, and when somebody looks.
+"""
+
+import json
+import logging
+import os
+import platform
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cairn_dpu import _native
+from cairn_dpu.admin.app import create_app
+from cairn_dpu.admin.server import AdminServer
+from cairn_dpu.config import Config
+from cairn_dpu.drives import prepare
+from cairn_dpu.errors import ExitCode, ServiceError
+from cairn_dpu.notify import notify, watchdog_seconds
+from cairn_dpu.quantities import describe_size
+from cairn_dpu.snapshot import Snapshot
+from cairn_dpu.stopping import StopRequests
+
+log = logging.getLogger("cairn_dpu.service")
+
+SNAPSHOT_SECONDS_MOST = 2.0
+LOOK_EVERY_SECONDS = 1.0
+
+
+class Service:
+    """One service. `start` and `stop` are called once each; `snapshot` and `state` from any thread in between."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.state = "starting"
+        self.listen_urls: list[str] = []
+        self.admin_url: str | None = None
+        self._server: _native.Server | None = None
+        self._admin: AdminServer | None = None
+        self._asking = ThreadPoolExecutor(1, "cairn-snapshot")
+        self._stopped = threading.Event()
+
+    @property
+    def read_only(self) -> bool:
+        """Whether puts and deletes are refused."""
+        return self.config.read_only
+
+    def snapshot(self) -> Snapshot:
+        """The statistics now. Raises ServiceError while the service starts, or when the reactor does not answer in
+        SNAPSHOT_SECONDS_MOST."""
+        server = self._server
+        if server is None:
+            raise ServiceError("the service is still opening its drives")
+        asked = self._asking.submit(server.stats)
+        try:
+            return Snapshot.model_validate_json(asked.result(SNAPSHOT_SECONDS_MOST))
+        except TimeoutError:
+            asked.cancel()
+            raise ServiceError(f"the reactor did not answer within {SNAPSHOT_SECONDS_MOST:.0f} s") from None
+
+    def start(self) -> None:
+        """Prepares the drives, opens the store, listens, and answers. Raises ServiceError, CairnError or OSError; what
+        was begun is undone then."""
+        config = self.config
+        for spec in config.drive:
+            done = prepare(spec, auto_format=config.auto_format, read_only=config.read_only)
+            if done:
+                log.info(done)
+        log.info("opening %s", ", ".join(spec.path for spec in config.drive))
+        server = _open(config)
+        try:
+            self.listen_urls = [server.listen(str(url)) for url in config.listen]
+            if config.admin is not None:
+                self._admin = AdminServer(create_app(self), config.admin)
+                self.admin_url = self._admin.url
+            server.start()
+        except BaseException:
+            if self._admin is not None:
+                self._admin.close()
+            server.stop(0)
+            raise
+        self._server = server
+        self.state = "serving"
+        if self._admin is not None:
+            self._admin.start()
+
+    def running(self) -> bool:
+        """False when the reactor has ended."""
+        return self._server is not None and self._server.running()
+
+    def stop(self) -> bool:
+        """Drains, hangs up, seals the drives. True when everything in flight ended in time. The admin plane answers
+        until the drives are closed."""
+        self.state = "draining"
+        self._stopped.set()
+        server = self._server
+        drained = server.stop(self.config.drain_timeout) if server is not None else True
+        if self._admin is not None:
+            self._admin.stop()
+        self._asking.shutdown(wait=False, cancel_futures=True)
+        if self.config.ready_file is not None:
+            self.config.ready_file.unlink(missing_ok=True)
+        return drained
+
+    def beat(self) -> None:
+        """Tells systemd's watchdog that the reactor answers, until `stop`. Returns at once when nobody asks for it."""
+        seconds = watchdog_seconds()
+        while seconds is not None and not self._stopped.wait(seconds):
+            try:
+                self.snapshot()
+            except ServiceError as error:
+                log.error("no word to the watchdog: %s", error)
+            else:
+                notify("WATCHDOG=1")
+
+    def write_ready_file(self, path: Path) -> None:
+        """One JSON line with the real URLs; it appears at once and whole."""
+        ready = {
+            "pid": os.getpid(),
+            "version": _native.version(),
+            "listen": self.listen_urls,
+            "admin": self.admin_url,
+        }
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps(ready) + "\n", encoding="utf-8")
+        unfinished.rename(path)
+
+
+def _open(config: Config) -> _native.Server:
+    return _native.Server(
+        [spec.path for spec in config.drive],
+        slab_bytes=config.slab,
+        credits=config.credits,
+        session_window_bytes=config.session_window,
+        sessions_most=config.sessions_most,
+        idle_timeout_ms=config.idle_timeout,
+        stall_timeout_ms=config.stall_timeout,
+        handshake_timeout_ms=config.handshake_timeout,
+        read_only=config.read_only,
+        queue_depth=config.queue_depth,
+    )
+
+
+def run(config: Config) -> ExitCode:
+    """Serves until SIGTERM, SIGINT or the lifeline's end, then drains. A second signal ends the process at once."""
+    service = Service(config)
+    with StopRequests(config.lifeline_fd) as stops:
+        opening = stops.run_aside(service.start)
+        reason = stops.wait_for(opening, heed_lifeline=True)
+        if reason is not None and not opening.done():
+            log.info("stopped by %s before serving anything", reason)
+            _leave(ExitCode.OK)  # the opening thread cannot be called back, and nobody was told of a service
+        opening.result()
+        _announce(service)
+        threading.Thread(target=service.beat, name="cairn-watchdog", daemon=True).start()
+        while reason is None:
+            if not service.running():
+                log.error("the reactor has ended by itself; please report this with the lines above")
+                return ExitCode.FAILURE
+            reason = stops.wait(LOOK_EVERY_SECONDS)
+        notify("STOPPING=1")
+        log.info("draining, asked by %s; what is in flight has %.1f s", reason, config.drain_timeout / 1000)
+        began = time.monotonic()
+        stopping = stops.run_aside(service.stop)
+        again = stops.wait_for(stopping, heed_lifeline=False)
+        if again is not None and not stopping.done():
+            log.warning("stopped at once by a second %s; the next start recovers", again)
+            _leave(ExitCode.FAILURE)
+        if not stopping.result():
+            log.warning("some requests did not end in time and were cut off; their clients see a lost connection")
+        log.info("stopped after %.1f s; every drive is sealed", time.monotonic() - began)
+    return ExitCode.OK
+
+
+def _announce(service: Service) -> None:
+    snapshot = service.snapshot()
+    drives = snapshot.store.drives
+    log.info(
+        "cairn-dpu %s is serving on %s; admin %s; %s with %s, %d blocks found in %.2f s",
+        snapshot.version,
+        ", ".join(service.listen_urls),
+        service.admin_url or "off",
+        "1 drive" if len(drives) == 1 else f"{len(drives)} drives",
+        describe_size(sum(drive.bytes for drive in drives)),
+        snapshot.store.recovered_blocks,
+        snapshot.store.recovery_seconds,
+        extra={"fields": {"pid": os.getpid(), "kernel": platform.release()}},
+    )
+    if service.config.ready_file is not None:
+        service.write_ready_file(service.config.ready_file)
+    notify(f"READY=1\nSTATUS=serving on {', '.join(service.listen_urls)}")
+
+
+def _leave(code: ExitCode) -> None:
+    """Ends the process without waiting for native threads."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,260 @@
+"""The client for event loops: the calls of `Client`, awaited. No thread is used per call: the native client makes one
+descriptor readable when operations are settled."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from cairnkv import calls
+from cairnkv.calls import Durability, Flow, LayoutLike, Start
+from cairnkv.connecting import Connection, open_connection
+from cairnkv.errors import UsageError
+from cairnkv.keys import Key
+from cairnkv.memory import BLOCK_BYTES_MOST
+from cairnkv.results import GetResult, ItemResult, PutResult
+
+if TYPE_CHECKING:
+    from cairnkv._native import Region
+    from cairnkv.memory import Memory
+    from cairnkv.session import Operation
+
+T = TypeVar("T")
+BEGIN_ASIDE_BYTES = 4 << 20
+"""From so much payload on, its checksums are computed on a helper thread, not on the event loop's."""
+
+
+async def aconnect(
+    url: str | None = None,
+    *,
+    tenant: str | None = None,
+    token: str | None = None,
+    deadline_ms: int | None = None,
+    lanes: int = 1,
+    verify: bool = True,
+    connect_timeout_ms: int = 5000,
+    name: str = "",
+) -> "AsyncClient":
+    """An AsyncClient, connected on a helper thread; arguments and errors are those of `connect`."""
+    settings = (url, tenant, token, deadline_ms, lanes, verify, connect_timeout_ms, name)
+    return AsyncClient(await asyncio.to_thread(open_connection, *settings))
+
+
+class AsyncClient:
+    """`Client`, awaited. Belongs to the event loop that first awaits a call. Many awaits may run side by side.
+
+    Cancelling a task that awaits a call cancels the call: CancelledError comes out only when nothing will touch the memory
+    of the call any more.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        """Use `aconnect`."""
+        self._connection = connection
+        self._session = connection.session
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._descriptor = -1
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+
+    async def put(
+        self,
+        items: "Iterable[tuple[Key, Memory]]",
+        *,
+        layout: LayoutLike = None,
+        deadline_ms: int | None = None,
+        durability: Durability = "durable",
+        ttl_ms: int | None = None,
+        group: Key | None = None,
+    ) -> list[PutResult]:
+        """See Client.put."""
+        return await self._drive(
+            calls.put(items, layout, self._connection.deadline(deadline_ms), durability, ttl_ms, group)
+        )
+
+    async def get(
+        self,
+        items: "Iterable[tuple[Key, Memory]]",
+        *,
+        layout: LayoutLike = None,
+        deadline_ms: int | None = None,
+        ranges: Sequence[tuple[int, int]] | None = None,
+    ) -> list[GetResult]:
+        """See Client.get."""
+        return await self._drive(calls.get(items, layout, self._connection.deadline(deadline_ms), ranges))
+
+    async def exists(
+        self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> list[ItemResult]:
+        """See Client.exists."""
+        return await self._drive(calls.per_key("exists", keys, layout, self._connection.deadline(deadline_ms)))
+
+    async def match(self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None) -> int:
+        """See Client.match."""
+        return await self._drive(calls.match(keys, layout, self._connection.deadline(deadline_ms)))
+
+    async def touch(
+        self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> list[ItemResult]:
+        """See Client.touch."""
+        return await self._drive(calls.per_key("touch", keys, layout, self._connection.deadline(deadline_ms)))
+
+    async def delete(
+        self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> list[ItemResult]:
+        """See Client.delete."""
+        return await self._drive(calls.per_key("delete", keys, layout, self._connection.deadline(deadline_ms)))
+
+    async def prefetch(
+        self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> list[ItemResult]:
+        """See Client.prefetch."""
+        return await self._drive(calls.per_key("prefetch", keys, layout, self._connection.deadline(deadline_ms)))
+
+    async def put_one(
+        self,
+        key: Key,
+        memory: "Memory",
+        *,
+        layout: LayoutLike = None,
+        deadline_ms: int | None = None,
+        durability: Durability = "durable",
+        ttl_ms: int | None = None,
+        group: Key | None = None,
+    ) -> PutResult:
+        """See Client.put_one."""
+        results = await self.put(
+            [(key, memory)], layout=layout, deadline_ms=deadline_ms, durability=durability, ttl_ms=ttl_ms, group=group
+        )
+        return results[0]
+
+    async def get_one(
+        self, key: Key, memory: "Memory", *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> GetResult:
+        """See Client.get_one."""
+        return (await self.get([(key, memory)], layout=layout, deadline_ms=deadline_ms))[0]
+
+    async def get_bytes(
+        self,
+        key: Key,
+        *,
+        layout: LayoutLike = None,
+        deadline_ms: int | None = None,
+        nbytes_most: int = BLOCK_BYTES_MOST,
+    ) -> tuple[GetResult, bytes]:
+        """See Client.get_bytes."""
+        return await self._drive(calls.get_bytes(key, layout, self._connection.deadline(deadline_ms), nbytes_most))
+
+    async def stats(self, *, deadline_ms: int | None = None) -> dict[str, Any]:
+        """See Client.stats."""
+        return await self._drive(calls.stats(self._connection.deadline(deadline_ms)))
+
+    async def alloc(self, nbytes: int) -> "Region":
+        """See Client.alloc."""
+        return await asyncio.to_thread(self._connection.alloc, nbytes)
+
+    async def register(self, memory: "Memory") -> "Region":
+        """See Client.register."""
+        return await asyncio.to_thread(self._connection.register, memory)
+
+    def info(self) -> dict[str, Any]:
+        """See Client.info."""
+        return self._connection.info()
+
+    @property
+    def url(self) -> str:
+        """Where the service is, as it was asked for."""
+        return self._connection.url
+
+    async def close(self) -> None:
+        """Ends the session; calls still awaited get `cancelled` results. A second close does nothing."""
+        loop = asyncio.get_running_loop()
+        closing = loop.run_in_executor(None, self._connection.close)
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await _finish(closing)
+            raise
+        finally:
+            if self._loop is loop and self._descriptor >= 0:
+                self._settle()
+                loop.remove_reader(self._descriptor)
+                self._descriptor = -1
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.url}>"
+
+    def _bind(self) -> asyncio.AbstractEventLoop:
+        """The event loop, which hears of settled operations from the first call on."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            self._descriptor = self._session.completion_fd()
+            loop.add_reader(self._descriptor, self._settle)
+        elif self._loop is not loop:
+            raise UsageError("an AsyncClient belongs to the event loop that used it first; connect one in this loop")
+        return loop
+
+    def _settle(self) -> None:
+        for number in self._session.take_completed():
+            waiting = self._waiting.pop(number, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
+
+    async def _drive(self, flow: Flow[T]) -> T:
+        self._connection.check_open()
+        loop = self._bind()
+        start: Start | None = None
+        try:
+            start = next(flow)
+            while True:
+                operation = await self._begin(loop, start)
+                await self._settled(loop, operation)
+                start = flow.send(operation)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        finally:
+            # A traceback keeps this frame, and would keep the caller's memory in use with it.
+            start = None
+            flow.close()
+
+    async def _begin(self, loop: asyncio.AbstractEventLoop, start: Start) -> "Operation":
+        """Starts on the loop's own thread, unless that could hold up the loop: much to checksum, or a lost connection."""
+        if start.nbytes < BEGIN_ASIDE_BYTES and self._session.info()["connected"]:
+            return start.begin(self._session)
+        beginning = loop.run_in_executor(None, start.begin, self._session)
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            operation = await _finish(beginning)
+            await _finish(loop.run_in_executor(None, operation.cancel))
+            raise
+
+    async def _settled(self, loop: asyncio.AbstractEventLoop, operation: "Operation") -> None:
+        waiting = loop.create_future()
+        self._waiting[operation.id] = waiting
+        try:
+            if not operation.done():  # it may have been settled before anybody waited for it
+                await waiting
+        except asyncio.CancelledError:
+            await _finish(loop.run_in_executor(None, operation.cancel))
+            raise
+        finally:
+            self._waiting.pop(operation.id, None)
+        operation.wait()
+
+
+async def _finish(work: "asyncio.Future[T]") -> T:
+    """The result of work that must not be left half done, for a task that is being cancelled: being cancelled again
+    meanwhile changes nothing."""
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(work)
+    return work.result()

@@ -1,0 +1,159 @@
+"""Every call, without I/O: a generator that checks and prepares the arguments, yields what to start, is sent the settled
+operation, and returns what the caller gets. `Client` drives it by waiting, `AsyncClient` by awaiting; nothing is written
+twice."""
+
+import json
+import mmap
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
+
+from cairnkv.errors import UsageError
+from cairnkv.keys import Key, Layout, derive_group, derive_keys, layout_id
+from cairnkv.memory import BLOCK_BYTES_MOST, LIMITS, Prepared, prepare_block, prepare_destination
+from cairnkv.results import ITEM_RESULTS, GetResult, ItemResult, PutResult
+from cairnkv.session import Operation, Session
+from cairnkv.status import Status
+
+if TYPE_CHECKING:
+    from cairnkv.memory import Memory
+
+T = TypeVar("T")
+Durability = Literal["durable", "relaxed"]
+LayoutLike: TypeAlias = Layout | int | None
+MATCH_KEYS_MOST = LIMITS["batch_items_most"]
+DEADLINE_MS_MOST = LIMITS["deadline_ms_most"]
+TTL_MS_MOST = 2**63 - 1
+FIRST_GUESS_BYTES = 1 << 20
+_STATUS = tuple(Status)
+
+
+class Start(NamedTuple):
+    """What to start. nbytes: payload that is checksummed while it starts."""
+
+    begin: Callable[[Session], Operation]
+    nbytes: int = 0
+
+
+Flow: TypeAlias = Generator[Start, Operation, T]
+
+
+def check_deadline(deadline_ms: int) -> int:
+    """Raises UsageError unless it is 1 ms to the most that the wire knows."""
+    if type(deadline_ms) is not int or not 1 <= deadline_ms <= DEADLINE_MS_MOST:
+        raise UsageError(f"deadline_ms is a number from 1 to {DEADLINE_MS_MOST}, not {deadline_ms!r}")
+    return deadline_ms
+
+
+def put(
+    items: "Iterable[tuple[Key, Memory]]",
+    layout: LayoutLike,
+    deadline_ms: int,
+    durability: Durability,
+    ttl_ms: int | None,
+    group: Key | None,
+) -> Flow[list[PutResult]]:
+    """One PutResult an item."""
+    if durability not in ("durable", "relaxed"):
+        raise UsageError(f"durability is 'durable' or 'relaxed', not {durability!r}")
+    ttl = 0 if ttl_ms is None else ttl_ms
+    if type(ttl) is not int or not (ttl_ms is None or 1 <= ttl <= TTL_MS_MOST):
+        raise UsageError(f"ttl_ms is a positive number of milliseconds, or None for no end, not {ttl_ms!r}")
+    lay = layout_id(layout)
+    keys, memories, nbytes = _split(items, lay, prepare_block)
+    wire_group = derive_group(group, lay)
+    relaxed = durability == "relaxed"
+    operation = yield Start(
+        lambda session: session.put(keys, memories, lay, deadline_ms, relaxed, ttl, wire_group),
+        nbytes,
+    )
+    rows = zip(operation.statuses, operation.lengths, operation.sequences, strict=True)
+    return [PutResult(_STATUS[status], length, sequence) for status, length, sequence in rows]
+
+
+def get(
+    items: "Iterable[tuple[Key, Memory]]",
+    layout: LayoutLike,
+    deadline_ms: int,
+    ranges: Sequence[tuple[int, int]] | None,
+) -> Flow[list[GetResult]]:
+    """One GetResult an item."""
+    lay = layout_id(layout)
+    keys, memories, _ = _split(items, lay, prepare_destination)
+    if ranges is not None:
+        _check_ranges(ranges, len(keys))
+    operation = yield Start(lambda session: session.get(keys, memories, lay, deadline_ms, ranges))
+    rows = zip(operation.statuses, operation.lengths, operation.sequences, strict=True)
+    return [GetResult(_STATUS[status], length, sequence) for status, length, sequence in rows]
+
+
+def get_bytes(key: Key, layout: LayoutLike, deadline_ms: int, nbytes_most: int) -> Flow[tuple[GetResult, bytes]]:
+    """A whole block of unknown size: a small buffer first, then one of the most it may have."""
+    if type(nbytes_most) is not int or not 1 <= nbytes_most <= BLOCK_BYTES_MOST:
+        raise UsageError(f"nbytes_most is a number from 1 to {BLOCK_BYTES_MOST}, not {nbytes_most!r}")
+    for room in dict.fromkeys((min(FIRST_GUESS_BYTES, nbytes_most), nbytes_most)):
+        buffer = mmap.mmap(-1, room)  # pages that are not written cost nothing
+        (result,) = yield from get([(key, buffer)], layout, deadline_ms, None)
+        if result.status is not Status.short_buffer or room == nbytes_most:
+            return result, buffer[: result.nbytes]
+    raise AssertionError("the last room is nbytes_most")
+
+
+def per_key(
+    name: Literal["exists", "touch", "delete", "prefetch"], keys: Iterable[Key], layout: LayoutLike, deadline_ms: int
+) -> Flow[list[ItemResult]]:
+    """One ItemResult a key."""
+    lay = layout_id(layout)
+    wire = derive_keys(_listed(keys), lay)
+    operation = yield Start(lambda session: getattr(session, name)(wire, lay, deadline_ms))
+    return [ITEM_RESULTS[status] for status in operation.statuses]
+
+
+def match(keys: Iterable[Key], layout: LayoutLike, deadline_ms: int) -> Flow[int]:
+    """How many leading keys are present; 0 when the service cannot say."""
+    lay = layout_id(layout)
+    wire = derive_keys(_listed(keys), lay)
+    for at in range(0, len(wire), MATCH_KEYS_MOST):
+        part = wire[at : at + MATCH_KEYS_MOST]
+        operation = yield Start(lambda session, part=part: session.match(part, lay, deadline_ms))  # type: ignore[misc]
+        matched = operation.matched if operation.statuses[0] == Status.ok else 0
+        if matched < len(part):
+            return at + matched
+    return len(wire)
+
+
+def stats(deadline_ms: int) -> Flow[dict[str, Any]]:
+    """The service's statistics, or the error of the status: there are no items here that could carry it."""
+    operation = yield Start(lambda session: session.stats(deadline_ms))
+    ITEM_RESULTS[operation.statuses[0]].raise_for_status()
+    return json.loads(operation.text)  # type: ignore[no-any-return]
+
+
+def _split(
+    items: "Iterable[tuple[Key, Memory]]", layout: int, prepare: "Callable[[Memory], Prepared]"
+) -> tuple[list[bytes], list[Any], int]:
+    pairs = _listed(items, "pairs of (key, memory)")
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise UsageError(f"items are pairs of (key, memory), not {pair!r:.60}")
+    prepared = [prepare(memory) for _, memory in pairs]
+    keys = derive_keys([key for key, _ in pairs], layout)
+    return keys, [memory for memory, _ in prepared], sum(nbytes for _, nbytes in prepared)
+
+
+def _listed(items: Iterable[T], noun: str = "keys") -> list[T]:
+    if isinstance(items, str | bytes | bytearray):
+        raise UsageError(f"a list of {noun} is needed; for one, write [{items!r:.40}]")
+    try:
+        return list(items)
+    except TypeError:
+        raise UsageError(f"a list of {noun} is needed, not {items!r:.60}") from None
+
+
+def _check_ranges(ranges: Sequence[tuple[int, int]], count: int) -> None:
+    if len(ranges) != count:
+        raise UsageError(f"ranges has one (offset, length) an item: {count}, not {len(ranges)}")
+    for offset, length in ranges:
+        if type(offset) is not int or type(length) is not int or offset < 0 or length < 0:
+            raise UsageError(
+                f"a range is (offset, length) in bytes, length 0 meaning to the end; not ({offset!r}, {length!r})"
+            )

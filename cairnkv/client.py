@@ -1,0 +1,198 @@
+"""The client for ordinary code: calls wait. `AsyncClient` (aio.py) has the same calls for event loops."""
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from cairnkv import _native, calls
+from cairnkv.calls import Durability, Flow, LayoutLike
+from cairnkv.connecting import Connection, open_connection
+from cairnkv.keys import Key
+from cairnkv.memory import BLOCK_BYTES_MOST
+from cairnkv.results import GetResult, ItemResult, PutResult
+
+if TYPE_CHECKING:
+    from cairnkv.memory import Memory
+
+T = TypeVar("T")
+
+
+def connect(
+    url: str | None = None,
+    *,
+    tenant: str | None = None,
+    token: str | None = None,
+    deadline_ms: int | None = None,
+    lanes: int = 1,
+    verify: bool = True,
+    connect_timeout_ms: int = 5000,
+    name: str = "",
+) -> "Client":
+    """A client of the service at `url`: tcp://HOST:PORT, shm:///PATH.sock, or local:DIR (a private service, see local.py).
+
+    What is not given comes from CAIRN_SERVERS, CAIRN_TENANT, CAIRN_TOKEN and CAIRN_DEADLINE_MS, then from the defaults in
+    config.py. deadline_ms holds for every call that names none. lanes: TCP connections of the session. verify: checksums are
+    computed on this side too. name: what the service's logs call this client.
+
+    Raises ConnectError, or UsageError for a setting that is wrong.
+    """
+    return Client(open_connection(url, tenant, token, deadline_ms, lanes, verify, connect_timeout_ms, name))
+
+
+class Client:
+    """A session with one service. Any thread may call anything. A context manager: leaving it closes.
+
+    A batched call returns one result per item and never raises for what a service, drive or network can cause: a lost
+    connection makes misses, and is re-made by itself. Wrong arguments raise UsageError, before anything is sent.
+
+    `layout` is a Layout, its number, or None. `deadline_ms` limits the whole call. A key is bytes or str (1 to 512 bytes), or
+    a `raw_key`. A block's memory is anything that memory.py lists; no byte is copied on the way.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        """Use `connect`."""
+        self._connection = connection
+
+    def put(
+        self,
+        items: "Iterable[tuple[Key, Memory]]",
+        *,
+        layout: LayoutLike = None,
+        deadline_ms: int | None = None,
+        durability: Durability = "durable",
+        ttl_ms: int | None = None,
+        group: Key | None = None,
+    ) -> list[PutResult]:
+        """Stores blocks; one PutResult an item, in order.
+
+        durability: "durable" returns when the blocks survive power loss, "relaxed" when the service has the bytes. ttl_ms:
+        after so long the blocks are gone; None: never. group: names blocks that are useful only together. A key that holds
+        a block keeps it: no bytes move, and the result says `existed`.
+        """
+        return self._drive(calls.put(items, layout, self._connection.deadline(deadline_ms), durability, ttl_ms, group))
+
+    def get(
+        self,
+        items: "Iterable[tuple[Key, Memory]]",
+        *,
+        layout: LayoutLike = None,
+        deadline_ms: int | None = None,
+        ranges: Sequence[tuple[int, int]] | None = None,
+    ) -> list[GetResult]:
+        """Fetches blocks into the memory beside their keys; one GetResult an item, in order.
+
+        A destination may be larger than its block: `nbytes` says how much was written. ranges: per item (offset, length) of
+        the block, length 0 meaning to its end. The content of a destination whose result is no hit is undefined.
+        """
+        return self._drive(calls.get(items, layout, self._connection.deadline(deadline_ms), ranges))
+
+    def exists(
+        self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> list[ItemResult]:
+        """One result a key, true when its block is there."""
+        return self._drive(calls.per_key("exists", keys, layout, self._connection.deadline(deadline_ms)))
+
+    def match(self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None) -> int:
+        """How many of the leading keys are present: the longest cached prefix. 0 when the service cannot be asked."""
+        return self._drive(calls.match(keys, layout, self._connection.deadline(deadline_ms)))
+
+    def touch(
+        self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> list[ItemResult]:
+        """Marks blocks as used, for eviction; one result a key."""
+        return self._drive(calls.per_key("touch", keys, layout, self._connection.deadline(deadline_ms)))
+
+    def delete(
+        self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> list[ItemResult]:
+        """Removes blocks, for good: also across a crash. `not_found` for a key without one."""
+        return self._drive(calls.per_key("delete", keys, layout, self._connection.deadline(deadline_ms)))
+
+    def prefetch(
+        self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> list[ItemResult]:
+        """Brings blocks from drive to the service's memory; one result a key."""
+        return self._drive(calls.per_key("prefetch", keys, layout, self._connection.deadline(deadline_ms)))
+
+    def put_one(
+        self,
+        key: Key,
+        memory: "Memory",
+        *,
+        layout: LayoutLike = None,
+        deadline_ms: int | None = None,
+        durability: Durability = "durable",
+        ttl_ms: int | None = None,
+        group: Key | None = None,
+    ) -> PutResult:
+        """`put` of one block."""
+        return self.put(
+            [(key, memory)], layout=layout, deadline_ms=deadline_ms, durability=durability, ttl_ms=ttl_ms, group=group
+        )[0]
+
+    def get_one(
+        self, key: Key, memory: "Memory", *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> GetResult:
+        """`get` of one whole block."""
+        return self.get([(key, memory)], layout=layout, deadline_ms=deadline_ms)[0]
+
+    def get_bytes(
+        self,
+        key: Key,
+        *,
+        layout: LayoutLike = None,
+        deadline_ms: int | None = None,
+        nbytes_most: int = BLOCK_BYTES_MOST,
+    ) -> tuple[GetResult, bytes]:
+        """A block of unknown size as bytes (a copy); empty bytes when it is a miss, or larger than nbytes_most
+        (`short_buffer`). For scripts and small blocks: `get` moves bytes once less."""
+        return self._drive(calls.get_bytes(key, layout, self._connection.deadline(deadline_ms), nbytes_most))
+
+    def stats(self, *, deadline_ms: int | None = None) -> dict[str, Any]:
+        """The service's statistics: docs/metrics.md has every field. Raises StatusError when they cannot be had."""
+        return self._drive(calls.stats(self._connection.deadline(deadline_ms)))
+
+    def alloc(self, nbytes: int) -> _native.Region:
+        """Zeroed memory that the service can reach without a copy where the transport can (shm). Supports the buffer
+        protocol: slice it with memoryview(region). Freed by its close(), which needs all views of it released."""
+        return self._connection.alloc(nbytes)
+
+    def register(self, memory: "Memory") -> _native.Region:
+        """Makes memory known to the service, for transports that need it (none in this release gains by it; memory from
+        `alloc` does). The region keeps `memory` alive until its close()."""
+        return self._connection.register(memory)
+
+    def info(self) -> dict[str, Any]:
+        """What is known of the session: server_id, version, transport, lanes, limits; connected, reconnects, breaker."""
+        return self._connection.info()
+
+    @property
+    def url(self) -> str:
+        """Where the service is, as it was asked for."""
+        return self._connection.url
+
+    def close(self) -> None:
+        """Ends the session; what is in flight on other threads becomes `cancelled`. A second close does nothing."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.url}{', closed' if self._connection.closed else ''}>"
+
+    def _drive(self, flow: Flow[T]) -> T:
+        self._connection.check_open()
+        try:
+            start = next(flow)
+            while True:
+                operation = start.begin(self._connection.session)
+                operation.wait()
+                start = flow.send(operation)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""The sub-commands of `cairn`, one file for each kind."""

@@ -1,0 +1,166 @@
+"""From a URL to a session: which schemes there are, and what a wrong one is told."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from cairnkv import _native, calls
+from cairnkv.config import default_deadline_ms, default_of, setting
+from cairnkv.errors import ClosedError, ConnectError, UsageError
+from cairnkv.local import LocalService, acquire
+from cairnkv.memory import LIMITS, prepare
+from cairnkv.session import Session
+from cairnkv.status import Status
+
+if TYPE_CHECKING:
+    from cairnkv.memory import Memory
+
+FORMS = "tcp://HOST:PORT, shm:///PATH.sock or local:DIR"
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Connection:
+    """An open session and what goes with it; what both clients have in common. Any thread may call anything."""
+
+    url: str
+    session: Session
+    deadline_ms: int = int(default_of("deadline_ms"))
+    local: LocalService | None = None
+    closed: bool = False
+    forked: bool = False
+
+    def __post_init__(self) -> None:
+        _open.add(self)
+
+    def check_open(self) -> None:
+        """Raises ClosedError after close(), and in a forked child."""
+        if self.forked:
+            raise ClosedError("the client belongs to the process that this one was forked from; connect again here")
+        if self.closed:
+            raise ClosedError("the client was closed; connect again")
+
+    def deadline(self, deadline_ms: int | None) -> int:
+        """The deadline of a call. Raises UsageError."""
+        return self.deadline_ms if deadline_ms is None else calls.check_deadline(deadline_ms)
+
+    def info(self) -> dict[str, Any]:
+        """What is known of the session."""
+        self.check_open()
+        return {"url": self.url, **self.session.info()}
+
+    def alloc(self, nbytes: int) -> _native.Region:
+        """A region of the session. Raises UsageError for a size it cannot have."""
+        self.check_open()
+        if type(nbytes) is not int or not 1 <= nbytes <= LIMITS["region_bytes_most"]:
+            raise UsageError(f"a region has 1 byte to {LIMITS['region_bytes_most']} bytes, not {nbytes!r}")
+        try:
+            return self.session.alloc(nbytes)
+        except ValueError as error:
+            raise UsageError(f"no region of {nbytes} bytes: {error}") from None
+
+    def register(self, memory: "Memory") -> _native.Region:
+        """A region over the caller's memory, which must be one writable piece. Raises UsageError."""
+        self.check_open()
+        prepared, nbytes = prepare(memory, writable=True)
+        if isinstance(prepared, list) or nbytes == 0:
+            raise UsageError("a region is one piece of memory with at least 1 byte")
+        return self.session.register(prepared)
+
+    def close(self) -> None:
+        """Hangs up, and lets go of the private service if there is one. A second close does nothing."""
+        if self.forked:
+            return
+        self.closed = True
+        self.session.close()
+        local, self.local = self.local, None
+        if local is not None:
+            local.release()
+
+
+_open: WeakSet[Connection] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: the parent's sessions share their sockets with it. A destructor here would say goodbye there, so none
+    may ever run."""
+    for connection in list(_open):
+        connection.forked = True
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection.session))
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def check_url(url: str) -> str:
+    """The URL without surrounding space. Raises UsageError for what this release cannot reach."""
+    url = url.strip()
+    if not url:
+        raise UsageError(f"no service is named: pass a URL or set CAIRN_SERVERS; forms: {FORMS}")
+    if "," in url and not url.startswith("local:"):
+        raise UsageError(f"'{url}' names several services; this release knows one: name one URL ({FORMS})")
+    scheme, colon, rest = url.partition(":")
+    if scheme == "rdma":
+        raise UsageError(f"'{url}': there is no RDMA transport in this release; use {FORMS}")
+    if not colon or scheme not in ("tcp", "shm", "local"):
+        raise UsageError(f"'{url}' is no URL of a service; forms: {FORMS}")
+    if scheme == "local" and rest.startswith("//"):
+        raise UsageError(
+            f"'{url}': write local:DIR without //, such as local:{rest.removeprefix('//') or '/var/tmp/cairn'}"
+        )
+    return url
+
+
+def open_connection(
+    url: str | None,
+    tenant: str | None,
+    token: str | None,
+    deadline_ms: int | None,
+    lanes: int,
+    verify: bool,
+    connect_timeout_ms: int,
+    name: str,
+) -> Connection:
+    """Connects. Raises ConnectError or UsageError."""
+    url = check_url(setting("servers", url))
+    deadline = default_deadline_ms() if deadline_ms is None else deadline_ms
+    calls.check_deadline(deadline)
+    if type(lanes) is not int or not 1 <= lanes <= LIMITS["session_lanes_most"]:
+        raise UsageError(f"lanes is a number from 1 to {LIMITS['session_lanes_most']}, not {lanes!r}")
+    if type(connect_timeout_ms) is not int or not 1 <= connect_timeout_ms <= 600_000:
+        raise UsageError(f"connect_timeout_ms is a number from 1 to 600000, not {connect_timeout_ms!r}")
+    who = setting("tenant", tenant)
+    secret = setting("token", token)
+
+    def dial(address: str) -> Session:
+        return _native.Client(
+            address,
+            tenant=who,
+            token=secret,
+            name=name,
+            lanes=lanes,
+            connect_timeout_ms=connect_timeout_ms,
+            verify=verify,
+        )
+
+    if not url.startswith("local:"):
+        return Connection(url, _dial(url, dial, url), deadline)
+    service = acquire(url)
+    try:
+        return Connection(url, _dial(url, dial, service.url), deadline, service)
+    except BaseException:
+        service.release()
+        raise
+
+
+def _dial(url: str, dial: Callable[[str], Session], address: str) -> Session:
+    try:
+        return dial(address)
+    except _native.ConnectError as error:
+        code, sentence = error.args
+        if code == Status.invalid:
+            raise UsageError(str(sentence)) from None
+        hint = "; is the service running?" if code == Status.unreachable else ""
+        raise ConnectError(f"cannot reach the service at {url}: {sentence}{hint}", Status(code)) from None

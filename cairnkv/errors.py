@@ -1,0 +1,183 @@
+"""Every error this package raises.
+
+CairnError
+├── ConnectError              no session with the service could be made; .status says why, str() names the URL
+│   └── InUseError            another process uses the directory of a local: URL
+├── UsageError (ValueError)   the call itself is wrong: types, sizes over the limits, settings; nothing was sent
+│   └── ClosedError           the client was closed
+└── StatusError               raised only by raise_for_status(); one class for each status that is a failure:
+    ├── Exists  NotFound  Timeout  Cancelled  Busy  NoSpace  TooLarge  Invalid  BadRegion  ShortBuffer  BadRange
+    ├── Corrupt  IoError  ReadOnly  BadChecksum  Denied  BadVersion  Unsupported  Draining
+    └── Disconnected  Unreachable
+
+Batched calls never raise for what a client, a drive or a network can cause: each item has a result, and a result has
+`raise_for_status()`. A class's name is its status in CamelCase.
+"""
+
+from typing import ClassVar
+
+from cairnkv.status import Status
+
+
+class CairnError(Exception):
+    """All of this package's errors. str() is a whole sentence for a person."""
+
+
+class ConnectError(CairnError):
+    """No session could be made."""
+
+    def __init__(self, sentence: str, status: Status = Status.unreachable) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class InUseError(ConnectError):
+    """Another process uses the directory of a `local:` URL."""
+
+
+class UsageError(CairnError, ValueError):
+    """The call itself is wrong; nothing was sent."""
+
+
+class ClosedError(UsageError):
+    """The client was closed."""
+
+
+class StatusError(CairnError):
+    """An item did not succeed; `status` says how."""
+
+    status: ClassVar[Status]
+
+
+class Exists(StatusError):
+    """A put found a block under its key. `PutResult.raise_for_status` lets this pass: the block is in the store."""
+
+    status = Status.exists
+
+
+class NotFound(StatusError):
+    """A miss."""
+
+    status = Status.not_found
+
+
+class Timeout(StatusError):
+    """The deadline passed first. Nothing touches the caller's memory any more."""
+
+    status = Status.timeout
+
+
+class Cancelled(StatusError):
+    """The caller cancelled the item, or closed the client."""
+
+    status = Status.cancelled
+
+
+class Busy(StatusError):
+    """The service is at its limit of work in flight."""
+
+    status = Status.busy
+
+
+class NoSpace(StatusError):
+    """No drive has room."""
+
+    status = Status.no_space
+
+
+class TooLarge(StatusError):
+    """Larger than the service takes."""
+
+    status = Status.too_large
+
+
+class Invalid(StatusError):
+    """The service found the request malformed."""
+
+    status = Status.invalid
+
+
+class BadRegion(StatusError):
+    """An extent lies outside the registered memory."""
+
+    status = Status.bad_region
+
+
+class ShortBuffer(StatusError):
+    """The destination is smaller than what was asked for."""
+
+    status = Status.short_buffer
+
+
+class BadRange(StatusError):
+    """The range lies beyond the block."""
+
+    status = Status.bad_range
+
+
+class Corrupt(StatusError):
+    """The drive returned damaged bytes; the block was dropped: a miss."""
+
+    status = Status.corrupt
+
+
+class IoError(StatusError):
+    """The drive reported an error: a miss."""
+
+    status = Status.io_error
+
+
+class ReadOnly(StatusError):
+    """No drive accepts writes."""
+
+    status = Status.read_only
+
+
+class BadChecksum(StatusError):
+    """Bytes were damaged on their way."""
+
+    status = Status.bad_checksum
+
+
+class Denied(StatusError):
+    """The credentials do not allow this."""
+
+    status = Status.denied
+
+
+class BadVersion(StatusError):
+    """The two sides share no version of the protocol."""
+
+    status = Status.bad_version
+
+
+class Unsupported(StatusError):
+    """The service does not offer the operation."""
+
+    status = Status.unsupported
+
+
+class Draining(StatusError):
+    """The service is shutting down."""
+
+    status = Status.draining
+
+
+class Disconnected(StatusError):
+    """The connection was lost before the answer came. A put may or may not have taken effect."""
+
+    status = Status.disconnected
+
+
+class Unreachable(StatusError):
+    """The service cannot be reached at the moment; nothing was sent."""
+
+    status = Status.unreachable
+
+
+_BY_STATUS = {cls.status: cls for cls in StatusError.__subclasses__()}
+
+
+def error_for(status: Status) -> StatusError:
+    """The exception that stands for a status other than OK."""
+    return _BY_STATUS[status](status.sentence)

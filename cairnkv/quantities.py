@@ -1,0 +1,38 @@
+"""Sizes as people write them on the command line: `64KiB`, `2GiB`."""
+
+import re
+
+from cairnkv.errors import UsageError
+
+UNITS: dict[str, int] = {
+    "B": 1,
+    "KiB": 1 << 10,
+    "MiB": 1 << 20,
+    "GiB": 1 << 30,
+    "TiB": 1 << 40,
+    "kB": 1000,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
+_SIZE = re.compile(r"(\d{1,15})(?:\.(\d{1,6}))?\s*([A-Za-z]+)", re.ASCII)
+
+
+def parse_size(text: str) -> int:
+    """Bytes. A unit is always needed (MiB = 1024², MB = 1000²). Raises UsageError."""
+    found = _SIZE.fullmatch(text.strip())
+    unit = next((scale for name, scale in UNITS.items() if found and name.lower() == found.group(3).lower()), None)
+    if found is None or unit is None:
+        raise UsageError(f"'{text}' is no size; write a number with a unit, such as 64KiB or 1MiB")
+    whole, fraction = found.group(1), found.group(2) or ""
+    return int(whole + fraction) * unit // int(10 ** len(fraction))
+
+
+def show_size(count: int) -> str:
+    """For a person, rounded: 64 KiB, 1.5 GiB."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.4g} {unit}"

@@ -1,0 +1,85 @@
+"""URLs, settings, and what happens when there is nobody to connect to."""
+
+from __future__ import annotations
+
+import pytest
+
+import cairnkv
+from cairnkv import ConnectError, Status, UsageError
+from cairnkv.config import SETTINGS, default_deadline_ms, setting
+from cairnkv.connecting import check_url
+from cairnkv.testing import RunningService
+
+
+@pytest.mark.parametrize("url", ["tcp://host:9600", "shm:///run/cairn.sock", "local:/var/tmp/cairn", "local:here"])
+def test_urls_that_are_known(url: str) -> None:
+    assert check_url(f" {url}\n") == url
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("", "no service is named: pass a URL or set CAIRN_SERVERS"),
+        ("rdma://host:9600", "there is no RDMA transport in this release"),
+        ("tcp://a:1,tcp://b:1", "names several services; this release knows one"),
+        ("http://host", "is no URL of a service"),
+        ("host:9600", "is no URL of a service"),
+        ("localhost", "is no URL of a service"),
+        ("local:///var/tmp/cairn", "write local:DIR without //, such as local:/var/tmp/cairn"),
+    ],
+)
+def test_urls_that_are_not(url: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        check_url(url)
+
+
+@pytest.mark.parametrize("url", ["tcp://host", "tcp://host:port", "shm://relative.sock", f"shm:///{'x' * 120}"])
+def test_urls_that_the_native_client_refuses(url: str) -> None:
+    with pytest.raises(UsageError, match="cannot use the URL"):
+        cairnkv.connect(url)
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(
+        ConnectError, match="cannot reach the service at tcp://127.0.0.1:1.*is the service running"
+    ) as caught:
+        cairnkv.connect("tcp://127.0.0.1:1", connect_timeout_ms=500)
+    assert caught.value.status == Status.unreachable
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lanes": 0}, {"lanes": 17}, {"connect_timeout_ms": 0}, {"deadline_ms": 0}, {"deadline_ms": 600_001}]
+)
+def test_wrong_settings(wrong: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))} is a number from 1"):
+        cairnkv.connect("tcp://127.0.0.1:1", **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("no_settings")
+def test_the_environment(running: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="set CAIRN_SERVERS"):
+        cairnkv.connect()
+    monkeypatch.setenv("CAIRN_SERVERS", running.tcp_url)
+    monkeypatch.setenv("CAIRN_TENANT", "red")
+    with cairnkv.connect() as red, cairnkv.connect(running.shm_url, tenant="blue") as blue:
+        assert red.info()["transport"] == "tcp" and blue.info()["transport"] == "shm"
+        assert red.put_one("whose", b"red").status == blue.put_one("whose", b"blue").status == Status.ok
+        assert red.get_bytes("whose")[1] == b"red"
+
+
+def test_which_setting_wins() -> None:
+    assert setting("tenant", None, {}) == "default"
+    assert setting("tenant", None, {"CAIRN_TENANT": "red"}) == "red"
+    assert setting("tenant", "blue", {"CAIRN_TENANT": "red"}) == "blue"
+    assert default_deadline_ms({}) == 30_000
+    assert default_deadline_ms({"CAIRN_DEADLINE_MS": "50"}) == 50
+    for wrong in ("soon", "-1", "0", "1.5"):
+        with pytest.raises(UsageError, match="CAIRN_DEADLINE_MS is a number of milliseconds"):
+            default_deadline_ms({"CAIRN_DEADLINE_MS": wrong})
+
+
+def test_the_deadline_of_a_client_holds_for_its_calls(running: RunningService) -> None:
+    with cairnkv.connect(running.tcp_url, deadline_ms=1234, lanes=4, name="a test", verify=False) as client:
+        assert client.info()["lanes"] == 4
+        assert client.put_one(b"deadline", b"x", deadline_ms=5000)
+    assert len({row.env for row in SETTINGS}) == len(SETTINGS)

@@ -92,6 +92,7 @@ def test_a_planted_lost_block_is_reported() -> None:
         requests_of(*prompts), in_memory(store), Options(512, 1, disrupt_at=25), disruption=lambda: store.drop(2)
     ).run()
     assert lost.disruption is not None and lost.lost_acknowledged == 2
+    assert lost.seconds > 0
     assert not lost.good and lost.wrong_blocks == 0
 
 

@@ -49,10 +49,13 @@ class FakeService:
         self.raw = example_snapshot()
         self.error: Exception | None = None
 
-    def snapshot(self) -> Snapshot:
+    def stats(self) -> str:
         if self.error is not None:
             raise self.error
-        return Snapshot.model_validate(self.raw)
+        return json.dumps(self.raw)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot.model_validate_json(self.stats())
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_check_finds_damage(drive: str, monkeypatch: pytest.MonkeyPatch) -> None
         progress.extend(advance(done, 100) for done in (0, 50, 100))
         return json.dumps(report)
 
-    monkeypatch.setattr(cli._native, "check_drive", check)
+    monkeypatch.setattr(_native, "check_drive", check)
     outcome = cairn_dpu("check", "--drive", drive)
     assert outcome.code == ExitCode.FAILURE
     assert finding in outcome.out
@@ -191,7 +191,7 @@ def test_debug_shows_the_traceback() -> None:
 
 
 def test_a_mistake_of_ours_is_a_sentence_too(drive: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli._native, "inspect_drive", lambda _: "no JSON")
+    monkeypatch.setattr(_native, "inspect_drive", lambda _: "no JSON")
     outcome = cairn_dpu("inspect", "--drive", drive)
     assert outcome.code == ExitCode.FAILURE
     assert "this is a mistake of ours (JSONDecodeError" in outcome.err
@@ -202,6 +202,6 @@ def test_ctrl_c_is_one_sentence(drive: str, monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(path: str, advance: Any) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli._native, "check_drive", interrupted)
+    monkeypatch.setattr(_native, "check_drive", interrupted)
     outcome = cairn_dpu("check", "--drive", drive)
     assert (outcome.code, outcome.err) == (ExitCode.INTERRUPTED, "cairn-dpu: interrupted\n")

@@ -34,9 +34,9 @@ def run_hook(hook: str, folder: Path, out: Path, settings: str) -> Path:
 
 @pytest.fixture(scope="session")
 def wheels(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Both wheels, compiled in one folder that is kept between runs."""
+    """Both wheels, from the build folder of the editable installs: the flags are the same, so nothing is compiled twice."""
     out = tmp_path_factory.mktemp("wheels")
-    settings = repr({"build-dir": str(root / "build" / "wheels")})
+    settings = repr({"build-dir": str(root / "build" / "native"), "cmake.define.CAIRN_TESTS": "ON"})
     return {
         "cairnkv": run_hook("build_wheel", root, out, settings),
         "cairn_dpu": run_hook("build_wheel", root / "dpu", out, settings),
@@ -121,8 +121,7 @@ def test_the_sdist_holds_what_the_client_needs(sdist: Path, root: Path) -> None:
 
 
 def test_the_sdist_builds_the_same_wheel(sdist: Path, wheels: dict[str, Path], tmp_path: Path) -> None:
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "-xzf", sdist, "-C", tmp_path], check=True)
     [folder] = tmp_path.iterdir()
     rebuilt = run_hook("build_wheel", folder, tmp_path, "None")
     assert sorted(names_in(rebuilt)) == sorted(names_in(wheels["cairnkv"]))

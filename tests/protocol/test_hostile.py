@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -91,8 +92,9 @@ def test_a_bad_frame_ends_its_own_session_only(
     frame, _ = BAD_FRAMES[name]
     session = RawSession.open(address)
     frame.tag = session.tag
-    session.send(frame)
-    session.sock.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(OSError):  # it may hang up before all of it was sent
+        session.send(frame)
+        session.sock.shutdown(socket.SHUT_WR)
     session.ends()
     session.close()
     assert bystander.alive()

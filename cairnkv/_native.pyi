@@ -93,11 +93,21 @@ class Client:
         memory that exists already: its bytes are streamed through the socket as over tcp (two copies by the kernel instead of one
         by the service); memory from alloc() is not. Keeps `memory` alive until close()."""
     def put(
-        self, keys: Sequence[bytes], memories: Sequence[Any], layout: int = 0, deadline_ms: int = 0,
-        relaxed: bool = False, ttl_ms: int = 0, group: bytes = b"",
+        self,
+        keys: Sequence[bytes],
+        memories: Sequence[Any],
+        layout: int = 0,
+        deadline_ms: int = 0,
+        relaxed: bool = False,
+        ttl_ms: int = 0,
+        group: bytes = b"",
     ) -> Operation: ...
     def get(
-        self, keys: Sequence[bytes], memories: Sequence[Any], layout: int = 0, deadline_ms: int = 0,
+        self,
+        keys: Sequence[bytes],
+        memories: Sequence[Any],
+        layout: int = 0,
+        deadline_ms: int = 0,
         ranges: Sequence[tuple[int, int]] | None = None,
     ) -> Operation:
         """ranges: per item (offset, length), length 0 meaning to the end. The destination must be at least as large as

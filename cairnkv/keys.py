@@ -99,15 +99,13 @@ def layout_id(layout: Layout | int | None) -> int:
 
 def derive_key(key: Key, layout: int = 0) -> bytes:
     """The 16 bytes on the wire. Raises UsageError for anything but 1 to 512 bytes or their text."""
-    if type(key) is Key16:
-        return bytes(key)
-    return _derive(key, layout.to_bytes(8, "little"), "key")
+    return derive_keys([key], layout)[0]
 
 
 def derive_keys(keys: list[Key], layout: int) -> list[bytes]:
     """`derive_key` for many."""
-    person = layout.to_bytes(8, "little")
-    return [bytes(key) if type(key) is Key16 else _derive(key, person, "key") for key in keys]
+    hasher = blake2b(digest_size=KEY_BYTES, person=layout.to_bytes(8, "little"))
+    return [key if type(key) is Key16 else _derive(key, hasher, "key") for key in keys]
 
 
 def derive_group(group: Key | None, layout: int = 0) -> bytes:
@@ -115,11 +113,11 @@ def derive_group(group: Key | None, layout: int = 0) -> bytes:
     if group is None:
         return b""
     if type(group) is Key16:
-        return bytes(group)
-    return _derive(group, layout.to_bytes(8, "little") + b"group", "group")
+        return group
+    return _derive(group, blake2b(digest_size=KEY_BYTES, person=layout.to_bytes(8, "little") + b"group"), "group")
 
 
-def _derive(name: bytes | str, person: bytes, noun: str) -> bytes:
+def _derive(name: bytes | str, hasher: blake2b, noun: str) -> bytes:
     if isinstance(name, str):
         try:
             name = name.encode()
@@ -129,7 +127,9 @@ def _derive(name: bytes | str, person: bytes, noun: str) -> bytes:
         raise UsageError(f"a {noun} is bytes or str, not {_shown(name)}")
     if not 1 <= len(name) <= CALLER_KEY_BYTES_MOST:
         raise UsageError(f"a {noun} has 1 to {CALLER_KEY_BYTES_MOST} bytes, not {len(name)}")
-    return blake2b(name, digest_size=KEY_BYTES, person=person).digest()
+    mine = hasher.copy()  # cheaper than a new one
+    mine.update(name)
+    return mine.digest()
 
 
 def _shown(value: Any) -> str:

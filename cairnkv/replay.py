@@ -262,7 +262,7 @@ class Replay:
         self._on_progress = on_progress
         self._disruption: Disruption | None = None
         self._audits: list[Audit] = []
-        self._audit_seconds = 0.0
+        self._pauses: list[tuple[float, float]] = []  # begin and length of each audit
         self._workers: list[Worker] = []
         self._phase = "replaying"
         self._interrupted = False
@@ -283,11 +283,12 @@ class Replay:
             self.feed.started = began = time.monotonic()
             for worker in self._workers:
                 worker.start()
+            self._tell(0.0)
             self._watch(began)
             for worker in self._workers:
                 if worker.error is not None:
                     raise worker.error
-            seconds = max(worker.ended for worker in self._workers) - began - self._audit_seconds
+            seconds = self._seconds(began)
             self._phase = "checking"
             self._tell(seconds)
             capacity = None
@@ -362,7 +363,12 @@ class Replay:
     def _audit(self, client: Client, memory: memoryview) -> None:
         began = time.monotonic()
         self._audits.append(self.ledger.audit(client, memory, self.options.read_back_blocks, seed=len(self._audits)))
-        self._audit_seconds += time.monotonic() - began
+        self._pauses.append((began, time.monotonic() - began))
+
+    def _seconds(self, began: float) -> float:
+        """How long the workers took, without the audits in between."""
+        ended = max(worker.ended for worker in self._workers)
+        return ended - began - sum(length for paused, length in self._pauses if paused < ended)
 
     def _capacity_blocks(self, client: Client) -> int | None:
         drives = client.stats()["store"]["drives"]
@@ -400,7 +406,7 @@ class Replay:
             urls=list(dict.fromkeys(urls)),
             durability=self.options.durability,
             seconds=round(seconds, 3),
-            audit_seconds=round(self._audit_seconds, 3),
+            audit_seconds=round(sum(length for _, length in self._pauses), 3),
             hit_blocks=total.hit_blocks,
             prefix_hit_ratio=round(total.hit_blocks / total.references if total.references else 0.0, 6),
             infinite_cache_hit_ratio=round(known.infinite_hit_ratio, 6),

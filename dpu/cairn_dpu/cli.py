@@ -6,7 +6,6 @@ Results go to stdout, progress and errors to stderr. No traceback reaches a pers
 import functools
 import inspect
 import json
-import logging
 import os
 import sys
 import traceback
@@ -15,9 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 
 from cairn_dpu import _native
 from cairn_dpu.config import SETTINGS, SWITCH, load
@@ -134,13 +130,11 @@ def serve(
 
         cairn-dpu serve --config /etc/cairn/cairn-dpu.toml --listen shm:///run/cairn/cairn.sock
     """
-    from cairn_dpu import logs, service  # late: FastAPI takes half a second that `format` need not wait for
+    from cairn_dpu import logs, service
 
     settled = load(settings, os.environ, config)
     logs.configure("debug" if debug else settled.log_level, settled.log_format)
-    code = service.run(settled)
-    logging.shutdown()
-    raise typer.Exit(code)
+    service.leave(service.run(settled))
 
 
 def _drive(text: str) -> DriveSpec:
@@ -209,8 +203,10 @@ def inspect_(*, drive: DrivePath, output: Output = "table", debug: Debug = False
 
         cairn-dpu inspect --drive /dev/nvme0n1 -o json
     """
+    from cairn_dpu import reports
+
     _check_output(output)
-    _print_report(json.loads(_native.inspect_drive(readable(_drive(drive).path))), output)
+    reports.print_report(json.loads(_native.inspect_drive(readable(_drive(drive).path))), output)
 
 
 @app.command()
@@ -224,19 +220,12 @@ def check(*, drive: DrivePath, output: Output = "table", debug: Debug = False) -
 
         cairn-dpu check --drive /dev/nvme0n1
     """
+    from cairn_dpu import reports
+
     _check_output(output)
     path = readable(_drive(drive).path)
-    columns = (TextColumn("checking"), BarColumn(), DownloadColumn(True), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("checking", total=None)
-
-        def advance(done_bytes: int, total_bytes: int) -> bool:
-            progress.update(task, completed=done_bytes, total=total_bytes)
-            return True
-
-        report = json.loads(_native.check_drive(path, advance))
-    _print_report(report, output)
+    report = json.loads(reports.check_with_progress(path))
+    reports.print_report(report, output)
     bad = report["bad_records"] or report["bad_segments"] or report["findings"]
     if bad:
         sys.stderr.write(f"cairn-dpu: {path} has damage; what is damaged counts as a miss, the rest is served\n")
@@ -248,40 +237,6 @@ def check(*, drive: DrivePath, output: Output = "table", debug: Debug = False) -
 def version(*, debug: Debug = False) -> None:
     """Print the version."""
     sys.stdout.write(f"cairn-dpu {_native.version()}\n")
-
-
-def _print_report(report: dict[str, Any], output: str) -> None:
-    if output == "json":
-        sys.stdout.write(json.dumps(report, indent=2) + "\n")
-        return
-    console = Console()
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in report.items():
-        if not isinstance(value, list | dict):
-            shown = (
-                f"{value} ({describe_size(value)})" if key.endswith("bytes") and isinstance(value, int) else str(value)
-            )
-            table.add_row(key, shown)
-    console.print(table)
-    for key, value in report.items():
-        if isinstance(value, dict):
-            console.print(f"\n{key}: " + ", ".join(f"{name} {inner}" for name, inner in value.items()))
-        elif isinstance(value, list) and value:
-            _print_list(console, key, value)
-
-
-def _print_list(console: Console, title: str, rows: list[Any]) -> None:
-    console.print(f"\n{title}")
-    if not all(isinstance(row, dict) for row in rows):
-        for row in rows:
-            console.print(f"  {row}", markup=False)
-        return
-    table = Table(box=None)
-    for name in rows[0]:
-        table.add_column(str(name))
-    for row in rows:
-        table.add_row(*(str(row.get(name, "")) for name in rows[0]))
-    console.print(table)
 
 
 def main() -> None:

@@ -13,26 +13,25 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 from cairn_dpu import _native
-from cairn_dpu.admin.app import create_app
 from cairn_dpu.admin.server import AdminServer
 from cairn_dpu.config import Config
 from cairn_dpu.drives import prepare
 from cairn_dpu.errors import ExitCode, ServiceError
 from cairn_dpu.notify import notify, watchdog_seconds
 from cairn_dpu.quantities import describe_size
-from cairn_dpu.snapshot import Snapshot
 from cairn_dpu.stopping import StopRequests
 
 log = logging.getLogger("cairn_dpu.service")
 
-SNAPSHOT_SECONDS_MOST = 2.0
+STATS_SECONDS_MOST = 2.0
 LOOK_EVERY_SECONDS = 1.0
 
 
 class Service:
-    """One service. `start` and `stop` are called once each; `snapshot` and `state` from any thread in between."""
+    """One service. `start` and `stop` are called once each; `stats` and `state` from any thread in between."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -41,7 +40,7 @@ class Service:
         self.admin_url: str | None = None
         self._server: _native.Server | None = None
         self._admin: AdminServer | None = None
-        self._asking = ThreadPoolExecutor(1, "cairn-snapshot")
+        self._asking = ThreadPoolExecutor(1, "cairn-stats")
         self._stopped = threading.Event()
 
     @property
@@ -49,18 +48,18 @@ class Service:
         """Whether puts and deletes are refused."""
         return self.config.read_only
 
-    def snapshot(self) -> Snapshot:
-        """The statistics now. Raises ServiceError while the service starts, or when the reactor does not answer in
-        SNAPSHOT_SECONDS_MOST."""
+    def stats(self) -> str:
+        """The statistics now, as JSON. Raises ServiceError while the service starts, or when the reactor does not answer in
+        STATS_SECONDS_MOST."""
         server = self._server
         if server is None:
             raise ServiceError("the service is still opening its drives")
         asked = self._asking.submit(server.stats)
         try:
-            return Snapshot.model_validate_json(asked.result(SNAPSHOT_SECONDS_MOST))
+            return asked.result(STATS_SECONDS_MOST)
         except TimeoutError:
             asked.cancel()
-            raise ServiceError(f"the reactor did not answer within {SNAPSHOT_SECONDS_MOST:.0f} s") from None
+            raise ServiceError(f"the reactor did not answer within {STATS_SECONDS_MOST:.0f} s") from None
 
     def start(self) -> None:
         """Prepares the drives, opens the store, listens, and answers. Raises ServiceError, CairnError or OSError; what
@@ -75,18 +74,18 @@ class Service:
         try:
             self.listen_urls = [server.listen(str(url)) for url in config.listen]
             if config.admin is not None:
-                self._admin = AdminServer(create_app(self), config.admin)
+                self._admin = AdminServer(config.admin)
                 self.admin_url = self._admin.url
             server.start()
         except BaseException:
             if self._admin is not None:
-                self._admin.close()
+                self._admin.stop()
             server.stop(0)
             raise
         self._server = server
         self.state = "serving"
         if self._admin is not None:
-            self._admin.start()
+            self._admin.start(self)
 
     def running(self) -> bool:
         """False when the reactor has ended."""
@@ -111,7 +110,7 @@ class Service:
         seconds = watchdog_seconds()
         while seconds is not None and not self._stopped.wait(seconds):
             try:
-                self.snapshot()
+                self.stats()
             except ServiceError as error:
                 log.error("no word to the watchdog: %s", error)
             else:
@@ -153,7 +152,7 @@ def run(config: Config) -> ExitCode:
         reason = stops.wait_for(opening, heed_lifeline=True)
         if reason is not None and not opening.done():
             log.info("stopped by %s before serving anything", reason)
-            _leave(ExitCode.OK)  # the opening thread cannot be called back, and nobody was told of a service
+            leave(ExitCode.OK)  # the opening thread cannot be called back, and nobody was told of a service
         opening.result()
         _announce(service)
         threading.Thread(target=service.beat, name="cairn-watchdog", daemon=True).start()
@@ -169,7 +168,7 @@ def run(config: Config) -> ExitCode:
         again = stops.wait_for(stopping, heed_lifeline=False)
         if again is not None and not stopping.done():
             log.warning("stopped at once by a second %s; the next start recovers", again)
-            _leave(ExitCode.FAILURE)
+            leave(ExitCode.FAILURE)
         if not stopping.result():
             log.warning("some requests did not end in time and were cut off; their clients see a lost connection")
         log.info("stopped after %.1f s; every drive is sealed", time.monotonic() - began)
@@ -177,17 +176,17 @@ def run(config: Config) -> ExitCode:
 
 
 def _announce(service: Service) -> None:
-    snapshot = service.snapshot()
-    drives = snapshot.store.drives
+    stats = json.loads(service.stats())
+    store, drives = stats["store"], stats["store"]["drives"]
     log.info(
         "cairn-dpu %s is serving on %s; admin %s; %s with %s, %d blocks found in %.2f s",
-        snapshot.version,
+        stats["version"],
         ", ".join(service.listen_urls),
         service.admin_url or "off",
         "1 drive" if len(drives) == 1 else f"{len(drives)} drives",
-        describe_size(sum(drive.bytes for drive in drives)),
-        snapshot.store.recovered_blocks,
-        snapshot.store.recovery_seconds,
+        describe_size(sum(drive["bytes"] for drive in drives)),
+        store["recovered_blocks"],
+        store["recovery_seconds"],
         extra={"fields": {"pid": os.getpid(), "kernel": platform.release()}},
     )
     if service.config.ready_file is not None:
@@ -195,8 +194,9 @@ def _announce(service: Service) -> None:
     notify(f"READY=1\nSTATUS=serving on {', '.join(service.listen_urls)}")
 
 
-def _leave(code: ExitCode) -> None:
-    """Ends the process without waiting for native threads."""
+def leave(code: ExitCode) -> NoReturn:
+    """Ends the process at once: no thread of ours, of the web framework or of the native core is waited for, or torn
+    down half-way, by the interpreter's own way out."""
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)

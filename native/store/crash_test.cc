@@ -137,6 +137,50 @@ TEST_P(StoreCrash, NothingAcknowledgedIsLostAndNothingDeletedComesBack) {
   }
 }
 
+// A process killed between write and flush leaves blocks in the device's cache. The next one finds them; before it
+// answers `exists` to a durable put they have to be safe from the power.
+TEST(StoreCrashTest, WhatAKilledProcessDidNotFlushIsFlushedBeforeItIsBelieved) {
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
+    ASSERT_EQ(world.put("opens a segment", 10), Status::ok);
+    world.drive().faults.fail_flush = 1;
+    ASSERT_EQ(world.put("a", 50'000), Status::io_error);
+    world.kill(seed);
+    world.open();
+    ASSERT_EQ(world.put("a", 50'000), Status::exists);
+    world.crash(seed);
+    world.open();
+    EXPECT_EQ(world.get("a"), Status::ok) << "seed " << seed;
+  }
+}
+
+// Segments are overwritten in the order of their age also across power loss. Were the header of the younger one on the
+// drive and that of the older one not, the older one's blocks would be back without the tombstones of the younger one.
+TEST(StoreCrashTest, ATombstoneIsNeverOverwrittenBeforeWhatItDeletes) {
+  StoreWorld world(5_MiB + 4096, 1, 8_MiB, 1_MiB);
+  for (const char* name : {"a", "deleted", "b"}) ASSERT_EQ(world.put(name, 340'000), Status::ok);
+  ASSERT_EQ(world.remove("deleted"), Status::ok);  // the block in the first segment, the tombstone in the second
+  for (int i = 0; i < 4; ++i) ASSERT_EQ(world.put(std::to_string(i), 340'000), Status::ok);
+  ASSERT_EQ(world.store->stats().drives[0].evicted_segments, 0U);
+  world.close();
+  const Platter full = world.platters[0]->copy();
+  // Four segments, all sealed: the new block takes the first, and the second is opened behind it.
+  for (uint64_t seed = 0; seed < 600; ++seed) {
+    *world.platters[0] = full;
+    world.open();
+    world.drive().faults.seed = seed % 3 == 0 ? 0 : seed;
+    PutCall put("new", 700'000);  // over half of a segment: the next one is opened at once
+    put.store = world.store.get();
+    world.store->begin_put(put);
+    for (uint64_t turns = seed % 5; turns > 0; --turns) world.store->poll();
+    world.store->cancel(put);
+    world.crash(seed);
+    world.open();
+    ASSERT_EQ(world.get("deleted"), Status::not_found) << "seed " << seed;
+    world.crash(seed);
+  }
+}
+
 // --- damage ----------------------------------------------------------------------------------------------
 
 TEST(StoreDamage, EveryFlippedBitOfMetadataGivesAMissOrTheExactBytes) {

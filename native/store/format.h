@@ -24,6 +24,8 @@ inline constexpr uint64_t kSegmentBytesLeast = 1 * kMiB;
 inline constexpr uint64_t kSegmentBytesMost = 1 * kGiB;
 inline constexpr uint64_t kSegmentsLeast = 4;
 inline constexpr uint64_t kSegmentsMost = uint64_t{1} << 24;
+inline constexpr uint64_t kNumberMost = uint64_t{1}
+                                        << 62;  // a larger generation or sequence is damage: we count from 1
 
 inline constexpr uint64_t kSuperblockMagic = 0x3156524E52494143;  // "CAIRNRV1"
 inline constexpr uint64_t kSegmentMagic = 0x3147455352494143;     // "CAIRSEG1"

@@ -72,6 +72,26 @@ SummaryEntry entry() {
   return entry;
 }
 
+Page<Footer> footer() {
+  const SummaryEntry one = entry();
+  Page<Footer> page;
+  page.body.drive = counting_uuid();
+  page.body.index = 3;
+  page.body.generation = 9;
+  page.body.nonce = 0x1122334455667788;
+  page.body.entry_count = 1;
+  page.body.summary_page = 1024 - summary_pages(1);
+  page.body.summary_crc = crc32c(bytes_of(one));
+  page.body.first_sequence = page.body.last_sequence = 100;
+  page.seal();
+  return page;
+}
+
+Tombstone tombstone() {
+  const SummaryEntry one = entry();
+  return {one.key, one.layout, one.tenant, 0};
+}
+
 std::string first_bytes(const void* page, size_t from, size_t count) {
   return hex({static_cast<const std::byte*>(page) + from, count});
 }
@@ -86,6 +106,10 @@ TEST(OnDiskFormat, TheGoldenBytesOfThePageAreWhatTheCodeWrites) {
   EXPECT_EQ(golden_in_page("on-disk-format.md", "record"), first_bytes(&block, 0, 160));
   EXPECT_EQ(golden_in_page("on-disk-format.md", "record-crc"), first_bytes(&block, offsetof(RecordHeader, crc), 4));
   EXPECT_EQ(golden_in_page("on-disk-format.md", "entry"), first_bytes(&summary, 0, sizeof(summary)));
+  const auto end = footer();
+  const auto dead = tombstone();
+  EXPECT_EQ(golden_in_page("on-disk-format.md", "footer"), first_bytes(&end, 0, sizeof(Footer)));
+  EXPECT_EQ(golden_in_page("on-disk-format.md", "tombstone"), first_bytes(&dead, 0, sizeof(dead)));
 }
 
 TEST(OnDiskFormat, EveryFlippedBitOfAPageIsNoticed) {

@@ -212,7 +212,7 @@ void LogStore::adopt(DriveLog& log, uint32_t index, const FoundSegment& found,
     if (entry.type != format::RecordType::block) continue;
     if (entry.expiry_unix_ms != 0 && entry.expiry_unix_ms <= now) continue;
     const bool sane = entry.length > 0 && entry.length <= kBlockBytesMost &&
-                      entry.sequence >= found.segment.first_sequence &&
+                      entry.sequence >= found.segment.first_sequence && entry.sequence <= found.segment.last_sequence &&
                       entry.sequence - found.segment.first_sequence <= UINT32_MAX && entry.page > 0 &&
                       entry.page + format::record_pages(entry.length) <= log.superblock().segment_bytes / kPageBytes;
     if (!sane) continue;  // the summary's checksum held, so a newer or a mistaken writer: such a block is a miss

@@ -82,6 +82,7 @@ bool load_summary(Drive& drive, const format::Superblock& superblock, const Segm
       footer.nonce != segment.nonce) {
     return false;
   }
+  if (footer.first_sequence > footer.last_sequence || footer.last_sequence > format::kNumberMost) return false;
   if (footer.entry_count > superblock.segment_bytes / sizeof(format::SummaryEntry)) return false;
   if (footer.summary_page != pages - format::summary_pages(footer.entry_count) || footer.summary_page == 0)
     return false;
@@ -223,7 +224,10 @@ const format::Footer* spare_identity(const format::Superblock& superblock, const
   const auto* page = probe.footer();
   if (page == nullptr || !page->intact(format::kFooterMagic) || page->body.version != format::kVersion) return nullptr;
   const format::Footer& footer = page->body;
-  return footer.drive == superblock.drive && footer.index == probe.index() && footer.generation > 0 ? &footer : nullptr;
+  return footer.drive == superblock.drive && footer.index == probe.index() && footer.generation > 0 &&
+                 footer.generation <= format::kNumberMost && footer.first_sequence <= format::kNumberMost
+             ? &footer
+             : nullptr;
 }
 
 FoundSegment understand(Drive& drive, const format::Superblock& superblock, const SegmentProbe& probe,
@@ -257,7 +261,8 @@ std::string uuid_text(const format::Uuid& uuid) {
 
 bool header_is_good(const Page<format::SegmentHeader>& page, const format::Superblock& superblock, uint64_t index) {
   return page.intact(format::kSegmentMagic) && page.body.version == format::kVersion &&
-         page.body.drive == superblock.drive && page.body.index == index && page.body.generation > 0;
+         page.body.drive == superblock.drive && page.body.index == index && page.body.generation > 0 &&
+         page.body.generation <= format::kNumberMost && page.body.first_sequence <= format::kNumberMost;
 }
 
 bool record_belongs(const Page<format::RecordHeader>& page, uint64_t index, const Segment& segment, uint64_t at_page) {
@@ -268,7 +273,8 @@ bool record_belongs(const Page<format::RecordHeader>& page, uint64_t index, cons
   if (header.segment != index || header.page != at_page || header.version != format::kVersion) return false;
   if (!page.intact(format::kRecordMagic)) return false;
   return header.length > 0 && header.length <= kBlockBytesMost && header.chunk_count <= format::kChunksMost &&
-         header.chunk_shift < 32 && header.chunk_count == ((header.length - 1) >> header.chunk_shift) + 1;
+         header.sequence <= format::kNumberMost && header.chunk_shift < 32 &&
+         header.chunk_count == ((header.length - 1) >> header.chunk_shift) + 1;
 }
 
 bool payload_is_good(const format::RecordHeader& header, ConstByteSpan payload) {
@@ -317,7 +323,7 @@ Result<format::Superblock> read_superblock(Drive& drive) {
     return describe_superblock(drive, "is too small for a Cairn store");
   }
   Pages memory(1);
-  bool any_ours = false;
+  bool any_ours = false, contradictory = false;
   int error = 0;
   for (const uint64_t offset : format::kSuperblockOffsets) {
     const int code = transfer_now(drive, IoKind::read, offset, memory.data(), kPageBytes);
@@ -343,13 +349,15 @@ Result<format::Superblock> read_superblock(Drive& drive) {
                        found.segment_bytes <= format::kSegmentBytesMost && std::has_single_bit(found.segment_bytes) &&
                        found.segment_count >= format::kSegmentsLeast && found.segment_count < format::kSegmentsMost &&
                        found.first_segment_offset == format::kFirstSegmentOffset &&
+                       found.total_bytes > found.first_segment_offset &&
                        found.segment_count <= (found.total_bytes - found.first_segment_offset) / found.segment_bytes;
-    if (!sound)
-      return describe_superblock(drive,
-                                 "has a superblock whose numbers contradict each other; restore it or format it anew");
-    return found;
+    if (sound) return found;
+    contradictory = true;
   }
   if (error != 0) return Error::from_errno(error, "cannot read the superblock of " + drive.info().path);
+  if (contradictory)
+    return describe_superblock(drive,
+                               "has a superblock whose numbers contradict each other; restore it or format it anew");
   if (any_ours)
     return describe_superblock(
         drive,

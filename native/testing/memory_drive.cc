@@ -62,7 +62,9 @@ void Platter::flip(uint64_t offset, int bit) {
 }
 
 MemoryDrive::MemoryDrive(std::shared_ptr<Platter> platter, bool volatile_cache, bool read_only)
-    : Drive(describe(*platter, volatile_cache, read_only)), platter_(std::move(platter)) {}
+    : Drive(describe(*platter, volatile_cache, read_only)), platter_(std::move(platter)) {
+  cached_ = std::exchange(platter_->cached, {});
+}
 
 MemoryDrive::~MemoryDrive() {
   if (dead_) return;
@@ -153,9 +155,8 @@ void MemoryDrive::wait(int) {
   poll();
 }
 
-void MemoryDrive::crash(uint64_t seed) {
-  std::mt19937_64 random(seed);
-  // What was in flight may have reached the cache.
+// What was in flight may have reached the cache.
+void MemoryDrive::take_in_flight(std::mt19937_64& random) {
   for (IoRequest* request : queue_) {
     if (request->kind != IoKind::write || random() % 2 == 0) continue;
     CachedWrite write{request->offset, {}};
@@ -165,6 +166,18 @@ void MemoryDrive::crash(uint64_t seed) {
     }
     cached_.push_back(std::move(write));
   }
+}
+
+void MemoryDrive::kill(uint64_t seed) {
+  std::mt19937_64 random(seed);
+  take_in_flight(random);
+  platter_->cached = std::exchange(cached_, {});
+  dead_ = true;
+}
+
+void MemoryDrive::crash(uint64_t seed) {
+  std::mt19937_64 random(seed);
+  take_in_flight(random);
   std::shuffle(cached_.begin(), cached_.end(), random);
   for (const CachedWrite& write : cached_) {
     const uint64_t fate = random() % 3;  // all of it, none of it, some sectors of it

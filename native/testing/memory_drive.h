@@ -12,6 +12,11 @@
 
 namespace cairn {
 
+struct CachedWrite {
+  uint64_t offset;
+  std::vector<std::byte> bytes;
+};
+
 // What survives of a drive: shared by the drives that stand for its lives before and after a crash.
 class Platter {
  public:
@@ -21,6 +26,8 @@ class Platter {
   void write(uint64_t offset, const std::byte* from, uint64_t count);
   void flip(uint64_t offset, int bit);
   Platter copy() const { return *this; }
+  // What the device's cache holds while no process has the drive open: after a kill, until the power goes.
+  std::vector<CachedWrite> cached;
 
  private:
   static constexpr uint64_t kPageBytes = 4096;
@@ -54,12 +61,12 @@ class MemoryDrive final : public Drive {
   // says. What is in flight is a write like any other, or never happened. The drive is dead
   // afterwards: whatever is asked of it ends as ENODEV.
   void crash(uint64_t seed);
+  // kill -9: the process ends, the device does not. Its cache keeps what no flush covered, for the next life to read,
+  // to flush or to lose. Of what is in flight the seed says whether it was done. The drive is dead afterwards.
+  void kill(uint64_t seed);
 
  private:
-  struct CachedWrite {
-    uint64_t offset;
-    std::vector<std::byte> bytes;
-  };
+  void take_in_flight(std::mt19937_64& random);
   void start(IoRequest& request) override;
   void finish(IoRequest& request);
   int fault_of(IoKind kind);

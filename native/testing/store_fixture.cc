@@ -102,6 +102,11 @@ void StoreWorld::run(int turns) {
   for (int i = 0; i < turns; ++i) store->poll();
 }
 
+void StoreWorld::kill(uint64_t seed) {
+  for (MemoryDrive* drive : drives_) drive->kill(seed++);
+  store.reset();
+}
+
 Status StoreWorld::put(const std::string& name, uint64_t bytes, Durability durability) {
   PutCall call(name, bytes);
   call.store = store.get();

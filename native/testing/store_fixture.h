@@ -65,6 +65,7 @@ class StoreWorld {
   void open(const StoreOptions& options = {});
   void close();
   void crash(uint64_t seed);
+  void kill(uint64_t seed);  // the process ends, the power stays
   void run(int turns = 50);
 
   // The status of a put of the name's pattern; of the bytes a get gives, checked against it.

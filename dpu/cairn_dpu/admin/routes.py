@@ -30,10 +30,14 @@ def _service(request: Request) -> ServiceView:
 AnyService = Annotated[ServiceView, Depends(_service)]
 
 
+def _snapshot(service: ServiceView) -> Snapshot:
+    return Snapshot.model_validate_json(service.stats())
+
+
 @api.get("/system", summary="The service as a whole", tags=["system"])
 def system(service: AnyService) -> System:
     """Version, state, where clients connect, and the machine underneath."""
-    snapshot = service.snapshot()
+    snapshot = _snapshot(service)
     started = datetime.now(UTC) - timedelta(seconds=snapshot.uptime_seconds)
     page = os.sysconf("SC_PAGE_SIZE")
     return System(
@@ -60,7 +64,7 @@ def system(service: AnyService) -> System:
 
 
 def _drives(service: ServiceView) -> list[DriveResource]:
-    drives = sorted(service.snapshot().store.drives, key=lambda drive: drive.uuid)
+    drives = sorted(_snapshot(service).store.drives, key=lambda drive: drive.uuid)
     return [DriveResource(id=drive.uuid, **drive.model_dump()) for drive in drives]
 
 
@@ -90,7 +94,7 @@ def drive(service: AnyService, id: str) -> DriveResource:
 @api.get("/stats", summary="All statistics", tags=["system"])
 def stats(service: AnyService) -> Snapshot:
     """One snapshot; docs/metrics.md explains every field."""
-    return service.snapshot()
+    return _snapshot(service)
 
 
 @api.get("/problems", summary="All problem types", tags=["problems"])
@@ -113,7 +117,7 @@ def healthz(service: AnyService) -> Health:
     if service.state != "serving":
         known = service.state if service.state in PROBLEMS else "unwell"
         raise ProblemError(known, f"the service is {service.state}")
-    drives = service.snapshot().store.drives
+    drives = _snapshot(service).store.drives
     serving = sum(drive.state != "failed" for drive in drives)
     if serving == 0:
         raise ProblemError("unwell", "every drive has failed")
@@ -124,7 +128,7 @@ def healthz(service: AnyService) -> Health:
 def metrics(request: Request, service: AnyService) -> Response:
     """The statistics in Prometheus' text format, or OpenMetrics where the Accept header asks for it."""
     registry = CollectorRegistry()
-    registry.register(SnapshotCollector(service.snapshot))
+    registry.register(SnapshotCollector(lambda: _snapshot(service)))
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), media_type=media_type)
 

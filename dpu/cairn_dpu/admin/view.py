@@ -2,8 +2,6 @@
 
 from typing import Protocol
 
-from cairn_dpu.snapshot import Snapshot
-
 
 class ServiceView(Protocol):
     """Methods may be called from any thread."""
@@ -16,5 +14,5 @@ class ServiceView(Protocol):
     def read_only(self) -> bool:
         """Whether puts and deletes are refused."""
 
-    def snapshot(self) -> Snapshot:
-        """The statistics now; raises ServiceError when the service cannot give them."""
+    def stats(self) -> str:
+        """The statistics now, as JSON (docs/metrics.md); raises ServiceError when the service cannot give them."""

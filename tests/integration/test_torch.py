@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from cairnkv import UsageError
 from cairnkv.testing import MemoryClient
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+if os.environ.get("CAIRN_TORCH_REQUIRED"):
+    import torch
+else:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "bool", "float8_e4m3fn"])

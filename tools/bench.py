@@ -196,7 +196,11 @@ def store_blocks(client: _native.Client, pieces: list[memoryview], count: int) -
 
 def compare(rounds: int, ours: Callable[[], float], theirs: Callable[[], float]) -> dict[str, Any]:
     """Medians of alternating rounds, and of the ratios pair by pair."""
-    pairs = [(ours(), theirs()) for _ in range(rounds)]
+    return medians([(ours(), theirs()) for _ in range(rounds)])
+
+
+def medians(pairs: list[tuple[float, float]]) -> dict[str, Any]:
+    """Of (ours, theirs) in bytes a second: each side's median, and the median of the ratios pair by pair."""
     return {
         "ours_gb_s": round(statistics.median(a for a, _ in pairs) / 1e9, 3),
         "theirs_gb_s": round(statistics.median(b for _, b in pairs) / 1e9, 3),
@@ -290,14 +294,7 @@ def bench_drive(folder: Path, drive: Path, rounds: int) -> dict[str, Any]:
             gets.append((total / seconds, raw_get))
             client.close()
 
-    def summary(pairs: list[tuple[float, float]]) -> dict[str, Any]:
-        return {
-            "ours_gb_s": round(statistics.median(a for a, _ in pairs) / 1e9, 3),
-            "theirs_gb_s": round(statistics.median(b for _, b in pairs) / 1e9, 3),
-            "ratio": round(statistics.median(a / b for a, b in pairs), 3),
-        }
-
-    return {"drive_put_vs_fio": summary(puts), "drive_get_vs_fio": summary(gets)}
+    return {"drive_put_vs_fio": medians(puts), "drive_get_vs_fio": medians(gets)}
 
 
 def main() -> None:

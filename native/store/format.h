@@ -127,6 +127,23 @@ struct SummaryEntry {
 };
 static_assert(sizeof(SummaryEntry) == 96);
 
+// What a segment's summary says of a record. The names of a tombstones record come from its payload instead.
+inline SummaryEntry entry_of(const RecordHeader& header) {
+  SummaryEntry entry;
+  entry.key = header.key;
+  entry.layout = header.layout;
+  entry.tenant = header.tenant;
+  entry.type = header.type;
+  entry.group = header.group;
+  entry.length = header.length;
+  entry.expiry_unix_ms = header.expiry_unix_ms;
+  entry.sequence = header.sequence;
+  entry.page = header.page;
+  entry.payload_crc = header.payload_crc;
+  entry.scope = header.scope;
+  return entry;
+}
+
 struct Footer {
   uint64_t magic = kFooterMagic;
   uint32_t version = kVersion;

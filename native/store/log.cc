@@ -27,22 +27,6 @@ uint64_t random_nonce() {
   return nonce;
 }
 
-format::SummaryEntry summary_entry(const format::RecordHeader& header) {
-  format::SummaryEntry entry;
-  entry.key = header.key;
-  entry.layout = header.layout;
-  entry.tenant = header.tenant;
-  entry.type = header.type;
-  entry.group = header.group;
-  entry.length = header.length;
-  entry.expiry_unix_ms = header.expiry_unix_ms;
-  entry.sequence = header.sequence;
-  entry.page = header.page;
-  entry.payload_crc = header.payload_crc;
-  entry.scope = header.scope;
-  return entry;
-}
-
 }  // namespace
 
 Pages::Pages(uint64_t pages)
@@ -227,7 +211,7 @@ void DriveLog::place(AppendOp& op, uint64_t pages) {
   ++segment.writes;
   ++writes_;
 
-  format::SummaryEntry entry = summary_entry(header);
+  format::SummaryEntry entry = format::entry_of(header);
   if (header.type == format::RecordType::block) {
     segment.entries.push_back(entry);
   } else {

@@ -115,18 +115,7 @@ class Collector final : public RecordVisitor {
       found_.bad_pages += format::record_pages(header.length);
       return;
     }
-    format::SummaryEntry entry;
-    entry.key = header.key;
-    entry.layout = header.layout;
-    entry.tenant = header.tenant;
-    entry.type = header.type;
-    entry.group = header.group;
-    entry.length = header.length;
-    entry.expiry_unix_ms = header.expiry_unix_ms;
-    entry.sequence = header.sequence;
-    entry.page = header.page;
-    entry.payload_crc = header.payload_crc;
-    entry.scope = header.scope;
+    format::SummaryEntry entry = format::entry_of(header);
     found_.segment.last_sequence = std::max(found_.segment.last_sequence, header.sequence);
     found_.segment.next_page = header.page + static_cast<uint32_t>(format::record_pages(header.length));
     if (header.type == format::RecordType::block) {

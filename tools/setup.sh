@@ -36,7 +36,7 @@ packages_of() {
 if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
     print("python%d.%d-dev" % sys.version_info[:2])'
       ;;
-    bench) echo libbenchmark-dev fio redis-server ;;
+    bench) echo fio redis-server ;;
     clang) version=$(clang_version); echo "clang-${version:-$CLANG} libclang-rt-${version:-$CLANG}-dev" ;;
     *) stop "unknown group '$1': core, clang or bench" ;;
   esac

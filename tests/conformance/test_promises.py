@@ -77,6 +77,19 @@ def test_1_rot_on_the_drive_is_a_miss_and_never_wrong_bytes(
         assert hits < len(keys), "the damage hit nothing: the test proves nothing"
 
 
+def test_1_a_batch_over_several_lanes_is_exact(
+    connect: Callable[..., cairnkv.Client], memory: Memory, fresh: Fresh
+) -> None:
+    client = connect(lanes=4)
+    keys = [fresh() for _ in range(40)]
+    results = client.put([(key, filled(memory, 150_000, seed)) for seed, key in enumerate(keys)])
+    assert {result.status for result in results} == {Status.ok}
+    targets = [memory(150_000) for _ in keys]
+    assert all(result.hit for result in client.get(zip(keys, targets, strict=True)))
+    assert all(_native.check_pattern(target, seed) == -1 for seed, target in enumerate(targets))
+    assert client.info()["lanes"] == (4 if client.info()["transport"] == "tcp" else 1)
+
+
 # --- 2: a failure is a miss, for that block only ---------------------------------------------------------
 
 

@@ -169,18 +169,15 @@ def test_3_gets_that_race_their_deadline_leave_no_mark(client: cairnkv.Client, m
     client.put([(key, filled(memory, size, 5))])
     target = memory(size)
     canary = bytes(size)
-    hits = 0
     for _ in range(200):
         target[:] = canary
         result = client.get([(key, target)], deadline_ms=1)[0]
         if result.hit:
-            hits += 1
             assert _native.check_pattern(target, 5) == -1
             continue
         target[:] = canary
         client.exists([key])
         assert bytes(target) == canary
-    assert hits >= 0
 
 
 # --- 4, 5, 8: kept, warm, deleted ------------------------------------------------------------------------

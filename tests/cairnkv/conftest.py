@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -47,12 +46,8 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def trace_path() -> str:
-    """The conversation trace: the shipped one, or a file that CAIRN_TEST_TRACE names."""
+    """The conversation trace, which is part of the package: a checkout that lost it fails here."""
     from cairnkv.traces import shipped
 
-    if shipped("conversation"):
-        return "conversation"
-    named = os.environ.get("CAIRN_TEST_TRACE", "")
-    if not named or not Path(named).is_file():
-        pytest.skip("the conversation trace is not here: see tools/pack_trace.py, or set CAIRN_TEST_TRACE to its path")
-    return named
+    assert shipped("conversation"), "the conversation trace is not in cairnkv/data: see tools/pack_trace.py"
+    return "conversation"

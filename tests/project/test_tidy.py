@@ -10,7 +10,9 @@ FUNCTION_LINES_MOST = 60
 # Files that may be longer, each with its reason.
 LONG_FILES: dict[str, str] = {}
 # Python functions that may be longer, as path:name, each with its reason.
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {
+    "cairnkv/commands/replay.py:replay": "its signature is the command's options with their help; the body is short",
+}
 
 CODE = {".py", ".pyi", ".cc", ".h", ".sh"}
 GENERATED = {
@@ -51,7 +53,7 @@ def test_functions_are_short(root: Path, files: tuple[Path, ...]) -> None:
         for node in ast.walk(ast.parse(text_of(root / path))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 # Without the signature: a command's is its table of options.
-                lines = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > FUNCTION_LINES_MOST:
                     too_long[f"{path}:{node.name}"] = lines
     unknown = too_long.keys() - LONG_FUNCTIONS.keys()

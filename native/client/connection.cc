@@ -3,6 +3,7 @@
 #include <random>
 
 #include "base/clock.h"
+#include "base/entropy.h"
 #include "client/client.h"
 
 namespace cairn {
@@ -14,7 +15,7 @@ constexpr uint64_t kBackoffMostMs = 2000;
 
 // Clients that lost one service together should not come back together.
 uint64_t jittered_ns(uint64_t ms) {
-  static thread_local std::minstd_rand random{std::random_device{}()};
+  static thread_local std::minstd_rand random{entropy<std::minstd_rand::result_type>()};
   return ms * 750'000 + random() % (ms * 500'000 + 1);
 }
 

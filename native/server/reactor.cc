@@ -3,13 +3,13 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <thread>
 
+#include "base/entropy.h"
 #include "server/remove_task.h"
 
 namespace cairn {
@@ -22,16 +22,6 @@ constexpr uint64_t kTimerGrainMs = 10;
 // How long after its last event the reactor looks for the next without sleeping. On a single processor that
 // would keep the client from running.
 constexpr uint64_t kSpinNs = 50'000;
-
-template <size_t N>
-void fill_random(std::array<uint8_t, N>& bytes) {
-  size_t have = 0;
-  while (have < N) {
-    const ssize_t got = getrandom(bytes.data() + have, N - have, 0);
-    CAIRN_CHECK(got > 0 || errno == EINTR, "the system gave no random bytes");
-    if (got > 0) have += static_cast<size_t>(got);
-  }
-}
 
 // Tenants are not configured yet: a name stands for itself. Two names may meet in 32 bits; configured
 // tenants with assigned numbers replace this before tenants are promised anything.
@@ -49,7 +39,7 @@ Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options
       options_(options),
       started_ns_(clock.now_ns()),
       spin_ns_(std::thread::hardware_concurrency() > 1 ? kSpinNs : 0) {
-  fill_random(server_id_);
+  fill_entropy(std::as_writable_bytes(std::span(server_id_)));
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   CAIRN_CHECK(epoll_ >= 0 && wake_ >= 0, "the reactor has no wait set");
@@ -205,7 +195,7 @@ Session* Reactor::find_session(const SessionTag& tag) {
 Session* Reactor::open_session(const HelloView& hello) {
   auto session = std::make_unique<Session>();
   session->id = next_session_++;
-  fill_random(session->tag);
+  fill_entropy(std::as_writable_bytes(std::span(session->tag)));
   session->tenant = hello.tenant;
   session->name = hello.name;
   session->tenant_id = tenant_number(hello.tenant);

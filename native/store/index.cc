@@ -1,13 +1,11 @@
 #include "store/index.h"
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/entropy.h"
 
 namespace cairn {
 
@@ -30,20 +28,19 @@ constexpr uint64_t fold(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
-std::array<uint64_t, 3> random_seed() {
-  std::array<uint64_t, 3> seed{};
-  ssize_t got = 0;
-  do {
-    got = getrandom(seed.data(), sizeof(seed), 0);
-  } while (got < 0 && errno == EINTR);
-  CAIRN_CHECK(got == sizeof(seed), "the system gave no random bytes");
+std::array<uint64_t, 3>& hash_seed() {
+  static std::array<uint64_t, 3> seed = entropy<std::array<uint64_t, 3>>();
   return seed;
 }
 
 }  // namespace
 
+void reseed_hashes() {
+  hash_seed() = entropy<std::array<uint64_t, 3>>();
+}
+
 uint64_t hash_of(const BlockId& id) {
-  static const std::array<uint64_t, 3> seed = random_seed();
+  const std::array<uint64_t, 3>& seed = hash_seed();
   const auto low = load<uint64_t>(reinterpret_cast<const std::byte*>(id.key.bytes.data()));
   const auto high = load<uint64_t>(reinterpret_cast<const std::byte*>(id.key.bytes.data()) + 8);
   const uint64_t name = fold(low ^ seed[0], high ^ seed[1]);

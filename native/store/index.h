@@ -14,6 +14,8 @@ namespace cairn {
 
 // A hash of a block's name, by a seed that is new in every process. Any thread.
 uint64_t hash_of(const BlockId& id);
+// Draws a new seed, for a simulation that replays. Only while no table of hashes exists, and on one thread.
+void reseed_hashes();
 
 // Where a block lies. `use` counts how often its segment was given up, modulo 2^16: when it differs from the
 // segment's, the entry is stale, that is, absent. (Generations would not do: on a drive of 65,536 segments each

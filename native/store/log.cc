@@ -1,11 +1,11 @@
 #include "store/log.h"
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+
+#include "base/entropy.h"
 
 namespace cairn {
 
@@ -16,16 +16,6 @@ namespace {
 
 // A drive that fails this many writes in a row takes no more of them.
 constexpr uint32_t kErrorsMost = 3;
-
-uint64_t random_nonce() {
-  uint64_t nonce = 0;
-  ssize_t got = 0;
-  do {
-    got = getrandom(&nonce, sizeof(nonce), 0);
-  } while (got < 0 && errno == EINTR);
-  CAIRN_CHECK(got == sizeof(nonce), "the system gave no random bytes");
-  return nonce;
-}
 
 }  // namespace
 
@@ -318,7 +308,7 @@ void DriveLog::open_next(uint64_t next_sequence) {
   segment.use = use;
   segment.state = SegmentState::opening;
   segment.generation = next_generation_++;
-  segment.nonce = random_nonce();
+  segment.nonce = entropy<uint64_t>();
   // Records that wait have their numbers already; nothing placed here later has a smaller one.
   if (!waiting_.empty()) next_sequence = std::min(next_sequence, waiting_.front()->header->body.sequence);
   segment.first_sequence = segment.last_sequence = next_sequence;

@@ -1,10 +1,9 @@
 // What an operator asks of a drive: format, inspect, check.
-#include <sys/random.h>
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cerrno>
 
+#include "base/entropy.h"
 #include "base/json.h"
 #include "store/recovery.h"
 #include "store/store.h"
@@ -50,9 +49,7 @@ Result<format::Superblock> plan(const Drive& drive, const FormatOptions& options
   }
   superblock.total_bytes = bytes;
   superblock.created_unix_ms = clock.unix_ms();
-  if (getrandom(superblock.drive.data(), superblock.drive.size(), 0) != static_cast<ssize_t>(superblock.drive.size())) {
-    return Error::from_errno(errno, "the system gave no random bytes for the identity of " + path);
-  }
+  fill_entropy(std::as_writable_bytes(std::span(superblock.drive)));
   superblock.drive[6] = static_cast<uint8_t>((superblock.drive[6] & 0x0F) | 0x40);  // RFC 9562, version 4
   superblock.drive[8] = static_cast<uint8_t>((superblock.drive[8] & 0x3F) | 0x80);
   return superblock;

@@ -1,0 +1,38 @@
+// Random bytes for what nobody may guess (tags, nonces, hash seeds, identities), and the seam that lets a simulation
+// draw them from its seed: with it a whole run replays byte for byte.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "base/bytes.h"
+
+namespace cairn {
+
+// From the kernel, unless an EntropySource stands in. A kernel that gives none stops the process. Any thread.
+void fill_entropy(std::span<std::byte> out);
+
+template <class T>
+T entropy() {
+  T value{};
+  fill_entropy(std::as_writable_bytes(std::span(&value, 1)));
+  return value;
+}
+
+// Stands in for the kernel on the thread that made it, until it is destroyed; the youngest counts. For simulations.
+class EntropySource {
+ public:
+  EntropySource();
+  EntropySource(const EntropySource&) = delete;
+  EntropySource& operator=(const EntropySource&) = delete;
+  virtual void fill(std::span<std::byte> out) = 0;
+
+ protected:
+  ~EntropySource();
+
+ private:
+  EntropySource* before_;
+};
+
+}  // namespace cairn

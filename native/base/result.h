@@ -14,10 +14,11 @@ namespace cairn {
 struct Error {
   int system_errno = 0;  // 0 when the system had no part in it
   std::string message;   // a whole sentence: what failed, on what, and what to do
+  uint16_t status = 0;   // the code of wire/status.h that names the kind of failure; 0: none of them
 
   // `what` names the action and its object, as in "cannot open /dev/ng0n1".
   static Error from_errno(int number, const std::string& what) {
-    return Error{number, what + ": " + std::strerror(number)};
+    return Error{number, what + ": " + std::strerror(number), 0};
   }
 };
 

@@ -1,12 +1,15 @@
-// The read cache: buffers of blocks, least recently used out first, and only what nobody else holds.
+// The read cache: buffers of blocks, and only what nobody else holds is given up. Each tenant has its own list, least
+// recently used out first; who is furthest beyond its share gives. So one tenant's flood leaves the others' share.
 #pragma once
 
 #include <cstdint>
 #include <list>
+#include <map>
 #include <unordered_map>
 
 #include "base/slab.h"
 #include "store/index.h"
+#include "store/tenants.h"
 #include "wire/types.h"
 
 namespace cairn {
@@ -20,25 +23,36 @@ class Cache {
   struct Entry {
     BlockId id;
     Buffer buffer;
-    uint64_t sequence = 0;  // which put's bytes these are
-    uint32_t crc = 0;       // CRC32C of the whole block
+    uint64_t birth = 0;  // which put's bytes these are
+    uint32_t crc = 0;    // CRC32C of the whole block
   };
+
+  // `tenants` tells the weights, and outlives the cache.
+  explicit Cache(Tenants& tenants) : tenants_(tenants) {}
 
   // The entry, now the most recently used; nullptr if absent. Valid until the next call.
   const Entry* find(const BlockId& id);
-  void insert(const BlockId& id, const Buffer& buffer, uint64_t sequence, uint32_t crc);
+  void insert(const BlockId& id, const Buffer& buffer, uint64_t birth, uint32_t crc);
   void erase(const BlockId& id);
-  // Drops the least recently used entry that nobody else holds; false when there is none.
+  // Drops one block that nobody else holds: of the tenant furthest beyond its share, the least recently used. False
+  // when every block is in use.
   bool evict_one();
 
   uint64_t bytes() const { return bytes_; }
-  uint64_t blocks() const { return order_.size(); }
+  uint64_t blocks() const { return entries_.size(); }
+  uint64_t bytes_of(uint32_t tenant) const;
 
  private:
   using Order = std::list<Entry>;  // front: most recently used
-  void drop(Order::iterator at);
+  struct List {
+    Order order;
+    uint64_t bytes = 0;
+  };
+  void drop(List& list, Order::iterator at);
+  bool evict_from(List& list);
 
-  Order order_;
+  Tenants& tenants_;
+  std::map<uint32_t, List> lists_;
   std::unordered_map<BlockId, Order::iterator, BlockIdHash> entries_;
   uint64_t bytes_ = 0;
 };

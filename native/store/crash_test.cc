@@ -160,20 +160,25 @@ TEST(StoreCrashTest, ATombstoneIsNeverOverwrittenBeforeWhatItDeletes) {
   StoreWorld world(5_MiB + 4096, 1, 8_MiB, 1_MiB);
   for (const char* name : {"a", "deleted", "b"}) ASSERT_EQ(world.put(name, 340'000), Status::ok);
   ASSERT_EQ(world.remove("deleted"), Status::ok);  // the block in the first segment, the tombstone in the second
-  for (int i = 0; i < 4; ++i) ASSERT_EQ(world.put(std::to_string(i), 340'000), Status::ok);
-  ASSERT_EQ(world.store->stats().drives[0].evicted_segments, 0U);
+  while (world.store->stats().drives[0].evicted_segments == 0) {
+    static int fillers = 0;
+    ASSERT_EQ(world.put("filler " + std::to_string(fillers++), 340'000), Status::ok);
+  }
   world.close();
   const Platter full = world.platters[0]->copy();
-  // Four segments, all sealed: the new block takes the first, and the second is opened behind it.
+  // The first segment was given up and not overwritten yet: the new blocks take it, and the second behind it.
   for (uint64_t seed = 0; seed < 600; ++seed) {
     *world.platters[0] = full;
     world.open();
     world.drive().faults.seed = seed % 3 == 0 ? 0 : seed;
-    PutCall put("new", 700'000);  // over half of a segment: the next one is opened at once
-    put.store = world.store.get();
-    world.store->begin_put(put);
-    for (uint64_t turns = seed % 5; turns > 0; --turns) world.store->poll();
-    world.store->cancel(put);
+    std::vector<std::unique_ptr<PutCall>> puts;
+    for (const char* name : {"new", "newer", "newest"}) {
+      puts.push_back(std::make_unique<PutCall>(name, 700'000));  // over half of a segment: the next is opened at once
+      puts.back()->store = world.store.get();
+      world.store->begin_put(*puts.back());
+    }
+    for (uint64_t turns = seed % 23; turns > 0; --turns) world.store->poll();
+    for (const auto& put : puts) world.store->cancel(*put);
     world.crash(seed);
     world.open();
     ASSERT_EQ(world.get("deleted"), Status::not_found) << "seed " << seed;
@@ -262,7 +267,7 @@ TEST(StoreDamage, AForeignANewerAndATwinDriveAreRefused) {
   EXPECT_NE(message({blank, twin}).find("the same Cairn drive"), std::string::npos);
   format::Page<format::Superblock> page;
   blank->read(0, reinterpret_cast<std::byte*>(&page), sizeof(page));
-  page.body.version = page.body.reader_version = 2;
+  page.body.version = page.body.reader_version = format::kVersion + 1;
   page.seal();
   blank->write(0, reinterpret_cast<const std::byte*>(&page), sizeof(page));
   EXPECT_NE(message({blank}).find("newer Cairn"), std::string::npos);
@@ -348,7 +353,7 @@ TEST(StoreDamage, ASegmentThatCannotBeReadIsUsedAgainLast) {
   StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
   ASSERT_EQ(world.put("a", 5000), Status::ok);
   world.crash(1);  // not sealed: no footer stands in for its header
-  world.open_unreadable = {1_MiB};
+  world.open_unreadable = {1_MiB, 2_MiB - 4096};  // the header, and its copy on the last page
   world.open();
   EXPECT_EQ(world.get("a"), Status::not_found);
   for (int i = 0; i < 5; ++i) ASSERT_EQ(world.put(std::to_string(i), 800'000), Status::ok);

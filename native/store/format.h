@@ -1,7 +1,9 @@
 // Bytes on the drive: docs/on-disk-format.md, which carries golden bytes of each structure.
 //
-// A drive is a superblock (two copies) and segments of equal size. A segment is a header page, records, and, once
-// sealed, a summary that ends in a footer on its last page. Everything lies on 4 KiB pages and is little-endian.
+// A drive is a superblock (two copies), a state page (two copies) and segments of equal size. A segment is a header page,
+// records, and, once sealed, a summary that ends in a footer on its last page; until then that page is a copy of the
+// header. Everything lies on 4 KiB pages and is little-endian. Fields that version 2 added stand behind the checksum of
+// version 1's structures, where version 1 wrote zeros: one structure reads both.
 #pragma once
 
 #include <array>
@@ -17,20 +19,32 @@
 namespace cairn::format {
 
 inline constexpr uint64_t kPageBytes = 4096;
-inline constexpr uint32_t kVersion = 1;
+inline constexpr uint32_t kVersion = 2;
+inline constexpr uint32_t kVersionLeast = 1;  // the oldest that is read; a drive of it is carried on in kVersion
 inline constexpr uint64_t kSuperblockOffsets[] = {0, 64 * kKiB};
+inline constexpr uint64_t kStateOffsets[] = {128 * kKiB, 192 * kKiB};
 inline constexpr uint64_t kFirstSegmentOffset = 1 * kMiB;
 inline constexpr uint64_t kSegmentBytesLeast = 1 * kMiB;
 inline constexpr uint64_t kSegmentBytesMost = 1 * kGiB;
 inline constexpr uint64_t kSegmentsLeast = 4;
 inline constexpr uint64_t kSegmentsMost = uint64_t{1} << 24;
-inline constexpr uint64_t kNumberMost = uint64_t{1}
-                                        << 62;  // a larger generation or sequence is damage: we count from 1
+// A larger generation or sequence is damage: we count from 1, and the index has 48 bits.
+inline constexpr uint64_t kNumberMost = (uint64_t{1} << 48) - 1;
 
 inline constexpr uint64_t kSuperblockMagic = 0x3156524E52494143;  // "CAIRNRV1"
 inline constexpr uint64_t kSegmentMagic = 0x3147455352494143;     // "CAIRSEG1"
 inline constexpr uint64_t kRecordMagic = 0x3143455252494143;      // "CAIRREC1"
 inline constexpr uint64_t kFooterMagic = 0x31544F4652494143;      // "CAIRFOT1"
+
+inline constexpr uint64_t kStateMagic = 0x3141545352494143;       // "CAIRSTA1"
+
+// Blocks larger than this are cut into parts of it, each a record of its own, on as many drives as there are.
+inline constexpr uint64_t kPartBytes = 4 * kMiB;
+inline constexpr uint32_t kPartsMost = kBlockBytesMost / kPartBytes;
+static_assert(kPartsMost == 16);
+
+// A segment whose records are of more than one tenant.
+inline constexpr uint32_t kSharedOwner = UINT32_MAX;
 
 using Uuid = std::array<uint8_t, 16>;
 
@@ -54,7 +68,7 @@ static_assert(sizeof(Superblock) == 96 && offsetof(Superblock, crc) == 92);
 struct SegmentHeader {
   uint64_t magic = kSegmentMagic;
   uint32_t version = kVersion;
-  uint8_t placement = 0;  // placement class; one in version 1
+  uint8_t placement = 0;  // placement class; 0 so far
   std::array<uint8_t, 3> reserved{};
   Uuid drive{};
   uint64_t index = 0;
@@ -65,8 +79,13 @@ struct SegmentHeader {
   uint64_t opened_unix_ms = 0;
   uint32_t reserved2 = 0;
   uint32_t crc = 0;
+  // Since version 2.
+  uint32_t owner = 0;              // the tenant whose records these are, or kSharedOwner
+  uint32_t reserved3 = 0;
+  uint64_t evicted_sequence = 0;   // the youngest block that this drive had evicted when the segment was opened
+  uint64_t forgotten_sequence = 0; // the youngest tombstone that this drive had given up then
 };
-static_assert(sizeof(SegmentHeader) == 80 && offsetof(SegmentHeader, crc) == 76);
+static_assert(sizeof(SegmentHeader) == 104 && offsetof(SegmentHeader, crc) == 76);
 
 enum class RecordType : uint8_t { block = 1, tombstones = 2 };
 
@@ -90,50 +109,68 @@ struct RecordHeader {
   uint64_t scope = 0;
   uint64_t length = 0;  // payload bytes; zero-padded to whole pages on the drive
   uint64_t expiry_unix_ms = 0;
-  uint64_t sequence = 0;
+  uint64_t sequence = 0;  // of the put: equal in all parts of a block, and kept when the record is moved
   uint64_t stored_unix_ms = 0;
-  uint16_t stripe_index = 0;  // striping is not used in version 1
-  uint16_t stripe_count = 1;
+  uint16_t part = 0;
+  uint16_t part_count = 1;
   uint32_t payload_crc = 0;  // CRC32C of the payload
   uint32_t chunk_count = 0;
   std::array<uint32_t, kChunksMost> chunk_crcs{};  // CRC32C of each chunk of 2^chunk_shift bytes
   uint32_t crc = 0;
+  // Since version 2.
+  uint64_t block_bytes = 0;    // of the whole block; 0 (version 1): `length`
+  uint16_t group_members = 0;  // how many blocks the group has when it is whole; 0: nobody said
+  std::array<uint8_t, 6> reserved2{};
 };
-static_assert(offsetof(RecordHeader, chunk_crcs) == 140 && sizeof(RecordHeader) == 2192 &&
-              sizeof(RecordHeader) <= kPageBytes);
+static_assert(offsetof(RecordHeader, chunk_crcs) == 140 && offsetof(RecordHeader, crc) == 2188 &&
+              sizeof(RecordHeader) == 2208 && sizeof(RecordHeader) <= kPageBytes);
+
+// What a tombstone deletes: all of that name with a smaller sequence.
+enum class Buried : uint8_t { key = 0, group = 1, scope = 2, layout = 3, tenant = 4 };
+inline constexpr uint8_t kBuriedMost = static_cast<uint8_t>(Buried::tenant);
 
 struct Tombstone {
-  Key key;
-  uint64_t layout = 0;
+  Key key;             // the key, or the group's id; else zero
+  uint64_t value = 0;  // key, group, layout: the layout. scope: the scope
   uint32_t tenant = 0;
-  uint32_t reserved = 0;
+  Buried kind = Buried::key;
+  std::array<uint8_t, 3> reserved{};
+  uint64_t sequence = 0;  // version 1 has no such field: the record's
 };
-static_assert(sizeof(Tombstone) == 32);
+static_assert(sizeof(Tombstone) == 40);
+inline constexpr uint64_t kTombstoneBytesV1 = 32;
 
 struct SummaryEntry {
   Key key;
   uint64_t layout = 0;
   uint32_t tenant = 0;
   RecordType type = RecordType::block;
-  std::array<uint8_t, 3> reserved{};
+  // Since version 2; before, zero.
+  uint8_t part = 0;
+  uint8_t part_count = 0;        // 0: one
+  Buried kind = Buried::key;     // of a tombstone
   GroupId group{};
-  uint64_t length = 0;
+  uint64_t length = 0;           // of the record's payload
   uint64_t expiry_unix_ms = 0;
   uint64_t sequence = 0;
   uint32_t page = 0;
   uint32_t payload_crc = 0;
   uint64_t scope = 0;
-  uint64_t reserved2 = 0;
+  uint32_t block_bytes = 0;      // of the whole block; 0: `length`
+  uint16_t group_members = 0;
+  uint16_t reserved = 0;
 };
 static_assert(sizeof(SummaryEntry) == 96);
 
-// What a segment's summary says of a record. The names of a tombstones record come from its payload instead.
+// What a segment's summary says of a block's record.
 inline SummaryEntry entry_of(const RecordHeader& header) {
   SummaryEntry entry;
   entry.key = header.key;
   entry.layout = header.layout;
   entry.tenant = header.tenant;
   entry.type = header.type;
+  entry.part = static_cast<uint8_t>(header.part);
+  entry.part_count = static_cast<uint8_t>(header.part_count);
   entry.group = header.group;
   entry.length = header.length;
   entry.expiry_unix_ms = header.expiry_unix_ms;
@@ -141,7 +178,23 @@ inline SummaryEntry entry_of(const RecordHeader& header) {
   entry.page = header.page;
   entry.payload_crc = header.payload_crc;
   entry.scope = header.scope;
+  entry.block_bytes = static_cast<uint32_t>(header.block_bytes);
+  entry.group_members = header.group_members;
   return entry;
+}
+
+// … and of one tombstone in a record of them; and back.
+inline SummaryEntry entry_of(const RecordHeader& header, const Tombstone& tombstone) {
+  SummaryEntry entry = entry_of(header);
+  entry.key = tombstone.key;
+  entry.layout = tombstone.value;
+  entry.tenant = tombstone.tenant;
+  entry.kind = tombstone.kind;
+  entry.sequence = tombstone.sequence;
+  return entry;
+}
+inline Tombstone tombstone_of(const SummaryEntry& entry) {
+  return {entry.key, entry.layout, entry.tenant, entry.kind, {}, entry.sequence};
 }
 
 struct Footer {
@@ -158,11 +211,40 @@ struct Footer {
   uint64_t last_sequence = 0;
   uint32_t reserved = 0;
   uint32_t crc = 0;
+  // Since version 2.
+  uint32_t owner = 0;
+  uint32_t reserved2 = 0;
 };
-static_assert(sizeof(Footer) == 96 && offsetof(Footer, crc) == 92);
+static_assert(sizeof(Footer) == 104 && offsetof(Footer, crc) == 92);
 
 constexpr uint64_t pages_of(uint64_t bytes) {
   return (bytes + kPageBytes - 1) / kPageBytes;
+}
+
+// What an operator wants to know of a drive across restarts; a drive without it (version 1) is as good. Two copies,
+// written in turn.
+struct State {
+  uint64_t magic = kStateMagic;
+  uint32_t version = kVersion;
+  uint32_t reserved = 0;
+  Uuid drive{};
+  uint64_t counter = 0;                // the copy with the larger one counts
+  uint64_t scrub_generation = 0;       // segments up to this generation were read in the present pass
+  uint64_t scrub_passes = 0;           // whole passes that ended
+  uint64_t scrub_started_unix_ms = 0;  // when the present pass began
+  uint64_t written_bytes = 0;          // to the device, since the drive was formatted
+  uint64_t put_bytes = 0;              // payload of blocks put to it, since then
+  uint32_t reserved2 = 0;
+  uint32_t crc = 0;
+};
+static_assert(sizeof(State) == 88 && offsetof(State, crc) == 84);
+
+// The parts of a block of that length, and the bytes of one of them.
+constexpr uint32_t part_count_for(uint64_t length) {
+  return length <= kPartBytes ? 1 : static_cast<uint32_t>((length + kPartBytes - 1) / kPartBytes);
+}
+constexpr uint64_t part_bytes_for(uint64_t length, uint32_t part) {
+  return length - part * kPartBytes < kPartBytes ? length - part * kPartBytes : kPartBytes;
 }
 
 // Pages a record of `length` payload bytes takes, its header included.
@@ -181,8 +263,8 @@ constexpr uint8_t chunk_shift_for(uint64_t length) {
 }
 static_assert(kBlockBytesMost <= uint64_t{kChunksMost} << 17);
 
-// The largest block that fits a segment with nothing else in it.
-constexpr uint64_t block_bytes_most(uint64_t segment_bytes) {
+// The largest record that fits a segment with nothing else in it.
+constexpr uint64_t payload_bytes_most(uint64_t segment_bytes) {
   return segment_bytes - (1 + 1 + summary_pages(1)) * kPageBytes;
 }
 

@@ -89,7 +89,7 @@ Page<Footer> footer() {
 
 Tombstone tombstone() {
   const SummaryEntry one = entry();
-  return {one.key, one.layout, one.tenant, 0};
+  return {one.key, one.layout, one.tenant, Buried::key, {}, 100};
 }
 
 std::string first_bytes(const void* page, size_t from, size_t count) {
@@ -128,8 +128,22 @@ TEST(OnDiskFormat, TheLargestBlockFitsItsChunksAndTheSmallestSegmentItHasRoomIn)
   for (const uint64_t length : {uint64_t{1}, 32 * kMiB, 32 * kMiB + 1, kBlockBytesMost}) {
     EXPECT_LE(((length - 1) >> chunk_shift_for(length)) + 1, kChunksMost) << length;
   }
-  EXPECT_GE(block_bytes_most(128 * kMiB), kBlockBytesMost);
-  EXPECT_LT(block_bytes_most(64 * kMiB), kBlockBytesMost);
+  EXPECT_GE(payload_bytes_most(8 * kMiB), kPartBytes);
+  EXPECT_LT(payload_bytes_most(4 * kMiB), kPartBytes);
+}
+
+TEST(OnDiskFormat, ThePartsOfABlockMakeUpTheWhole) {
+  for (const uint64_t length : {uint64_t{1}, kPartBytes, kPartBytes + 1, 2 * kPartBytes, kBlockBytesMost - 1, kBlockBytesMost}) {
+    uint64_t sum = 0;
+    for (uint32_t part = 0; part < part_count_for(length); ++part) {
+      const uint64_t bytes = part_bytes_for(length, part);
+      EXPECT_GT(bytes, 0U);
+      EXPECT_LE(bytes, kPartBytes);
+      sum += bytes;
+    }
+    EXPECT_EQ(sum, length);
+    EXPECT_LE(part_count_for(length), kPartsMost);
+  }
 }
 
 }  // namespace

@@ -14,12 +14,6 @@ namespace {
 // Full beyond this share of its slots, a shard grows.
 constexpr uint64_t kLoadPercent = 85;
 
-constexpr uint64_t pack(const Place& place) {
-  // The top bit marks a used slot, so that no place packs to 0.
-  return uint64_t{1} << 63 | uint64_t{place.use} << 47 | uint64_t{place.drive} << 42 | uint64_t{place.segment} << 18 |
-         place.page;
-}
-
 __extension__ using Wide = unsigned __int128;
 
 // Both halves of a product of 128 bits, folded: each bit of the result depends on all of both factors.
@@ -39,27 +33,44 @@ void reseed_hashes() {
   hash_seed() = entropy<std::array<uint64_t, 3>>();
 }
 
-uint64_t hash_of(const BlockId& id) {
+uint64_t hash_of(const std::array<uint8_t, 16>& bytes, uint64_t more) {
   const std::array<uint64_t, 3>& seed = hash_seed();
-  const auto low = load<uint64_t>(reinterpret_cast<const std::byte*>(id.key.bytes.data()));
-  const auto high = load<uint64_t>(reinterpret_cast<const std::byte*>(id.key.bytes.data()) + 8);
+  const auto low = load<uint64_t>(reinterpret_cast<const std::byte*>(bytes.data()));
+  const auto high = load<uint64_t>(reinterpret_cast<const std::byte*>(bytes.data()) + 8);
   const uint64_t name = fold(low ^ seed[0], high ^ seed[1]);
-  return fold(name ^ id.layout ^ seed[2], (uint64_t{id.tenant} << 32 | id.tenant) ^ 0x9E3779B97F4A7C15ULL);
+  return fold(name ^ seed[2], more ^ 0x9E3779B97F4A7C15ULL);
 }
 
-Index::Index(std::function<bool(const Place&)> fresh) : fresh_(std::move(fresh)) {}
-
-Place Index::place_of(const Entry& entry) {
-  Place place;
-  place.page = static_cast<uint32_t>(entry.place & ((1U << 18) - 1));
-  place.segment = static_cast<uint32_t>(entry.place >> 18 & ((1U << 24) - 1));
-  place.drive = static_cast<uint8_t>(entry.place >> 42 & 31);
-  place.use = static_cast<uint16_t>(entry.place >> 47);
-  return place;
+uint64_t hash_of(const BlockId& id) {
+  return hash_of(id.key.bytes, fold(id.layout ^ hash_seed()[0], uint64_t{id.tenant} ^ hash_seed()[2]));
 }
 
-bool Index::expired(const Entry& entry, uint64_t now_unix_ms) {
-  return entry.expiry_ticks != 0 && now_unix_ms >= kEpochUnixMs + entry.expiry_ticks * kTickMs;
+Index::Index(Fresh fresh, Dropped dropped) : fresh_(std::move(fresh)), dropped_(std::move(dropped)) {}
+
+Place Index::Entry::place() const {
+  return {static_cast<uint8_t>(drive), static_cast<uint32_t>(segment), static_cast<uint32_t>(page),
+          static_cast<uint8_t>(use)};
+}
+
+void Index::Entry::set_place(const Place& place) {
+  CAIRN_CHECK(place.drive < 32 && place.segment < 1U << 24 && place.page > 0 && place.page < 1U << 18,
+              "a place does not fit the index");
+  used = 1;
+  drive = place.drive & 31;
+  segment = place.segment & 0xFFFFFF;
+  page = place.page & 0x3FFFF;
+  use = place.use;
+}
+
+uint32_t Index::ticks_of(uint64_t expiry_unix_ms) {
+  if (expiry_unix_ms == 0) return 0;
+  const uint64_t since = expiry_unix_ms > kEpochUnixMs ? expiry_unix_ms - kEpochUnixMs : 1;
+  const uint64_t ticks = since / kTickMs + (since % kTickMs != 0 ? 1 : 0);
+  return ticks > UINT32_MAX ? 0 : static_cast<uint32_t>(ticks);  // beyond 17 years: for ever
+}
+
+uint64_t Index::hash(const IndexKey& key) {
+  return hash_of(key.key.bytes, uint64_t{key.part} << 32 | key.keyspace);
 }
 
 // What the shard's bits leave spreads over any number of slots without a division.
@@ -67,26 +78,28 @@ uint64_t Index::home(uint64_t hash, uint64_t slots) {
   return static_cast<uint64_t>((static_cast<Wide>(hash << kShardBits) * slots) >> 64);
 }
 
-Index::Entry* Index::find(const BlockId& id) {
-  const uint64_t h = hash_of(id);
+Index::Entry* Index::find(const IndexKey& key) {
+  const uint64_t h = hash(key);
   Shard& shard = shard_of(h);
   const uint64_t slots = shard.table.size();
   if (slots == 0) return nullptr;
   for (uint64_t slot = home(h, slots);; slot = slot + 1 == slots ? 0 : slot + 1) {
     Entry& entry = shard.table[slot];
-    if (entry.place == 0) return nullptr;
-    if (entry.key != id.key || entry.layout != id.layout || entry.tenant != id.tenant) continue;
-    if (fresh_(place_of(entry))) return &entry;
+    if (!entry.used) return nullptr;
+    if (entry.key != key.key || entry.keyspace != key.keyspace || entry.part != key.part) continue;
+    if (fresh_(entry)) return &entry;
+    dropped_(entry);
     erase_at(shard, slot);
     return nullptr;
   }
 }
 
-void Index::place_entry(std::vector<Entry>& table, const Entry& entry) {
+Index::Entry& Index::place_entry(std::vector<Entry>& table, const Entry& entry) {
   const uint64_t slots = table.size();
-  uint64_t slot = home(hash_of(id_of(entry)), slots);
-  while (table[slot].place != 0) slot = slot + 1 == slots ? 0 : slot + 1;
+  uint64_t slot = home(hash(key_of(entry)), slots);
+  while (table[slot].used) slot = slot + 1 == slots ? 0 : slot + 1;
   table[slot] = entry;
+  return table[slot];
 }
 
 void Index::grow(Shard& shard) {
@@ -94,8 +107,14 @@ void Index::grow(Shard& shard) {
   std::vector<Entry> live;
   live.reserve(shard.used);
   for (const Entry& entry : shard.table) {
-    if (entry.place != 0 && fresh_(place_of(entry))) live.push_back(entry);
+    if (!entry.used) continue;
+    if (fresh_(entry)) {
+      live.push_back(entry);
+    } else {
+      dropped_(entry);
+    }
   }
+  CAIRN_CHECK(shard.used >= live.size() && size_ >= shard.used, "the index holds more than it counted");
   size_ -= shard.used - live.size();
   shard.used = live.size();
   uint64_t slots = std::max<uint64_t>(shard.table.size(), kFirstSlots);
@@ -104,41 +123,26 @@ void Index::grow(Shard& shard) {
   for (const Entry& entry : live) place_entry(shard.table, entry);
 }
 
-void Index::insert(const BlockId& id, const Place& place, uint32_t length, uint64_t expiry_unix_ms,
-                   uint32_t sequence_rest) {
-  CAIRN_CHECK(length > 0 && length <= kLengthMask, "a block's length does not fit the index");
-  Entry entry;
-  entry.key = id.key;
-  entry.layout = id.layout;
-  entry.tenant = id.tenant;
-  entry.place = pack(place);
-  entry.length = length;
-  entry.sequence_rest = sequence_rest;
-  if (expiry_unix_ms != 0) {
-    const uint64_t since = expiry_unix_ms > kEpochUnixMs ? expiry_unix_ms - kEpochUnixMs : 1;
-    const uint64_t ticks = (since + kTickMs - 1) / kTickMs;
-    entry.expiry_ticks = ticks > UINT32_MAX ? 0 : static_cast<uint32_t>(ticks);  // beyond 17 years: for ever
-  }
-  if (Entry* old = find(id)) {
-    *old = entry;
-    return;
-  }
-  Shard& shard = shard_of(hash_of(id));
+Index::Entry& Index::insert(const Entry& entry) {
+  CAIRN_CHECK(entry.used, "an entry without a place is put into the index");
+  CAIRN_CHECK(find(key_of(entry)) == nullptr, "a name is put into the index twice");
+  Shard& shard = shard_of(hash(key_of(entry)));
   if ((shard.used + 1) * 100 > shard.table.size() * kLoadPercent) grow(shard);
-  place_entry(shard.table, entry);
+  CAIRN_CHECK(shard.used < shard.table.size(), "a shard of the index is full after it grew");
   ++shard.used;
   ++size_;
+  return place_entry(shard.table, entry);
 }
 
 // Backward shift: what probed past the slot moves up, so lookups never meet a gap that is not an end.
 void Index::erase_at(Shard& shard, uint64_t slot) {
   const uint64_t slots = shard.table.size();
-  CAIRN_CHECK(shard.used > 0 && shard.table[slot].place != 0, "an empty slot is erased");
+  CAIRN_CHECK(shard.used > 0 && shard.table[slot].used, "an empty slot is erased");
   --shard.used;
   --size_;
   uint64_t hole = slot;
-  for (uint64_t at = hole + 1 == slots ? 0 : hole + 1; shard.table[at].place != 0; at = at + 1 == slots ? 0 : at + 1) {
-    const uint64_t from = home(hash_of(id_of(shard.table[at])), slots);
+  for (uint64_t at = hole + 1 == slots ? 0 : hole + 1; shard.table[at].used; at = at + 1 == slots ? 0 : at + 1) {
+    const uint64_t from = home(hash(key_of(shard.table[at])), slots);
     const uint64_t distance_hole = hole >= from ? hole - from : hole + slots - from;
     const uint64_t distance_at = at >= from ? at - from : at + slots - from;
     if (distance_hole < distance_at) {
@@ -149,13 +153,11 @@ void Index::erase_at(Shard& shard, uint64_t slot) {
   shard.table[hole] = Entry{};
 }
 
-bool Index::erase(const BlockId& id) {
-  const uint64_t h = hash_of(id);
-  Shard& shard = shard_of(h);
-  Entry* entry = find(id);
-  if (entry == nullptr) return false;
-  erase_at(shard, static_cast<uint64_t>(entry - shard.table.data()));
-  return true;
+void Index::erase(Entry& entry) {
+  Shard& shard = shard_of(hash(key_of(entry)));
+  CAIRN_CHECK(&entry >= shard.table.data() && &entry < shard.table.data() + shard.table.size(),
+              "an entry that is not in the index is erased");
+  erase_at(shard, static_cast<uint64_t>(&entry - shard.table.data()));
 }
 
 void Index::sweep(uint64_t slots) {
@@ -167,10 +169,19 @@ void Index::sweep(uint64_t slots) {
       continue;
     }
     const Entry& entry = shard.table[sweep_slot_];
-    if (entry.place != 0 && !fresh_(place_of(entry))) {
+    if (entry.used && !fresh_(entry)) {
+      dropped_(entry);
       erase_at(shard, sweep_slot_);  // the slot may hold another entry now: look again
     } else {
       ++sweep_slot_;
+    }
+  }
+}
+
+void Index::each(const std::function<void(Entry&)>& visit) {
+  for (Shard& shard : shards_) {
+    for (Entry& entry : shard.table) {
+      if (entry.used && fresh_(entry)) visit(entry);
     }
   }
 }

@@ -1,4 +1,4 @@
-// The store's I/O in flight: one object a read, a write, a delete. They own their memory until the drive is done.
+// The store's I/O in flight: one object a read, a write, a delete, a move. They own their memory until the drive is done.
 #pragma once
 
 #include <list>
@@ -9,87 +9,163 @@
 
 namespace cairn {
 
-// A block, or the chunks of a range, on their way from the drive. The record's header is read along, so that what
-// comes back proves itself.
-class LogStore::ReadJob final {
+// One record, or the chunks of a range of it, on the way from its drive into a buffer. The header is read along, so that
+// what comes back proves itself.
+class RecordRead {
  public:
-  ReadJob(LogStore& store, DriveLog& on, const BlockId& block, const Place& where, Buffer memory)
-      : log(on),
-        id(block),
-        place(where),
-        buffer(std::move(memory)),
-        store_(store),
-        header_(1),
-        generation_(on.segment(where.segment).generation),
-        nonce_(on.segment(where.segment).nonce) {}
-  void submit();
-  const format::RecordHeader& header() const { return page().body; }
+  class Owner {
+   public:
+    // ok, corrupt, io_error.
+    virtual void record_read(RecordRead& read, Status status) = 0;
 
-  DriveLog& log;
+   protected:
+    ~Owner() = default;
+  };
+  // What the record must be, besides intact and in its place.
+  struct Expected {
+    BlockId id;
+    uint8_t part = 0;
+    uint64_t sequence = 0;
+    uint64_t bytes = 0;        // of the record's payload
+    uint64_t block_bytes = 0;  // of the whole block
+  };
+
+  RecordRead(DriveLog& log, const Place& place, const Expected& expected, Owner& owner);
+  // Reads payload bytes [from, to), whole chunks, to buffer bytes [at, …).
+  void start(const Buffer& buffer, uint64_t at, uint64_t from, uint64_t to);
+
+  DriveLog& log() const { return log_; }
+  const Place& place() const { return place_; }
+  uint64_t generation() const { return generation_; }
+  const Expected& expected() const { return expected_; }
+  const format::Page<format::RecordHeader>& page() const {
+    return *reinterpret_cast<const format::Page<format::RecordHeader>*>(header_.data());
+  }
+  const format::RecordHeader& header() const { return page().body; }
+  bool done() const { return outstanding_ == 0; }
+
+ private:
+  class Transfer final : public IoRequest {
+   public:
+    void completed(int error) override { read->transferred(error); }
+    RecordRead* read = nullptr;
+    std::vector<iovec> memory;
+  };
+  void send(Transfer& transfer, uint64_t offset);
+  void transferred(int error);
+  bool verify() const;
+
+  DriveLog& log_;
+  Place place_;
+  Expected expected_;
+  Owner& owner_;
+  uint64_t generation_, nonce_;
+  Pages header_;
+  Buffer buffer_;
+  uint64_t at_ = 0, from_ = 0, to_ = 0;
+  Transfer first_, second_;
+  int outstanding_ = 0;
+  int error_ = 0;
+};
+
+// A block, or a range of it: one record, or several when it is striped.
+class LogStore::ReadJob final : public RecordRead::Owner {
+ public:
+  ReadJob(LogStore& store, const BlockId& block, Buffer memory) : id(block), buffer(std::move(memory)), store_(store) {}
+  // Adds the part's record, of which payload bytes [first, last) are wanted; then start_all().
+  void add(DriveLog& log, const Place& place, const RecordRead::Expected& expected, uint64_t first, uint64_t last);
+  void start_all();
+  uint32_t whole_crc() const;
+
   BlockId id;
-  Place place;
   Buffer buffer;
   uint64_t length = 0;        // of the block
   uint64_t from = 0, to = 0;  // the bytes read: whole chunks
   bool whole = false;
   uint64_t sequence = 0;
+  Status status = Status::ok;
+  RecordRead* culprit = nullptr;  // whose record is corrupt
   std::vector<GetOp*> waiters;
   std::list<std::unique_ptr<ReadJob>>::iterator self;
 
  private:
-  class Part final : public IoRequest {
-   public:
-    void completed(int error) override { job->part_done(error); }
-    ReadJob* job = nullptr;
-    std::vector<iovec> memory;
+  struct Part {
+    std::unique_ptr<RecordRead> read;
+    uint64_t first, last;
   };
-  const format::Page<format::RecordHeader>& page() const {
-    return *reinterpret_cast<const format::Page<format::RecordHeader>*>(header_.data());
-  }
-  void send(Part& part, uint64_t offset);
-  void part_done(int error);
-  bool verify() const;
+  void record_read(RecordRead& read, Status status) override;
 
   LogStore& store_;
-  Pages header_;
-  uint64_t generation_, nonce_;
-  Part first_, second_;
-  int outstanding_ = 0;
-  int error_ = 0;
+  std::vector<Part> parts_;
+  size_t left_ = 0;
 };
 
-class LogStore::WriteJob final : public AppendOp {
+// A block on its way to the drives.
+class LogStore::WriteJob final {
  public:
-  // Takes the bytes out of the op's buffer: pads, checksums, fills in the header.
-  WriteJob(LogStore& store, PutOp& op);
-  void placed() override;
-  void settled(Status status) override { store_.written(*this, status); }
-  format::RecordHeader& header() { return AppendOp::header->body; }
+  // Takes the bytes out of the op's buffer: pads, checksums, fills in the headers.
+  WriteJob(LogStore& store, PutOp& op, uint64_t sequence);
+  class Part final : public AppendOp {
+   public:
+    explicit Part(WriteJob& to) : job(to), page_(1) { header = new (page_.data()) format::Page<format::RecordHeader>{}; }
+    void placed() override { job.part_placed(*this); }
+    void settled(Status status) override { job.part_settled(status); }
+    format::RecordHeader& head() { return header->body; }
+    WriteJob& job;
+    DriveLog* log = nullptr;
+    bool was_placed = false;
+
+   private:
+    Pages page_;
+  };
+  void start();
+  const format::RecordHeader& first_header() const { return parts.front()->header->body; }
 
   BlockId id;
-  DriveLog* log = nullptr;
-  bool was_placed = false;
+  Buffer payload;
+  uint64_t length = 0;
+  uint64_t sequence = 0;
+  uint32_t crc = 0;  // of the whole block
+  bool relaxed = false;
+  bool inserted = false;
+  Status status = Status::ok;
+  std::vector<std::unique_ptr<Part>> parts;
   std::list<std::unique_ptr<WriteJob>>::iterator self;
 
  private:
+  void part_placed(Part& part);
+  void part_settled(Status status);
+
   LogStore& store_;
+  size_t to_place_ = 0, to_settle_ = 0;
+};
+
+// A record of tombstones.
+class TombstoneAppend : public AppendOp {
+ public:
+  // At most kBatchItemsMost of them; `sequence` is the record's own.
+  TombstoneAppend(const std::vector<format::Tombstone>& buried, uint64_t sequence, uint64_t now_unix_ms);
+  void placed() override {}
+
+ private:
   Pages page_;
 };
 
-// The tombstones of one delete on one drive.
-class LogStore::RemoveJob final : public AppendOp {
+// Those of one delete, for one drive.
+class LogStore::RemoveJob final : public TombstoneAppend {
  public:
-  RemoveJob(LogStore& store, const std::vector<BlockId>& ids, uint64_t sequence);
-  void placed() override {}
+  RemoveJob(LogStore& store, const std::vector<format::Tombstone>& buried, uint64_t sequence)
+      : TombstoneAppend(buried, sequence, store.clock_.unix_ms()), store_(store) {}
   void settled(Status status) override { store_.remove_done(*this, status); }
 
-  std::shared_ptr<Removal> removal;
-  std::vector<size_t> items;  // which of the op's ids
+  uint8_t drive = 0;
+  std::shared_ptr<Removal> removal;   // nullptr: nobody waits, it was owed to a drive that came back
+  std::vector<size_t> items;          // which of the op's ids
+  std::vector<uint32_t> held_by;      // … and which drives held each, a bit a drive
   std::list<std::unique_ptr<RemoveJob>>::iterator self;
 
  private:
   LogStore& store_;
-  Pages page_;
 };
 
 }  // namespace cairn

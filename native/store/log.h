@@ -1,10 +1,17 @@
-// One drive as a log: segments opened in order, records appended, flushes shared, summaries written, the
-// oldest segment given up when room is needed. One reactor thread.
+// One drive as a log: segments opened in order, records appended by write heads, flushes shared, summaries written.
+// What is given up, and when, is decided elsewhere (store/evictor.h). One reactor thread.
+//
+// Each tenant has a write head of its own while the drive has segments for it, so that what it stored can be given up
+// without touching anybody else's. Beyond heads_most() tenants share one head.
+//
+// The order that deletes rest on: a segment is opened only after the header of the one opened before is flushed, and
+// free segments are used in the order in which they were freed. So nothing that was freed later is overwritten
+// earlier, and a tombstone is not lost before the blocks that it deletes.
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,32 +19,16 @@
 #include "base/clock.h"
 #include "base/slab.h"
 #include "drive/drive.h"
-#include "store/format.h"
+#include "store/segment.h"
 #include "wire/status.h"
 
 namespace cairn {
-
-// Page-aligned heap memory, for what is not payload: headers, summaries, tombstones.
-class Pages {
- public:
-  explicit Pages(uint64_t pages);
-  std::byte* data() const { return memory_.get(); }
-  uint64_t bytes() const { return bytes_; }
-
- private:
-  struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
-  };
-  uint64_t bytes_;
-  std::unique_ptr<std::byte, Free> memory_;
-};
 
 // Where a record was put.
 struct Appended {
   uint32_t segment = 0;
   uint32_t page = 0;
   uint64_t generation = 0;
-  uint64_t first_sequence = 0;  // of its segment
 };
 
 // A record on its way to the drive. Owned by the caller until settled() or, if never appended, for ever.
@@ -45,10 +36,12 @@ class AppendOp : public IoRequest {
  public:
   // In: all but the fields that say where (segment, page, generation, nonce) and the checksum.
   format::Page<format::RecordHeader>* header = nullptr;
-  Buffer payload;                       // block: its padding is zeroed
-  std::unique_ptr<Pages> tombstones;    // tombstones: the payload
-  std::vector<format::Tombstone> dead;  // … and its entries, for the summary
-  Appended at;                          // out: set before placed()
+  Buffer payload;                      // block: bytes [payload_offset, + length) of it; padding is zeroed
+  uint64_t payload_offset = 0;         // whole pages
+  std::unique_ptr<Pages> tombstones;   // tombstones: the payload
+  std::vector<format::Tombstone> dead; // … and its entries, for the summary
+  bool urgent = false;                 // goes before the others, and may use what is kept for making room
+  Appended at;                         // out: set before placed()
 
   // The record has its place; the write was submitted.
   virtual void placed() = 0;
@@ -63,27 +56,16 @@ class AppendOp : public IoRequest {
   std::vector<iovec> vectors_;
 };
 
-enum class SegmentState : uint8_t { free, opening, open, sealing, sealed };
-
-struct Segment {
-  SegmentState state = SegmentState::free;
-  uint64_t generation = 0;  // 0: never used
-  uint16_t use = 0;         // how often it was given up since the start; what the index knows it by
-  uint64_t nonce = 0;
-  uint64_t first_sequence = 0;   // no record in it has a smaller number; the index counts from here
-  uint64_t oldest_sequence = 0;  // the smallest number that a record in it does have; 0: no record
-  uint64_t last_sequence = 0;
-  uint32_t next_page = 1;
-  uint32_t writes = 0;                        // submitted and not settled
-  uint64_t blocks = 0, payload_bytes = 0;     // live
-  std::vector<format::SummaryEntry> entries;  // while open or sealing
-};
-
 struct LogCounters {
-  uint64_t read_bytes = 0, written_bytes = 0, reads = 0, writes = 0, flushes = 0;
+  uint64_t read_bytes = 0, written_bytes = 0, put_bytes = 0, reads = 0, writes = 0, flushes = 0;
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
-  uint64_t evicted_segments = 0, evicted_blocks = 0;
+  uint64_t evicted_segments = 0, evicted_blocks = 0, moved_blocks = 0, moved_bytes = 0;
 };
+
+// loading: its segments are being read. serving. read_only: it takes no writes, by order or after errors. draining:
+// its blocks are being moved to the others. drained. failed: set aside, nothing of it is served.
+enum class DriveState : uint8_t { loading, serving, read_only, draining, drained, failed };
+const char* name_of(DriveState state);
 
 class DriveLog {
  public:
@@ -93,37 +75,87 @@ class DriveLog {
   DriveLog(const DriveLog&) = delete;
   DriveLog& operator=(const DriveLog&) = delete;
 
-  // Recovery: each segment once, then begin().
+  // Loading: each segment once, then begin().
   void adopt(uint32_t index, const Segment& segment);
   void begin(uint64_t next_generation, bool read_only);
+  // Segments count their uses from here on; index entries with other counts are stale.
+  void begin_uses(uint8_t use);
+  uint8_t next_use() const;
+  // What it holds is not to be believed, or gone: every index entry that points here is stale from now on.
+  void distrust();
 
-  // Queues a record; it is placed once a segment is open for it. Never calls back from inside.
-  void append(AppendOp& op);
+  // Queues a record of the tenant; it is placed once a segment is open for it. Never calls back from inside.
+  void append(AppendOp& op, uint32_t tenant);
   void poll(uint64_t next_sequence);
   // Seals what is open and waits for the drive.
   void close(uint64_t next_sequence);
+
+  // --- room ---
+  // Free segments are fewer than those who wait need: something should be given up.
+  bool wants_room() const;
+  uint64_t free_segments() const { return free_.size(); }
+  const std::deque<uint32_t>& sealed() const { return sealed_; }  // in the order of their generations
+  // A sealed segment is about to be given up, and then is: every block in it was dropped or moved. unread: nobody
+  // could tell what is in it, so index entries that point there are to be taken for stale.
+  void begin_evicting(uint32_t segment);
+  void release(uint32_t segment, bool unread);
+  // Back to the sealed ones: it could not be emptied.
+  void keep(uint32_t segment);
+  // The tenant's open segment is sealed at once if it holds anything, so that it can be evicted.
+  void seal_open(uint32_t tenant);
+  void seal_all();
+
+  // --- state ---
+  DriveState state() const { return state_; }
+  void set_state(DriveState state);
+  bool writable() const { return state_ == DriveState::serving; }
+  bool readable() const { return state_ != DriveState::failed; }
+  // Ends every append that waits, and sends no more.
+  void fail(const std::string& why);
+  const std::string& why_failed() const { return why_failed_; }
+  void note_read(int error);
+  bool idle() const;
 
   Drive& drive() { return *drive_; }
   const Drive& drive() const { return *drive_; }
   const format::Superblock& superblock() const { return superblock_; }
   uint8_t number() const { return number_; }
-  bool writable() const { return !read_only_ && !failed_; }
-  bool idle() const { return waiting_.empty() && drive_->in_flight() == 0 && unflushed_.empty() && !opening_; }
-  const char* state() const { return failed_ ? "failed" : read_only_ ? "read_only" : "serving"; }
   uint64_t offset_of(uint32_t segment, uint32_t page) const {
     return superblock_.first_segment_offset + segment * superblock_.segment_bytes + page * format::kPageBytes;
   }
+  uint64_t segment_pages() const { return segment_pages_; }
   Segment& segment(uint32_t index) { return segments_[index]; }
   const std::vector<Segment>& segments() const { return segments_; }
-  uint64_t oldest_sequence() const;
-  uint64_t waiting() const { return waiting_.size(); }
+  uint64_t waiting_bytes() const { return waiting_bytes_; }
+  uint32_t heads_most() const;
+  uint64_t next_generation() const { return next_generation_; }
+
   LogCounters counters;
+  uint64_t evicted_sequence = 0;    // the youngest block that was evicted from here
+  uint64_t forgotten_sequence = 0;  // the youngest tombstone that was given up here
 
  private:
   friend class AppendOp;
   class HeaderWrite;
   class SummaryWrite;
   class Flush;
+  // Where one tenant's records go.
+  struct Head {
+    uint32_t owner = format::kSharedOwner;
+    std::deque<uint32_t> open;  // front: being filled; behind it the next, opened early
+    std::deque<AppendOp*> urgent, waiting;
+    uint64_t share_bytes = 0;  // what it may still place in this round
+  };
+
+  Head& head_for(uint32_t tenant);
+  Head& head_for_tombstones(uint32_t tenant);
+  uint64_t youngest_open(const Head& head) const;
+  AppendOp* next_of(Head& head);
+  bool place_next(Head& head);
+  void serve_heads();
+  bool has_room(const Segment& segment, uint64_t pages, uint64_t entries) const;
+  void place(Head& head, AppendOp& op, uint64_t pages);
+  void retire_front(Head& head);
 
   void written(AppendOp& op, int error);
   void start_flush();
@@ -132,33 +164,34 @@ class DriveLog {
   void fail_waiting(Status status);
   void note_write(int error);
 
-  bool has_room(const Segment& segment, uint64_t pages, uint64_t entries) const;
-  void place(AppendOp& op, uint64_t pages);
-  void open_next(uint64_t next_sequence);
+  void open_where_needed(uint64_t next_sequence);
+  bool may_open(const Head& head) const;
+  void open_next(Head& head, uint64_t next_sequence);
   void header_written(uint32_t segment, int error);
-  bool evict_oldest();
   void seal_ready();
   void summary_written(uint32_t segment, int error);
+  void insert_sealed(uint32_t segment);
 
   std::unique_ptr<Drive> drive_;
   format::Superblock superblock_;
   uint8_t number_;
   const Clock& clock_;
   uint32_t writes_most_;
-  bool read_only_ = false;
-  bool failed_ = false;
-  uint32_t errors_in_a_row_ = 0;
+  DriveState state_ = DriveState::loading;
+  std::string why_failed_;
+  uint32_t write_errors_in_a_row_ = 0, read_errors_in_a_row_ = 0;
 
   std::vector<Segment> segments_;
   std::deque<uint32_t> free_;    // in the order they will be used
   std::deque<uint32_t> sealed_;  // oldest first
-  std::deque<uint32_t> open_;    // front: being filled; behind it the next, opened early
   std::vector<uint32_t> sealing_;
-  bool opening_ = false;
+  std::map<uint32_t, Head> heads_;  // by owner
+  uint32_t next_head_ = 0;          // the owner whose turn it is
+  Head* opening_ = nullptr;
   uint64_t next_generation_ = 1;
   uint64_t segment_pages_;
 
-  std::deque<AppendOp*> waiting_;
+  uint64_t waiting_bytes_ = 0;
   uint32_t writes_ = 0;
   std::vector<AppendOp*> unflushed_;
   bool flushing_ = false;
@@ -168,7 +201,7 @@ class DriveLog {
 std::unique_ptr<Pages> build_summary(const format::Superblock& superblock, uint32_t index, const Segment& segment,
                                      const std::vector<format::SummaryEntry>& entries);
 
-// One I/O that is waited for on the spot; for formatting, recovery and closing, not for the data path.
+// One I/O that is waited for on the spot; for formatting, identifying and closing, not for the data path.
 int transfer_now(Drive& drive, IoKind kind, uint64_t offset, std::byte* memory, uint64_t bytes);
 
 }  // namespace cairn

@@ -1,90 +1,287 @@
+// The index, and what is asked of it; the turn; the figures.
 #include "store/log_store.h"
 
 #include <algorithm>
-#include <cstring>
 
+#include "store/evictor.h"
 #include "store/jobs.h"
+#include "store/scrubber.h"
 
 namespace cairn {
-
-using format::kPageBytes;
 
 namespace {
 
 constexpr uint64_t kSweepSlots = 4096;  // a turn: some 20 µs
+constexpr size_t kDrivesMost = 32;      // what a place in the index can name
+// Of what a tenant may hold, this part may be leased: the rest has to stay evictable, or nothing new fits.
+constexpr uint64_t kLeasedPart = 4;
 
 }  // namespace
 
-LogStore::LogStore(std::vector<std::unique_ptr<DriveLog>> logs, Slab& slab, const Clock& clock,
-                   const StoreOptions& options)
-    : logs_(std::move(logs)),
-      slab_(slab),
+LogStore::LogStore(Slab& slab, const Clock& clock, const StoreOptions& options)
+    : slab_(slab),
       clock_(clock),
       options_(options),
-      index_([this](const Place& place) { return fresh(place); }),
-      evicted_seen_(logs_.size(), 0) {}
+      index_([this](const Index::Entry& entry) { return fresh(entry); },
+             [this](const Index::Entry& entry) { dropped(entry); }),
+      cache_(tenants_),
+      leases_(*this),
+      admission_(options.admission, clock.now_ms()),
+      opened_ns_(clock.now_ns()) {
+  slots_.reserve(kDrivesMost);  // slots keep their addresses
+}
 
 LogStore::~LogStore() {
   // Requests on the drives point into our jobs.
+  sink_ = nullptr;
+  settle_down();
+}
+
+// Until nothing is on its way and nothing is begun.
+void LogStore::settle_down() {
+  for (Slot& slot : slots_) {
+    if (slot.evictor != nullptr) slot.evictor->stop();
+    if (slot.scrubber != nullptr) slot.scrubber->stop();
+  }
   while (!idle()) {
-    for (const auto& log : logs_) {
-      log->poll(next_sequence_);
-      log->drive().wait(100);
+    for (const Slot& slot : slots_) {
+      if (slot.log == nullptr) continue;
+      slot.log->poll(next_sequence_);
+      if (slot.evictor != nullptr) slot.evictor->poll();
+      if (slot.scrubber != nullptr) slot.scrubber->poll();
+      slot.log->drive().wait(10);
     }
   }
 }
 
 // --- the index -------------------------------------------------------------------------------------------
 
-bool LogStore::fresh(const Place& place) const {
-  const Segment& segment = logs_[place.drive]->segments()[place.segment];
-  return segment.state != SegmentState::free && segment.use == place.use;
+bool LogStore::fresh(const Index::Entry& entry) const {
+  const DriveLog* log = slots_[entry.drive].log.get();
+  if (log == nullptr || log->segments()[entry.segment].use != entry.use) return false;
+  if (entry.birth < keyspaces_.row(entry.keyspace).deleted_before) return false;
+  if (entry.scope != Names::kNone && entry.birth < scopes_.row(entry.scope).deleted_before) return false;
+  return entry.group() == Groups::kNone || !groups_.broken(entry.group());
 }
 
-Index::Entry* LogStore::find(const BlockId& id) {
-  Index::Entry* entry = index_.find(id);
-  if (entry == nullptr || !Index::expired(*entry, clock_.unix_ms())) return entry;
-  forget(id);
-  return nullptr;
+// The index met an entry that stands no longer. It is counted out at once; who is to be told waits, for the index may
+// not be touched here.
+void LogStore::dropped(const Index::Entry& entry) {
+  const uint32_t group = entry.group();
+  const bool broken = group != Groups::kNone && groups_.broken(group);
+  dropped_.push_back({entry, group == Groups::kNone ? GroupId{} : groups_.row(group).id, broken});
+  DriveLog* log = slots_[entry.drive].log.get();
+  if (broken && log != nullptr) {
+    log->evicted_sequence = std::max<uint64_t>(log->evicted_sequence, entry.birth);
+    ++log->counters.evicted_blocks;
+  }
+  account(entry, false);
 }
 
-uint64_t LogStore::sequence_of(const Index::Entry& entry) const {
-  const Place place = Index::place_of(entry);
-  return logs_[place.drive]->segments()[place.segment].first_sequence + entry.sequence_rest;
+void LogStore::tell_dropped() {
+  while (!dropped_.empty()) {
+    const Dropped one = dropped_.back();
+    const Index::Entry& entry = one.entry;
+    dropped_.pop_back();
+    if (entry.part != 0) continue;
+    BlockId id{entry.key, 0, 0};
+    // The row outlives the entry until the next name is taken, which is not before this.
+    const Names::Row& row = keyspaces_.row(entry.keyspace);
+    id.layout = row.value;
+    id.tenant = row.tenant;
+    const Cache::Entry* cached = cache_.find(id);
+    if (cached != nullptr && cached->birth == entry.birth) cache_.erase(id);
+    if (leases_.leased(id) && find_part(id, 0) == nullptr) leases_.forget(id);
+    if (!one.broken) continue;  // the others were told of by the name that was deleted, or the drive that was lost
+    TenantCounters& tenant = tenants_.at(id.tenant).counters;
+    ++tenant.evicted_blocks;
+    tenant.evicted_bytes += entry.length();
+    emit(EventKind::evicted, id, one.group, 0, entry.birth);
+  }
 }
 
-void LogStore::insert(const BlockId& id, DriveLog& log, const Appended& at, uint64_t length, uint64_t expiry_unix_ms,
-                      uint64_t sequence) {
-  Segment& segment = log.segment(at.segment);
-  CAIRN_CHECK(segment.generation == at.generation && segment.state != SegmentState::free,
-              "a block is indexed in a segment that is gone");
-  CAIRN_CHECK(sequence >= at.first_sequence && sequence - at.first_sequence <= UINT32_MAX,
-              "a block's number does not fit the index");
-  Place place;
-  place.drive = log.number();
-  place.segment = at.segment;
-  place.page = at.page;
-  place.use = segment.use;
-  forget(id);
-  index_.insert(id, place, static_cast<uint32_t>(length), expiry_unix_ms,
-                static_cast<uint32_t>(sequence - at.first_sequence));
-  ++segment.blocks;
-  segment.payload_bytes += length;
+BlockId LogStore::id_of(const Index::Entry& entry) const {
+  const Names::Row& row = keyspaces_.row(entry.keyspace);
+  return {entry.key, row.value, row.tenant};
 }
 
-bool LogStore::forget(const BlockId& id) {
-  Index::Entry* entry = index_.find(id);
-  if (entry == nullptr) return false;
-  const Place place = Index::place_of(*entry);
-  Segment& segment = logs_[place.drive]->segment(place.segment);
-  const uint64_t length = entry->length & Index::kLengthMask;
-  CAIRN_CHECK(segment.blocks > 0 && segment.payload_bytes >= length, "a segment counts fewer blocks than it has");
-  --segment.blocks;
-  segment.payload_bytes -= length;
-  index_.erase(id);
-  cache_.erase(id);
+Index::Entry* LogStore::find_part(const BlockId& id, uint8_t part) {
+  const uint32_t keyspace = keyspaces_.find(id.tenant, id.layout);
+  return keyspace == Names::kNone ? nullptr : index_.find({id.key, keyspace, part});
+}
+
+Index::Entry* LogStore::find(const BlockId& id, bool in_group) {
+  if (!visible_) return nullptr;
+  Index::Entry* head = find_part(id, 0);
+  if (head == nullptr) return nullptr;
+  const uint64_t now = clock_.unix_ms();
+  if (Index::expired(head->expiry_ticks, now)) {
+    forget(id, Gone::expired);
+    return nullptr;
+  }
+  const uint32_t group = head->group();
+  if (group != Groups::kNone) {
+    if (Index::expired(groups_.row(group).expiry_ticks, now)) {
+      forget(id, Gone::expired);
+      return nullptr;
+    }
+    if (in_group && !groups_.complete(group)) return nullptr;
+  }
+  const uint32_t parts = parts_of(*head);
+  const uint64_t birth = head->birth;
+  for (uint32_t part = 1; part < parts; ++part) {
+    // A find that drops a stale part moves entries; but then the block is gone and `head` is not used again.
+    const Index::Entry* other = find_part(id, static_cast<uint8_t>(part));
+    if (other != nullptr && other->birth == birth && other->length_less_one == head->length_less_one) continue;
+    forget(id, Gone::evicted);
+    return nullptr;
+  }
+  return head;
+}
+
+LogStore::NewEntry LogStore::new_entry(const format::RecordHeader& header) {
+  NewEntry entry;
+  entry.id = {header.key, header.layout, header.tenant};
+  entry.part = static_cast<uint8_t>(header.part);
+  entry.block_bytes = header.block_bytes == 0 ? header.length : header.block_bytes;
+  entry.single = header.part_count <= 1;
+  entry.sequence = header.sequence;
+  entry.expiry_unix_ms = header.expiry_unix_ms;
+  entry.group = header.group;
+  entry.group_members = header.group_members;
+  entry.scope = header.scope;
+  return entry;
+}
+
+LogStore::NewEntry LogStore::new_entry(const format::SummaryEntry& summary) {
+  NewEntry entry;
+  entry.id = {summary.key, summary.layout, summary.tenant};
+  entry.part = summary.part;
+  entry.block_bytes = summary.block_bytes == 0 ? summary.length : summary.block_bytes;
+  entry.single = summary.part_count <= 1;
+  entry.sequence = summary.sequence;
+  entry.expiry_unix_ms = summary.expiry_unix_ms;
+  entry.group = summary.group;
+  entry.group_members = summary.group_members;
+  entry.scope = summary.scope;
+  return entry;
+}
+
+bool LogStore::insert(const NewEntry& what, DriveLog& log, uint32_t segment, uint32_t page) {
+  CAIRN_CHECK(what.block_bytes > 0 && what.block_bytes <= kBlockBytesMost && what.sequence <= Index::kBirthMost,
+              "a block does not fit the index");
+  CAIRN_CHECK(log.segment(segment).state != SegmentState::free, "a block is indexed in a segment that is gone");
+  tell_dropped();
+  const uint32_t keyspace = keyspaces_.take(what.id.tenant, what.id.layout);
+  const uint32_t scope = what.scope == 0 ? Names::kNone : scopes_.take(what.id.tenant, what.scope);
+  if (keyspace == Names::kNone || (what.scope != 0 && scope == Names::kNone)) return false;
+  Index::Entry entry;
+  entry.key = what.id.key;
+  entry.keyspace = keyspace & Names::kMost;
+  entry.scope = scope & Names::kMost;
+  entry.part = what.part & 15;
+  entry.single = what.single ? 1 : 0;
+  entry.length_less_one = (what.block_bytes - 1) & ((1U << 26) - 1);
+  entry.birth = what.sequence & Index::kBirthMost;
+  entry.expiry_ticks = Index::ticks_of(what.expiry_unix_ms);
+  entry.set_place({log.number(), segment, page, log.segment(segment).use});
+  if (what.group != GroupId{}) entry.set_group(groups_.join(keyspace, what.group, what.group_members));
+  account(entry, true);
+  index_.insert(entry);
   return true;
 }
+
+// An entry comes or goes: its segment, its tenant and its names count.
+void LogStore::account(const Index::Entry& entry, bool comes) {
+  const uint64_t bytes = part_bytes(entry);
+  const uint64_t whole = entry.part == 0 ? 1 : 0;
+  Tenants::Row& tenant = tenants_.at(keyspaces_.row(entry.keyspace).tenant);
+  DriveLog* log = slots_[entry.drive].log.get();
+  Segment* segment = log == nullptr ? nullptr : &log->segment(entry.segment);
+  if (segment != nullptr && segment->use != entry.use) segment = nullptr;  // given up unread: it counts from 0 again
+  if (comes) {
+    CAIRN_CHECK(segment != nullptr, "a block is counted in a segment that was given up");
+    ++segment->blocks;
+    segment->payload_bytes += bytes;
+    tenant.blocks += whole;
+    tenant.payload_bytes += bytes;
+    keyspaces_.hold(static_cast<uint32_t>(entry.keyspace));
+    scopes_.hold(static_cast<uint32_t>(entry.scope));
+    return groups_.add(entry.group(), whole == 1, entry.expiry_ticks);
+  }
+  if (segment != nullptr) {
+    CAIRN_CHECK(segment->blocks > 0 && segment->payload_bytes >= bytes, "a segment counts fewer blocks than it has");
+    --segment->blocks;
+    segment->payload_bytes -= bytes;
+  }
+  CAIRN_CHECK(tenant.blocks >= whole && tenant.payload_bytes >= bytes, "a tenant holds less than was counted");
+  tenant.blocks -= whole;
+  tenant.payload_bytes -= bytes;
+  groups_.remove(entry.group(), whole == 1);
+  scopes_.release(static_cast<uint32_t>(entry.scope));
+  keyspaces_.release(static_cast<uint32_t>(entry.keyspace));
+}
+
+void LogStore::move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page) {
+  const uint64_t bytes = part_bytes(entry);
+  Segment& before = slots_[entry.drive].log->segment(entry.segment);
+  CAIRN_CHECK(before.blocks > 0 && before.payload_bytes >= bytes, "a block is moved out of a segment without one");
+  --before.blocks;
+  before.payload_bytes -= bytes;
+  entry.set_place({to.number(), segment, page, to.segment(segment).use});
+  ++to.segment(segment).blocks;
+  to.segment(segment).payload_bytes += bytes;
+}
+
+void LogStore::forget(const BlockId& id, Gone why) {
+  Index::Entry* head = find_part(id, 0);
+  if (head == nullptr) return;
+  const uint32_t keyspace = static_cast<uint32_t>(head->keyspace);
+  const uint32_t parts = parts_of(*head);
+  const uint64_t birth = head->birth;
+  const uint64_t length = head->length();
+  const uint32_t group = head->group();
+  const GroupId group_id = group == Groups::kNone ? GroupId{} : groups_.row(group).id;
+  const Scope scope = head->scope == Names::kNone ? 0 : scopes_.row(static_cast<uint32_t>(head->scope)).value;
+  // What makes the group broken makes the entries stale: first the entries.
+  for (uint32_t part = parts; part-- > 0;) {
+    Index::Entry* entry = index_.find({id.key, keyspace, static_cast<uint8_t>(part)});
+    if (entry == nullptr || entry->birth != birth) continue;
+    DriveLog& log = *slots_[entry->drive].log;
+    if (why == Gone::evicted) {
+      log.evicted_sequence = std::max(log.evicted_sequence, birth);
+      ++log.counters.evicted_blocks;
+    }
+    const Index::Entry gone = *entry;
+    index_.erase(*entry);
+    account(gone, false);
+  }
+  if (why != Gone::replaced && group != Groups::kNone && groups_.row(group).id == group_id &&
+      groups_.row(group).entries > 0) {
+    groups_.break_up(group);
+    sweep_left_ = std::max(sweep_left_, 2 * index_.slots());
+  }
+  cache_.erase(id);
+  if (why != Gone::replaced) leases_.forget(id);
+  TenantCounters& tenant = tenants_.at(id.tenant).counters;
+  if (why == Gone::evicted) {
+    ++tenant.evicted_blocks;
+    tenant.evicted_bytes += length;
+    emit(EventKind::evicted, id, group_id, scope, birth);
+  } else if (why == Gone::expired) {
+    ++tenant.expired_blocks;
+    emit(EventKind::expired, id, group_id, scope, birth);
+  } else if (why != Gone::replaced) {
+    emit(why == Gone::deleted ? EventKind::deleted : EventKind::dropped, id, group_id, scope, birth);
+  }
+}
+
+void LogStore::emit(EventKind kind, const BlockId& id, const GroupId& group, Scope scope, uint64_t sequence) {
+  const uint64_t number = next_event_++;
+  if (sink_ != nullptr) sink_->on_event({number, kind, id, group, scope, sequence, clock_.unix_ms()});
+}
+
+// --- asked and answered ----------------------------------------------------------------------------------
 
 bool LogStore::exists(const BlockId& id) {
   return find(id) != nullptr;
@@ -93,12 +290,50 @@ bool LogStore::exists(const BlockId& id) {
 bool LogStore::touch(const BlockId& id) {
   Index::Entry* entry = find(id);
   if (entry == nullptr) return false;
-  entry->length |= Index::kTouched;
+  entry->hit();
   (void)cache_.find(id);  // as used as a get would make it
   return true;
 }
 
-// --- memory ----------------------------------------------------------------------------------------------
+Status LogStore::lease(const BlockId& id, uint64_t holder, uint64_t duration_ms) {
+  if (duration_ms > options_.lease_ms_most) return Status::lease_too_long;
+  const Index::Entry* entry = find(id);
+  if (entry == nullptr) return Status::not_found;
+  if (!leases_.leased(id)) {
+    const Tenants::Row& tenant = tenants_.at(id.tenant);
+    uint64_t room = 0;
+    for (const Slot& slot : slots_) {
+      if (slot.log != nullptr && slot.log->writable())
+        room += slot.log->superblock().segment_count * slot.log->superblock().segment_bytes;
+    }
+    uint64_t leased = 0;
+    for (const auto& [number, row] : tenants_.rows()) leased += row.leased_bytes;
+    const uint64_t own = tenant.options.quota_bytes == 0 ? room : tenant.options.quota_bytes;
+    if (tenant.leased_bytes + entry->length() > own / kLeasedPart || leased + entry->length() > room / kLeasedPart)
+      return Status::quota_exceeded;
+  }
+  leases_.take(id, entry->group(), entry->length(), holder, clock_.now_ms() + duration_ms);
+  return Status::ok;
+}
+
+Status LogStore::release(const BlockId& id, uint64_t holder) {
+  return leases_.release(id, holder) ? Status::ok : Status::not_found;
+}
+
+void LogStore::lease_changed(const BlockId& id, uint32_t group, uint64_t bytes, bool begins) {
+  Tenants::Row& tenant = tenants_.at(id.tenant);
+  CAIRN_CHECK(begins || tenant.leased_bytes >= bytes, "a lease ends that was not counted");
+  if (begins) {
+    tenant.leased_bytes += bytes;
+  } else {
+    tenant.leased_bytes -= bytes;
+  }
+  groups_.lease(group, begins);
+}
+
+void LogStore::set_tenants(const std::vector<TenantOptions>& tenants) {
+  tenants_.configure(tenants);
+}
 
 Buffer LogStore::take_memory(uint64_t length) {
   while (true) {
@@ -107,351 +342,82 @@ Buffer LogStore::take_memory(uint64_t length) {
   }
 }
 
-void LogStore::feed_hungry() {
-  // In order; the first that still finds no memory ends it, so a large one is not starved by small ones.
-  while (!hungry_.empty()) {
-    const Hungry next = hungry_.front();
-    if (next.put != nullptr) {
-      if (!grant(*next.put)) return;
-      hungry_.pop_front();
-      next.put->ready();
-      continue;
-    }
-    hungry_.pop_front();
-    const size_t before = hungry_.size();
-    start_get(*next.get, false);
-    if (hungry_.size() > before && hungry_.front().get == next.get) return;
-  }
-}
-
-// --- get -------------------------------------------------------------------------------------------------
-
-void LogStore::get(GetOp& op) {
-  ++counters_.gets;
-  start_get(op, true);
-}
-
-void LogStore::get_failed(GetOp& op, Status status) {
-  if (status == Status::not_found || status == Status::corrupt || status == Status::io_error) ++counters_.misses;
-  op.done(status);
-}
-
-void LogStore::start_get(GetOp& op, bool queue) {
-  Index::Entry* entry = find(op.id);
-  if (entry == nullptr) return get_failed(op, Status::not_found);
-  const uint64_t length = entry->length & Index::kLengthMask;
-  if (op.offset >= length || op.length > length - op.offset) return get_failed(op, Status::bad_range);
-  entry->length |= Index::kTouched;
-  const Cache::Entry* cached = cache_.find(op.id);
-  if (cached != nullptr && cached->sequence == sequence_of(*entry)) {
-    return serve(op, cached->buffer, 0, length, cached->sequence, cached->crc, true);
-  }
-  if (queue && !hungry_.empty()) {
-    hungry_.push_back({&op, nullptr});
-  } else if (!start_read(op, *entry)) {
-    if (queue) {
-      hungry_.push_back({&op, nullptr});
-    } else {
-      hungry_.push_front({&op, nullptr});
-    }
-  }
-}
-
-// `buffer` holds the block from byte `buffer_start` on, or all of it.
-void LogStore::serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uint64_t block_length, uint64_t sequence,
-                     uint32_t whole_crc, bool from_memory) {
-  const bool whole = op.offset == 0 && (op.length == 0 || op.length == block_length);
-  if (op.length == 0) op.length = block_length - op.offset;
-  op.buffer = buffer;
-  op.buffer_offset = op.offset - buffer_start;
-  op.block_length = block_length;
-  op.sequence = sequence;
-  op.from_memory = from_memory;
-  op.crc = whole_crc;
-  if (!whole) {
-    std::vector<iovec> parts;
-    buffer.slice(op.buffer_offset, op.length, parts);
-    op.crc = 0;
-    for (const iovec& part : parts)
-      op.crc = crc32c({static_cast<const std::byte*>(part.iov_base), part.iov_len}, op.crc);
-  }
-  ++counters_.hits;
-  counters_.hits_memory += from_memory ? 1 : 0;
-  counters_.get_bytes += op.length;
-  op.done(Status::ok);
-}
-
-bool LogStore::start_read(GetOp& op, const Index::Entry& entry) {
-  const uint64_t length = entry.length & Index::kLengthMask;
-  const bool whole = op.offset == 0 && (op.length == 0 || op.length == length);
-  if (const auto found = whole_reads_.find(op.id);
-      found != whole_reads_.end() && found->second->sequence == sequence_of(entry)) {
-    found->second->waiters.push_back(&op);
-    return true;
-  }
-  const uint8_t shift = format::chunk_shift_for(length);
-  const uint64_t end = op.length == 0 ? length : op.offset + op.length;
-  const uint64_t first_chunk = op.offset >> shift;
-  const uint64_t from = first_chunk << shift;
-  const uint64_t to = std::min(length, (((end - 1) >> shift) + 1) << shift);
-  Buffer buffer = take_memory(to - from);
-  if (!buffer) return false;
-  const Place place = Index::place_of(entry);
-  DriveLog& log = *logs_[place.drive];
-  auto job = std::make_unique<ReadJob>(*this, log, op.id, place, std::move(buffer));
-  job->length = length;
-  job->from = from;
-  job->to = to;
-  job->whole = whole;
-  job->sequence = sequence_of(entry);
-  job->waiters.push_back(&op);
-  if (whole) whole_reads_[op.id] = job.get();
-  ReadJob& started = *job;
-  reads_.push_front(std::move(job));
-  started.self = reads_.begin();
-  started.submit();
-  return true;
-}
-
-void LogStore::read_done(ReadJob& job, Status status) {
-  if (job.whole) {
-    const auto found = whole_reads_.find(job.id);
-    if (found != whole_reads_.end() && found->second == &job) whole_reads_.erase(found);
-  }
-  Index::Entry* entry = index_.find(job.id);
-  const bool current = entry != nullptr && sequence_of(*entry) == job.sequence;
-  if (status == Status::corrupt) {
-    // If the segment was used again meanwhile, what was read is somebody else's: an ordinary miss.
-    if (!fresh(job.place)) {
-      status = Status::not_found;
-    } else {
-      ++job.log.counters.checksum_errors;
-      ++counters_.corrupt;
-      if (current) forget(job.id);
-    }
-  } else if (status == Status::io_error) {
-    ++counters_.io_errors;
-  } else if (job.whole && current) {
-    cache_.insert(job.id, job.buffer, job.sequence, job.header().payload_crc);
-  }
-  // The job stays listed meanwhile: a callback may cancel() an operation that has not had its turn.
-  for (size_t i = 0; i < job.waiters.size(); ++i) {
-    GetOp* op = std::exchange(job.waiters[i], nullptr);
-    if (op == nullptr) continue;
-    if (status != Status::ok) {
-      get_failed(*op, status);
-    } else {
-      serve(*op, job.buffer, job.from, job.length, job.sequence, job.header().payload_crc, false);
-    }
-  }
-  reads_.erase(job.self);
-}
-
-void LogStore::cancel(GetOp& op) {
-  std::erase_if(hungry_, [&](const Hungry& one) { return one.get == &op; });
-  // A gap is as good as a removal, and read_done() may be walking the list.
-  for (const auto& job : reads_)
-    std::replace(job->waiters.begin(), job->waiters.end(), &op, static_cast<GetOp*>(nullptr));
-}
-
-// --- put -------------------------------------------------------------------------------------------------
-
-void LogStore::answer_put(PutOp& op, Status status) {
-  if (status == Status::ok) {
-    ++counters_.puts;
-    counters_.put_bytes += op.length;
-  } else if (status == Status::exists) {
-    ++counters_.put_exists;
-  } else if (status == Status::no_space) {
-    ++counters_.no_space;
-  } else if (status == Status::io_error) {
-    ++counters_.io_errors;
-  }
-  op.done(status);
-}
-
-DriveLog* LogStore::choose_log(uint64_t length) {
-  // Round robin, but past drives that take no writes and towards those that are less behind.
-  DriveLog* best = nullptr;
-  for (size_t i = 0; i < logs_.size(); ++i) {
-    DriveLog& log = *logs_[(next_log_ + i) % logs_.size()];
-    if (!log.writable() || length > format::block_bytes_most(log.superblock().segment_bytes)) continue;
-    if (best == nullptr || log.waiting() < best->waiting()) best = &log;
-  }
-  ++next_log_;
-  return best;
-}
-
-void LogStore::begin_put(PutOp& op) {
-  CAIRN_CHECK(op.length > 0 && op.length <= kBlockBytesMost, "a put of a length the caller should have refused");
-  const auto pending = pending_.find(op.id);
-  if (pending != pending_.end()) {
-    pending->second.waiters.push_back(&op);
-    return;
-  }
-  if (const Index::Entry* entry = find(op.id)) {
-    op.sequence = sequence_of(*entry);
-    return answer_put(op, Status::exists);
-  }
-  const auto takes = [&](const auto& log) {
-    return log->writable() && op.length <= format::block_bytes_most(log->superblock().segment_bytes);
-  };
-  if (std::none_of(logs_.begin(), logs_.end(), [](const auto& log) { return log->writable(); }))
-    return answer_put(op, Status::read_only);
-  if (op.length > slab_.total_bytes() / 2 || std::none_of(logs_.begin(), logs_.end(), takes))
-    return answer_put(op, Status::too_large);
-  pending_[op.id].owner = &op;
-  if (!hungry_.empty() || !grant(op)) {
-    hungry_.push_back({nullptr, &op});
-    return;
-  }
-  op.ready();
-}
-
-bool LogStore::grant(PutOp& op) {
-  op.buffer = take_memory(op.length);
-  return static_cast<bool>(op.buffer);
-}
-
-void LogStore::commit(PutOp& op) {
-  const auto found = pending_.find(op.id);
-  CAIRN_CHECK(found != pending_.end() && found->second.owner == &op && found->second.writing == nullptr && op.buffer,
-              "a put is committed that was not granted");
-  Pending& pending = found->second;
-  DriveLog* log = choose_log(op.length);
-  auto job = std::make_unique<WriteJob>(*this, op);
-  const bool damaged = op.has_crc && job->header().payload_crc != op.crc;
-  if (damaged || log == nullptr) {
-    const BlockId id = op.id;
-    pending.owner = nullptr;
-    answer_put(op, damaged ? Status::bad_checksum : Status::read_only);
-    return settle_pending(id);
-  }
-  job->log = log;
-  job->header().sequence = op.sequence = next_sequence_++;
-  job->header().stored_unix_ms = clock_.unix_ms();
-  pending.writing = job.get();
-  WriteJob& started = *job;
-  writes_.push_front(std::move(job));
-  started.self = writes_.begin();
-  log->append(started);
-  // A relaxed put is answered when its record has its place: WriteJob::placed().
-}
-
-void LogStore::written(WriteJob& job, Status status) {
-  const auto keep = std::move(*job.self);
-  writes_.erase(job.self);
-  const BlockId id = job.id;
-  const auto found = pending_.find(id);
-  CAIRN_CHECK(found != pending_.end() && found->second.writing == &job, "a write ends that nobody waits for");
-  Pending& pending = found->second;
-  PutOp* owner = std::exchange(pending.owner, nullptr);
-  pending.writing = nullptr;
-  const format::RecordHeader& header = job.header();
-  const bool relaxed = header.durability == Durability::relaxed;
-  if (relaxed && job.was_placed) {
-    // It was visible already. If it did not reach the drive it goes, unless it went before.
-    const Index::Entry* entry = index_.find(id);
-    if (status != Status::ok && entry != nullptr && sequence_of(*entry) == header.sequence) forget(id);
-    if (status != Status::ok) ++counters_.io_errors;
-  } else if (status == Status::ok) {
-    insert(id, *job.log, job.at, header.length, header.expiry_unix_ms, header.sequence);
-    cache_.insert(id, job.payload, header.sequence, header.payload_crc);
-  }
-  if (owner != nullptr) answer_put(*owner, status);
-  settle_pending(id);
-}
-
-// The key is free again. Deletes that came after the put take its block away; then whoever waited starts over, and
-// most often learns that it exists.
-void LogStore::settle_pending(const BlockId& id) {
-  auto node = pending_.extract(id);
-  CAIRN_CHECK(!node.empty(), "a put is settled twice");
-  for (const auto& [removal, item] : node.mapped().removals) start_removal(removal, {item});
-  restart_.insert(restart_.end(), node.mapped().waiters.begin(), node.mapped().waiters.end());
-  restart_waiters();
-}
-
-// Callbacks may settle further keys and cancel operations that wait here, so the list is walked once, from outside.
-void LogStore::restart_waiters() {
-  if (std::exchange(restarting_, true)) return;
-  while (!restart_.empty()) {
-    PutOp* waiter = restart_.front();
-    restart_.pop_front();
-    begin_put(*waiter);
-  }
-  restarting_ = false;
-}
-
-void LogStore::cancel(PutOp& op) {
-  std::erase_if(hungry_, [&](const Hungry& one) { return one.put == &op; });
-  std::erase(restart_, &op);
-  const auto found = pending_.find(op.id);
-  if (found == pending_.end()) return;
-  Pending& pending = found->second;
-  std::erase(pending.waiters, &op);
-  if (pending.owner != &op) return;
-  pending.owner = nullptr;
-  if (pending.writing == nullptr) settle_pending(BlockId(op.id));
-}
-
 // --- the turn --------------------------------------------------------------------------------------------
 
 void LogStore::poll() {
-  for (const auto& log : logs_) log->poll(next_sequence_);
+  tell_dropped();
+  for (Slot& slot : slots_) {
+    if (slot.log == nullptr) continue;
+    slot.log->poll(next_sequence_);
+    if (slot.loader != nullptr) load(slot);
+    if (slot.log->state() == DriveState::failed && !slot.set_aside) set_aside(slot);
+    if (slot.evictor != nullptr) slot.evictor->poll();
+    if (slot.scrubber != nullptr) slot.scrubber->poll();
+  }
+  leases_.expire(clock_.now_ms());
+  if (!write_waiting_.empty() && writes_open()) {
+    std::deque<PutOp*> now;
+    now.swap(write_waiting_);
+    restart_.insert(restart_.end(), now.begin(), now.end());
+    restart_waiters();
+  }
+  if (!remove_waiting_.empty()) {
+    std::deque<DeleteOp*> now;
+    now.swap(remove_waiting_);
+    for (DeleteOp* op : now) remove(*op);
+  }
+  if (!quota_waiting_.empty()) feed_quota();
   feed_hungry();
-  for (const auto& log : logs_) {
-    // What the callbacks asked for goes out in this turn.
-    log->poll(next_sequence_);
-    uint64_t& seen = evicted_seen_[log->number()];
-    if (seen == log->counters.evicted_segments) continue;
-    // Twice round the table while the drive goes round once.
-    const uint64_t evicted = log->counters.evicted_segments - seen;
-    seen = log->counters.evicted_segments;
-    sweep_left_ += evicted * (2 * index_.slots() / log->superblock().segment_count + 1);
+  // What the callbacks asked for goes out in this turn.
+  for (Slot& slot : slots_) {
+    if (slot.log != nullptr) slot.log->poll(next_sequence_);
   }
   const uint64_t now = std::min(sweep_left_, kSweepSlots);
-  index_.sweep(now);
+  if (now > 0) index_.sweep(now);
   sweep_left_ -= now;
+  tell_dropped();
 }
 
 std::vector<int> LogStore::event_fds() const {
   std::vector<int> fds;
-  for (const auto& log : logs_) {
-    if (log->drive().event_fd() >= 0) fds.push_back(log->drive().event_fd());
+  for (const Slot& slot : slots_) {
+    if (slot.log != nullptr && slot.log->drive().event_fd() >= 0) fds.push_back(slot.log->drive().event_fd());
   }
   return fds;
 }
 
 bool LogStore::idle() const {
-  return reads_.empty() && writes_.empty() && removes_.empty() &&
-         std::all_of(logs_.begin(), logs_.end(), [](const auto& log) { return log->idle(); });
+  if (!reads_.empty() || !writes_.empty() || !removes_.empty()) return false;
+  return std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+    return (slot.log == nullptr || slot.log->idle()) && (slot.evictor == nullptr || slot.evictor->idle()) &&
+           (slot.scrubber == nullptr || slot.scrubber->idle());
+  });
 }
 
 void LogStore::close() {
-  while (!idle()) {
-    for (const auto& log : logs_) {
-      log->poll(next_sequence_);
-      log->drive().wait(10);
-    }
+  settle_down();
+  for (const Slot& slot : slots_) {
+    if (slot.log != nullptr && slot.loader == nullptr) slot.log->close(next_sequence_);
   }
-  for (const auto& log : logs_) log->close(next_sequence_);
 }
 
 // --- figures ---------------------------------------------------------------------------------------------
 
 StoreStats LogStore::stats() const {
   StoreStats stats = counters_;
-  for (const auto& log : logs_) {
+  for (const Slot& slot : slots_) {
+    if (slot.log == nullptr) continue;
+    const DriveLog& log = *slot.log;
     DriveStats drive;
-    const LogCounters& counters = log->counters;
-    drive.path = log->drive().info().path;
-    drive.uuid = uuid_text(log->superblock().drive);
-    drive.state = log->state();
-    drive.bytes = log->superblock().total_bytes;
-    drive.segment_bytes = log->superblock().segment_bytes;
-    drive.segments = log->segments().size();
-    for (const Segment& segment : log->segments()) {
+    const LogCounters& counters = log.counters;
+    drive.path = log.drive().info().path;
+    drive.uuid = uuid_text(log.superblock().drive);
+    drive.state = name_of(log.state());
+    drive.reason = log.why_failed();
+    drive.bytes = log.superblock().total_bytes;
+    drive.segment_bytes = log.superblock().segment_bytes;
+    drive.segments = log.segments().size();
+    for (const Segment& segment : log.segments()) {
       drive.segments_free += segment.state == SegmentState::free ? 1 : 0;
       drive.segments_sealed += segment.state == SegmentState::sealed ? 1 : 0;
       drive.blocks += segment.blocks;
@@ -459,6 +425,7 @@ StoreStats LogStore::stats() const {
     }
     drive.read_bytes = counters.read_bytes;
     drive.written_bytes = counters.written_bytes;
+    drive.put_bytes = counters.put_bytes;
     drive.reads = counters.reads;
     drive.writes = counters.writes;
     drive.flushes = counters.flushes;
@@ -467,16 +434,51 @@ StoreStats LogStore::stats() const {
     drive.checksum_errors = counters.checksum_errors;
     drive.evicted_segments = counters.evicted_segments;
     drive.evicted_blocks = counters.evicted_blocks;
-    drive.oldest_sequence = log->oldest_sequence();
-    stats.blocks += drive.blocks;
-    stats.payload_bytes += drive.payload_bytes;
+    drive.moved_blocks = counters.moved_blocks;
+    drive.moved_bytes = counters.moved_bytes;
+    drive.oldest_sequence = log.evicted_sequence == 0 ? 0 : log.evicted_sequence + 1;
+    drive.loaded_share = slot.loader == nullptr ? 1 : slot.loader->share();
+    if (slot.scrubber != nullptr) slot.scrubber->tell(drive);
+    stats.recovered_blocks += slot.recovered_blocks;
+    stats.recovered_segments += slot.sealed;
+    stats.scanned_segments += slot.scanned;
     stats.drives.push_back(std::move(drive));
+  }
+  for (const auto& [number, row] : tenants_.rows()) {
+    TenantStats tenant;
+    tenant.number = number;
+    tenant.name = row.options.name;
+    tenant.quota_bytes = row.options.quota_bytes;
+    tenant.weight = row.options.weight;
+    tenant.blocks = row.blocks;
+    tenant.payload_bytes = row.payload_bytes;
+    tenant.cache_bytes = cache_.bytes_of(number);
+    tenant.leased_bytes = row.leased_bytes;
+    tenant.puts = row.counters.puts;
+    tenant.put_bytes = row.counters.put_bytes;
+    tenant.gets = row.counters.gets;
+    tenant.hits = row.counters.hits;
+    tenant.get_bytes = row.counters.get_bytes;
+    tenant.deletes = row.counters.deletes;
+    tenant.evicted_blocks = row.counters.evicted_blocks;
+    tenant.evicted_bytes = row.counters.evicted_bytes;
+    tenant.expired_blocks = row.counters.expired_blocks;
+    tenant.refused_quota = row.counters.refused_quota;
+    tenant.refused_admission = row.counters.refused_admission;
+    stats.blocks += tenant.blocks;
+    stats.payload_bytes += tenant.payload_bytes;
+    stats.tenants.push_back(std::move(tenant));
   }
   stats.cache_bytes = cache_.bytes();
   stats.cache_blocks = cache_.blocks();
   stats.slab_bytes = slab_.total_bytes();
   stats.slab_free_bytes = slab_.free_bytes();
-  stats.index_bytes = index_.memory_bytes();
+  stats.index_entries = index_.size();
+  stats.index_bytes = index_.memory_bytes() + keyspaces_.memory_bytes() + scopes_.memory_bytes() + groups_.memory_bytes();
+  stats.groups = groups_.size();
+  stats.leases = leases_.blocks();
+  stats.events = next_event_ - 1;
+  stats.recovery_seconds = recovery_seconds_;
   return stats;
 }
 

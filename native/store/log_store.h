@@ -1,34 +1,44 @@
 // The log-structured store behind store.h: an index over one log a drive, with a read cache in the slab.
+//   log_store.cc  the index, and what is asked of it     gets.cc  puts.cc  removes.cc  operations
+//   evictor.cc    making room, moving what stays         drives.cc  drives that come and go, loading
+//   scrubber.cc   reading in the background              jobs.h  I/O in flight
 #pragma once
 
 #include <deque>
 #include <list>
 #include <memory>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
 #include "store/cache.h"
+#include "store/graveyard.h"
+#include "store/groups.h"
 #include "store/index.h"
+#include "store/leases.h"
+#include "store/loader.h"
 #include "store/log.h"
-#include "store/recovery.h"
+#include "store/names.h"
 #include "store/store.h"
 
 namespace cairn {
 
-class LogStore final : public Store {
+class LogStore final : public Store, private Leases::Watcher {
  public:
-  LogStore(std::vector<std::unique_ptr<DriveLog>> logs, Slab& slab, const Clock& clock, const StoreOptions& options);
+  LogStore(Slab& slab, const Clock& clock, const StoreOptions& options);
   ~LogStore() override;
-
-  // Takes what recovery found in one segment; its tombstones go to the list. All segments of all drives first, then
-  // bury() for the tombstones.
-  void adopt(DriveLog& log, uint32_t index, const FoundSegment& found, std::vector<format::SummaryEntry>& tombstones);
-  void bury(const std::vector<format::SummaryEntry>& tombstones);
-  void opened(uint64_t last_sequence, uint64_t sealed, uint64_t scanned, double seconds);
 
   bool exists(const BlockId& id) override;
   bool touch(const BlockId& id) override;
+  Status lease(const BlockId& id, uint64_t holder, uint64_t duration_ms) override;
+  Status release(const BlockId& id, uint64_t holder) override;
   StoreStats stats() const override;
+  void set_tenants(const std::vector<TenantOptions>& tenants) override;
+  void set_event_sink(EventSink* sink) override { sink_ = sink; }
+  Result<Unit> attach(IdentifiedDrive drive) override;
+  Result<Unit> drain(const std::string& uuid) override;
+  Result<Unit> detach(const std::string& uuid, bool even_if_draining) override;
+  bool loaded() const override;
   void get(GetOp& op) override;
   void begin_put(PutOp& op) override;
   void commit(PutOp& op) override;
@@ -36,15 +46,37 @@ class LogStore final : public Store {
   void cancel(GetOp& op) override;
   void cancel(PutOp& op) override;
   void poll() override;
-  bool hungry() const override { return !hungry_.empty(); }
+  bool hungry() const override { return !hungry_.empty() || !quota_waiting_.empty() || !write_waiting_.empty(); }
   std::vector<int> event_fds() const override;
   void close() override;
+
+  // For open(): one turn that may sleep; and what kept every drive from being loaded, empty if one was.
+  void wait_for_drives();
+  std::string why_no_drive() const;
 
  private:
   class ReadJob;
   class WriteJob;
   class RemoveJob;
+  class MoveJob;
+  class Evictor;
+  class Scrubber;
+  using EventKind = StoreEvent::Kind;
 
+  // A place for a drive; its number is what index entries know it by, and stays while the store runs.
+  struct Slot {
+    std::unique_ptr<DriveLog> log;  // nullptr: empty
+    std::unique_ptr<Loader> loader;
+    std::unique_ptr<Evictor> evictor;
+    std::unique_ptr<Scrubber> scrubber;
+    bool writable = true;
+    bool trusted = true;             // what it holds may be believed: it missed no delete
+    bool set_aside = false;          // failed, and its blocks are misses
+    uint8_t next_use = 0;            // the count of use that no index entry of this slot has
+    uint64_t departed_sequence = 0;  // the store's, when it was set aside
+    uint64_t last_sequence = 0;      // of the drive, when it was read
+    uint64_t recovered_blocks = 0, sealed = 0, scanned = 0;
+  };
   // One delete, and how many of its ids or tombstone records are still out.
   struct Removal {
     DeleteOp* op;
@@ -54,6 +86,7 @@ class LogStore final : public Store {
   struct Pending {
     PutOp* owner = nullptr;  // nullptr: cancelled, or answered (relaxed), while the write goes on
     WriteJob* writing = nullptr;
+    uint64_t bytes = 0;  // counted against the tenant's quota
     std::deque<PutOp*> waiters;
     std::vector<std::pair<std::shared_ptr<Removal>, size_t>> removals;  // … and which of its ids
   };
@@ -63,50 +96,140 @@ class LogStore final : public Store {
     PutOp* put = nullptr;
   };
 
-  Index::Entry* find(const BlockId& id);
-  bool fresh(const Place& place) const;
-  uint64_t sequence_of(const Index::Entry& entry) const;
-  void insert(const BlockId& id, DriveLog& log, const Appended& at, uint64_t length, uint64_t expiry_unix_ms,
-              uint64_t sequence);
-  bool forget(const BlockId& id);
+  // --- the index (log_store.cc) ---
+  enum class Gone : uint8_t { deleted, evicted, expired, dropped, replaced };
+  Index::Entry* find_part(const BlockId& id, uint8_t part);
+  // The entry of a block's first part if the block is whole: every part is there, and all of one put. With
+  // `in_group` false also when its group is not.
+  Index::Entry* find(const BlockId& id, bool in_group = true);
+  bool fresh(const Index::Entry& entry) const;
+  void dropped(const Index::Entry& entry);
+  void tell_dropped();
+  static uint32_t parts_of(const Index::Entry& entry) {
+    return entry.single ? 1 : format::part_count_for(entry.length());
+  }
+  static uint64_t part_bytes(const Index::Entry& entry) {
+    return entry.single ? entry.length() : format::part_bytes_for(entry.length(), entry.part);
+  }
+  BlockId id_of(const Index::Entry& entry) const;
+  // What an index entry holds of a record.
+  struct NewEntry {
+    BlockId id;
+    uint8_t part = 0;
+    bool single = false;
+    uint64_t block_bytes = 0;
+    uint64_t sequence = 0;
+    uint64_t expiry_unix_ms = 0;
+    GroupId group{};
+    uint16_t group_members = 0;
+    Scope scope = 0;
+  };
+  static NewEntry new_entry(const format::RecordHeader& header);
+  static NewEntry new_entry(const format::SummaryEntry& entry);
+  // False when there are too many layouts, or scopes, to name one more.
+  bool insert(const NewEntry& what, DriveLog& log, uint32_t segment, uint32_t page);
+  void account(const Index::Entry& entry, bool comes);
+  void move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page);
+  // Takes a block, all of its parts, out of the index.
+  void forget(const BlockId& id, Gone why);
+  void emit(EventKind kind, const BlockId& id, const GroupId& group, Scope scope, uint64_t sequence);
+  void lease_changed(const BlockId& id, uint32_t group, uint64_t bytes, bool begins) override;
   Buffer take_memory(uint64_t length);
 
+  // --- gets ---
   void start_get(GetOp& op, bool queue);
   void serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uint64_t block_length, uint64_t sequence,
              uint32_t whole_crc, bool from_memory);
   bool start_read(GetOp& op, const Index::Entry& entry);
-  void read_done(ReadJob& job, Status status);
+  void read_done(ReadJob& job);
   void get_failed(GetOp& op, Status status);
 
+  // --- puts ---
+  Status refuse_put(const PutOp& op);
+  bool writes_open() const;
+  void start_put(PutOp& op);
+  bool over_quota(PutOp& op);
+  void feed_quota();
+  // Has the tenant give up blocks; false when it has none to give, now or soon.
+  bool squeeze(uint32_t tenant);
   bool grant(PutOp& op);
-  void written(WriteJob& job, Status status);
+  void written(WriteJob& job);
+  bool insert_all(WriteJob& job);
   void settle_pending(const BlockId& id);
   void restart_waiters();
   void answer_put(PutOp& op, Status status);
-  DriveLog* choose_log(uint64_t length);
-  void start_removal(const std::shared_ptr<Removal>& removal, const std::vector<size_t>& items);
-  void remove_done(RemoveJob& job, Status status);
+  DriveLog* choose_log(uint64_t length, const DriveLog* not_this = nullptr);
   void feed_hungry();
-  bool idle() const;
 
-  std::vector<std::unique_ptr<DriveLog>> logs_;
+  // --- deletes ---
+  void start_removal(const std::shared_ptr<Removal>& removal, const std::vector<size_t>& items);
+  void start_wide_removal(const std::shared_ptr<Removal>& removal);
+  void send_tombstones(const std::shared_ptr<Removal>& removal, std::vector<format::Tombstone> tombstones,
+                       const std::vector<size_t>& items, const std::vector<uint32_t>& drives);
+  void remove_done(RemoveJob& job, Status status);
+  void finish_removal(const std::shared_ptr<Removal>& removal);
+  bool must_wait(const DeleteOp& op) const;
+  void bury(const format::Tombstone& tombstone);
+  bool any_away() const;
+
+  // --- drives ---
+  void load(Slot& slot);
+  void take_segment(Slot& slot, FoundSegment& found);
+  void take_entry(Slot& slot, const FoundSegment& found, const format::SummaryEntry& entry);
+  void loading_done(Slot& slot);
+  void check_missed_deletes();
+  void set_aside(Slot& slot);
+  Slot* slot_of(const std::string& uuid);
+  void pay_tombstones(Slot& slot, uint64_t since);
+  void bury_group_members();
+  bool idle() const;
+  void settle_down();
+
   Slab& slab_;
   const Clock& clock_;
   StoreOptions options_;
+  // In this order: whoever is destroyed first may not be needed by those behind it.
+  Tenants tenants_;
+  Names keyspaces_, scopes_;
+  Groups groups_;
+  Graveyard graveyard_;
   Index index_;
   Cache cache_;
+  Leases leases_;
+  Admission admission_;
+  EventSink* sink_ = nullptr;
+  uint64_t next_event_ = 1;
+  // Entries that were found stale: told of once the index may be touched again.
+  struct Dropped {
+    Index::Entry entry;
+    GroupId group;
+    bool broken;  // a member of a group that lost another
+  };
+  std::vector<Dropped> dropped_;
+
+  std::vector<Slot> slots_;
+  bool loaded_once_ = false;
+  bool visible_ = false;  // blocks may be served: no tombstone is still to be read that could delete them
+  bool group_tombstones_ = false;
+  uint64_t opened_ns_ = 0;
+  double recovery_seconds_ = 0;
   uint64_t next_sequence_ = 1;
   size_t next_log_ = 0;
+  uint64_t sweep_left_ = 0;  // slots to look at, a few a turn
+
   std::unordered_map<BlockId, Pending, BlockIdHash> pending_;
   std::unordered_map<BlockId, ReadJob*, BlockIdHash> whole_reads_;
+  std::unordered_map<BlockId, uint32_t, BlockIdHash> moving_;  // blocks of which parts are being moved
   std::list<std::unique_ptr<ReadJob>> reads_;
   std::list<std::unique_ptr<WriteJob>> writes_;
   std::list<std::unique_ptr<RemoveJob>> removes_;
   std::deque<Hungry> hungry_;
-  std::deque<PutOp*> restart_;  // waited for a key that is free now; here so that cancel() finds them
-  bool restarting_ = false;
-  std::vector<uint64_t> evicted_seen_;  // per drive: how many evictions the sweep has answered
-  uint64_t sweep_left_ = 0;             // slots to look at, a few a turn
+  std::deque<PutOp*> restart_;        // waited for a key that is free now; here so that cancel() finds them
+  std::deque<PutOp*> write_waiting_;  // until a drive takes writes
+  std::deque<PutOp*> quota_waiting_;  // until their tenant's own blocks made room
+  std::deque<DeleteOp*> remove_waiting_;
+  std::set<uint32_t> squeezed_;  // tenants that must give up blocks
+  bool restarting_ = false, feeding_quota_ = false;
   StoreStats counters_;
 };
 

@@ -1,48 +1,39 @@
-// What a drive holds, read from the drive alone.
+// Reading a drive: its superblock, and what proves that a page is what it says it is.
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "drive/drive.h"
 #include "store/format.h"
-#include "store/log.h"
+#include "store/segment.h"
 
 namespace cairn {
 
-// The superblock, from whichever copy is intact. The Error names the path, the cause and what to do.
+// The superblock, from whichever copy is intact. The Error names the path, the cause and what to do, and has a status
+// of wire/status.h: drive_foreign, drive_newer, drive_smaller, drive_damaged.
 Result<format::Superblock> read_superblock(Drive& drive);
 // Writes both copies and flushes.
 Result<Unit> write_superblock(Drive& drive, const format::Superblock& superblock);
-// Writes what differs from it among the copies; false when a copy could not be made good.
-bool repair_superblock(Drive& drive, const format::Superblock& superblock);
 // Whether the first MiB is all zero.
 Result<bool> is_blank(Drive& drive);
 
-struct FoundSegment {
-  Segment segment;                            // state: sealed or free; generation, nonce, sequences, next_page
-  std::vector<format::SummaryEntry> entries;  // blocks and tombstones
-  bool scanned = false;                       // it had no good summary
-  uint64_t bad_pages = 0;                     // of a scanned one: what is no record
-  bool unreadable = false;  // part of it, or (generation 0) all: it may hold blocks, so it is not free
-};
+// A header that says it belongs here: magic, checksum, version, drive, index.
+bool header_is_good(const format::Page<format::SegmentHeader>& page, const format::Superblock& superblock,
+                    uint64_t index);
+bool record_belongs(const format::Page<format::RecordHeader>& page, uint64_t index, const Segment& segment,
+                    uint64_t at_page);
+// Every chunk of a record's payload against its checksum.
+bool payload_is_good(const format::RecordHeader& header, ConstByteSpan payload);
+// The tombstones in a record's payload, whatever its version.
+std::vector<format::Tombstone> tombstones_in(const format::RecordHeader& header, ConstByteSpan payload);
 
-struct FoundDrive {
-  uint64_t next_generation = 1;
-  uint64_t last_sequence = 0;
-  uint64_t sealed = 0, scanned = 0, unreadable = 0;
-};
+std::string uuid_text(const format::Uuid& uuid);
 
-// Reads headers, footers and summaries, many at a time; scans the segments that were never sealed, every
-// payload checked: a torn record must not be taken for a block. `take` is called once for each segment, in the order
-// they come, so that the entries of all are never in memory together. Writes nothing.
-using SegmentTaker = std::function<void(uint32_t index, FoundSegment& found)>;
-FoundDrive read_segments(Drive& drive, const format::Superblock& superblock, const SegmentTaker& take);
-
-// Reads one segment record by record. `visit` is told of each intact one.
+// Told of what a scan meets, in order.
 class RecordVisitor {
  public:
   virtual void record(const format::RecordHeader& header, bool payload_good, ConstByteSpan payload) = 0;
@@ -53,17 +44,37 @@ class RecordVisitor {
  protected:
   ~RecordVisitor() = default;
 };
-void scan_segment(Drive& drive, const format::Superblock& superblock, uint32_t index, const Segment& segment,
-                  uint64_t end_page, RecordVisitor& visitor);
 
-// A header that says it belongs here: magic, checksum, version, drive, index.
-bool header_is_good(const format::Page<format::SegmentHeader>& page, const format::Superblock& superblock,
-                    uint64_t index);
-bool record_belongs(const format::Page<format::RecordHeader>& page, uint64_t index, const Segment& segment,
-                    uint64_t at_page);
-// Every chunk of a record's payload against its checksum.
-bool payload_is_good(const format::RecordHeader& header, ConstByteSpan payload);
+// Reads one segment record by record, a window at a time; every payload is checked, because a torn record must not be
+// taken for a block. The drive's poll() carries it on. Lives until done().
+class SegmentScan final : private IoRequest {
+ public:
+  // All references outlive the scan.
+  SegmentScan(Drive& drive, const format::Superblock& superblock, uint32_t index, const Segment& segment,
+              uint64_t end_page, RecordVisitor& visitor);
+  void start() { go_on(); }
+  bool done() const { return done_; }
 
-std::string uuid_text(const format::Uuid& uuid);
+ private:
+  void completed(int error) override;
+  void go_on();
+  bool look_at_page();
+  bool holds(uint64_t count) const { return page_ >= from_ && page_ + count <= from_ + have_; }
+  void fetch(uint64_t least);
+  void send(uint64_t count);
+  const std::byte* at_page() const { return memory_->data() + (page_ - from_) * format::kPageBytes; }
+
+  Drive& drive_;
+  uint32_t index_;
+  Segment segment_;
+  uint64_t base_, end_page_;
+  RecordVisitor& visitor_;
+  uint64_t page_ = 1;
+  uint64_t from_ = 0, have_ = 0;  // the window, in pages
+  uint64_t asked_ = 0, least_ = 0;
+  std::unique_ptr<Pages> memory_;
+  iovec vector_{};
+  bool waiting_ = false, done_ = false;
+};
 
 }  // namespace cairn

@@ -15,6 +15,7 @@
 //  8. A delete whose done() was called survives a crash as well.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -24,6 +25,9 @@
 #include "base/result.h"
 #include "base/slab.h"
 #include "drive/drive.h"
+#include "store/admission.h"
+#include "store/tenants.h"
+#include "wire/limits.h"
 #include "wire/status.h"
 #include "wire/types.h"
 
@@ -32,6 +36,17 @@ namespace cairn {
 struct StoreOptions {
   bool read_only = false;               // serve gets, refuse puts and deletes with read_only
   uint32_t writes_in_flight_most = 32;  // per drive
+  // False: open() returns at once, and gets are answered from what was read so far while the rest is being read; puts
+  // and deletes wait for it. True: open() returns when the index is whole.
+  bool wait_until_loaded = true;
+  // Of what is put, this share may be written again to keep blocks that were hit when their segment is given up.
+  uint32_t reinsert_percent = 2;
+  uint32_t reinsert_hits_least = 1;
+  AdmissionOptions admission;
+  uint64_t lease_ms_most = kLeaseMsMost;
+  std::array<uint8_t, 16> fleet{};      // drives of another fleet are refused; all zero: of any
+  uint64_t scrub_bytes_per_second = 0;  // per drive, read in the background to find damage early; 0: none
+  uint32_t absent_drives = 0;           // drives of this store that could not be opened: deletes are kept for them
 };
 
 class GetOp {
@@ -64,6 +79,8 @@ class PutOp {
   Durability durability = Durability::durable;
   uint64_t expiry_unix_ms = 0;  // 0: never
   GroupId group{};
+  uint16_t group_members = 0;  // how many blocks the group has when it is whole: it is not there before. 0: each alone
+  Scope scope = 0;
   bool has_crc = false;
   uint32_t crc = 0;  // what the client says the bytes' CRC32C is; compared when has_crc
   // Out: set before ready(); the caller fills bytes [0, length) and then calls commit().
@@ -72,28 +89,79 @@ class PutOp {
 
   // Memory is granted. May be called before begin_put() returns.
   virtual void ready() = 0;
-  // ok, exists, bad_checksum, too_large, no_space, io_error, read_only. At most once. done(exists) may come without
-  // ready().
+  // ok, exists, bad_checksum, too_large, no_space, io_error, read_only, quota_exceeded, not_admitted, expired,
+  // group_too_large. At most once. Only ok and bad_checksum come always after ready().
   virtual void done(Status status) = 0;
 
  protected:
   ~PutOp() = default;
 };
 
+// What a delete names: single blocks, or everything of a name at once.
+enum class DeleteKind : uint8_t { keys = 0, group = 1, scope = 2, layout = 3, tenant = 4 };
+
 class DeleteOp {
  public:
-  std::vector<BlockId> ids;      // in
-  std::vector<Status> statuses;  // out, one per id: ok, not_found, io_error, read_only
+  DeleteKind kind = DeleteKind::keys;  // in
+  std::vector<BlockId> ids;            // in: keys. Else one id: its tenant; group, layout: its layout
+  GroupId group{};                     // in: group
+  Scope scope = 0;                     // in: scope
+  // Out, one per id: ok, not_found, leased, io_error, read_only. What names more than a block is never refused for a
+  // lease, and is ok if there was nothing.
+  std::vector<Status> statuses;
   virtual void done() = 0;
 
  protected:
   ~DeleteOp() = default;
 };
 
+// What became of blocks, for those who keep track: routers, tests. Numbers follow one another without a gap.
+struct StoreEvent {
+  enum class Kind : uint8_t {
+    stored = 1,
+    evicted = 2,
+    expired = 3,
+    deleted = 4,
+    dropped = 5,  // it was damaged
+    // Everything of a name: `id` holds tenant and layout, `group` or `scope` the rest.
+    group_deleted = 16,
+    scope_deleted = 17,
+    layout_deleted = 18,
+    tenant_deleted = 19,
+    // Blocks of every tenant went or came that are not told one by one.
+    drive_lost = 32,
+    drive_loaded = 33,
+  };
+  uint64_t number = 0;
+  Kind kind{};
+  BlockId id;
+  GroupId group{};
+  Scope scope = 0;
+  uint64_t sequence = 0;  // of the block
+  uint64_t unix_ms = 0;
+};
+
+class EventSink {
+ public:
+  // On the reactor thread, from inside the store: it may not call back.
+  virtual void on_event(const StoreEvent& event) = 0;
+
+ protected:
+  ~EventSink() = default;
+};
+
+// A drive that was looked at and found to be ours. Made on any thread, given to the store's.
+struct IdentifiedDrive {
+  std::unique_ptr<Drive> drive;
+  std::array<uint8_t, 16> uuid{};
+  std::shared_ptr<void> superblock;
+};
+
 struct DriveStats {
   std::string path;
   std::string uuid;
-  std::string state;  // "serving", "read_only", "failed"
+  std::string state;  // "loading", "serving", "read_only", "draining", "drained", "failed"
+  std::string reason;  // why it is read_only or failed
   uint64_t bytes = 0, segment_bytes = 0;
   uint64_t segments = 0, segments_free = 0, segments_sealed = 0;
   uint64_t blocks = 0;                         // live in the index
@@ -101,10 +169,23 @@ struct DriveStats {
   uint64_t read_bytes = 0, written_bytes = 0;  // moved to and from the device since start
   uint64_t reads = 0, writes = 0, flushes = 0;
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
-  uint64_t evicted_segments = 0, evicted_blocks = 0;
-  // The smallest sequence of a block this drive may still hold: all with smaller ones were evicted (FIFO), none
-  // with this or a larger one was. 0: nothing was evicted yet.
+  uint64_t put_bytes = 0;  // payload of blocks put since start: written_bytes / put_bytes is the write amplification
+  uint64_t evicted_segments = 0, evicted_blocks = 0, moved_blocks = 0, moved_bytes = 0;
+  // No block with this sequence or a larger one was evicted from this drive, in this life or an earlier one. 0: none was.
   uint64_t oldest_sequence = 0;
+  double loaded_share = 1;  // of its segments
+  uint64_t scrubbed_bytes = 0, scrub_passes = 0, scrub_errors = 0, scrub_started_unix_ms = 0;
+  double scrub_share = 0;                                    // of the present pass
+  uint64_t lifetime_written_bytes = 0, lifetime_put_bytes = 0;  // since it was formatted
+};
+
+struct TenantStats {
+  uint32_t number = 0;
+  std::string name;
+  uint64_t quota_bytes = 0, weight = 1;
+  uint64_t blocks = 0, payload_bytes = 0, cache_bytes = 0, leased_bytes = 0;
+  uint64_t puts = 0, put_bytes = 0, gets = 0, hits = 0, get_bytes = 0, deletes = 0;
+  uint64_t evicted_blocks = 0, evicted_bytes = 0, expired_blocks = 0, refused_quota = 0, refused_admission = 0;
 };
 
 struct StoreStats {
@@ -116,12 +197,14 @@ struct StoreStats {
   uint64_t index_bytes = 0;
   uint64_t recovered_blocks = 0, recovered_segments = 0, scanned_segments = 0;
   double recovery_seconds = 0;
+  uint64_t groups = 0, leases = 0, events = 0, index_entries = 0, refused_quota = 0, refused_admission = 0;
   std::vector<DriveStats> drives;
+  std::vector<TenantStats> tenants;
 };
 
 class Store {
  public:
-  // Opens the store on formatted drives and rebuilds the index; blocks until the index is complete.
+  // Opens the store on formatted drives and rebuilds the index.
   // `slab` and `clock` outlive the store. A foreign, unformatted, newer or damaged drive is an Error that
   // names the path, the cause and what to do; nothing is written to it.
   static Result<std::unique_ptr<Store>> open(std::vector<std::unique_ptr<Drive>> drives, Slab& slab, const Clock& clock,
@@ -129,9 +212,29 @@ class Store {
   virtual ~Store() = default;
 
   // --- answered at once, from the index ---
-  virtual bool exists(const BlockId& id) = 0;  // expired blocks do not exist
+  virtual bool exists(const BlockId& id) = 0;  // expired blocks do not exist, nor members of a group that is not whole
   virtual bool touch(const BlockId& id) = 0;   // marks as used; false if absent
+  // Keeps the block from eviction for that long, or as long as an earlier lease of the same holder runs: ok, not_found,
+  // lease_too_long, quota_exceeded (the tenant may lease no more). Leases end with the process.
+  virtual Status lease(const BlockId& id, uint64_t holder, uint64_t duration_ms) = 0;
+  virtual Status release(const BlockId& id, uint64_t holder) = 0;  // ok, not_found: the holder has none
   virtual StoreStats stats() const = 0;
+
+  // Replaces what is known of the tenants' limits.
+  virtual void set_tenants(const std::vector<TenantOptions>& tenants) = 0;
+  virtual void set_event_sink(EventSink* sink) = 0;  // nullptr: none
+
+  // --- drives, while the store runs; named by their UUID ---
+  // Looks at a drive: its superblock is read, nothing is written. Any thread; waits for the drive.
+  static Result<IdentifiedDrive> identify(std::unique_ptr<Drive> drive, const std::array<uint8_t, 16>& fleet = {});
+  // Takes a drive in: it is read in the background, then it serves. A drive that was set aside comes back this way, too.
+  virtual Result<Unit> attach(IdentifiedDrive drive) = 0;
+  // Moves what the drive holds to the others; its state says when it is drained.
+  virtual Result<Unit> drain(const std::string& uuid) = 0;
+  // Lets a drive go: what it still holds is a miss from now on. Blocks until its requests are done.
+  virtual Result<Unit> detach(const std::string& uuid, bool even_if_draining = false) = 0;
+  // Whether every drive was read.
+  virtual bool loaded() const = 0;
 
   // --- answered through the operation ---
   virtual void get(GetOp& op) = 0;

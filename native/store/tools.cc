@@ -5,7 +5,8 @@
 
 #include "base/entropy.h"
 #include "base/json.h"
-#include "store/recovery.h"
+#include "store/loader.h"
+#include "store/log.h"
 #include "store/store.h"
 
 namespace cairn {
@@ -111,8 +112,8 @@ struct Surveyed {
 
 std::vector<Surveyed> survey(Drive& drive, const format::Superblock& superblock, FoundDrive& found) {
   std::vector<Surveyed> all(superblock.segment_count);
-  found = read_segments(drive, superblock, [&](uint32_t index, FoundSegment& one) {
-    Surveyed& row = all[index];
+  found = load_now(drive, superblock, [&](FoundSegment& one) {
+    Surveyed& row = all[one.index];
     row.segment = one.segment;
     row.scanned = one.scanned;
     row.unreadable = one.unreadable;
@@ -218,8 +219,10 @@ Result<CheckReport> check_drive(Drive& drive, CheckProgress* progress) {
     if (one.segment.state != SegmentState::sealed) continue;
     ++report.segments;
     const uint64_t before = report.records;
-    scan_segment(drive, superblock, i, one.segment,
-                 one.scanned ? superblock.segment_bytes / format::kPageBytes : one.segment.next_page, checker);
+    SegmentScan scan(drive, superblock, i, one.segment,
+                     one.scanned ? superblock.segment_bytes / format::kPageBytes : one.segment.next_page, checker);
+    scan.start();
+    while (!scan.done()) drive.wait(1000);
     // A sealed segment's summary says how many blocks there are; a record whose header is gone is not met by the scan.
     const uint64_t met = report.records - before;
     if (!one.scanned && met < one.blocks) {

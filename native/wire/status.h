@@ -32,7 +32,20 @@ namespace cairn {
   X(unsupported, 18, 501, "This service does not offer the operation.")                                   \
   X(draining, 19, 503, "The service is shutting down and takes no new work.")                             \
   X(disconnected, 20, 503, "The connection was lost before the answer came.")                             \
-  X(unreachable, 21, 503, "The service cannot be reached; the circuit breaker will try again later.")
+  X(unreachable, 21, 503, "The service cannot be reached; the circuit breaker will try again later.")      \
+  X(quota_exceeded, 22, 507, "The tenant's quota is used up, and nothing of its own may be evicted.")      \
+  X(leased, 23, 409, "The block is leased; release it, or wait until the lease ends.")                     \
+  X(lease_too_long, 24, 400, "The lease is longer than the service grants.")                               \
+  X(group_too_large, 25, 413, "The group has more members than a group may have.")                         \
+  X(not_admitted, 26, 429, "The admission policy keeps the block out: seen once only, or too many bytes.") \
+  X(expired, 27, 410, "The time to live was over before the block was stored.")                            \
+  X(drive_unknown, 28, 404, "No drive of this store has that identity.")                                   \
+  X(drive_in_use, 29, 409, "A drive with that identity is part of the store already.")                     \
+  X(drive_foreign, 30, 409, "The drive holds no Cairn store, or that of another fleet.")                   \
+  X(drive_newer, 31, 409, "The drive was written by a newer Cairn; upgrade this one.")                     \
+  X(drive_damaged, 32, 422, "The drive's superblock is damaged in both copies.")                           \
+  X(drive_smaller, 33, 409, "The drive is smaller than when it was formatted.")                            \
+  X(drive_draining, 34, 409, "The drive is being drained; wait, or remove it and lose what is left.")
 
 enum class Status : uint16_t {
 #define CAIRN_STATUS(name, code, http, sentence) name = (code),

@@ -24,7 +24,11 @@ struct BlockId {
   auto operator<=>(const BlockId&) const = default;
 };
 
-using GroupId = std::array<uint8_t, 16>;  // all zero: no group
+// Blocks useful only together. All zero: no group. A group is named within one tenant and layout.
+using GroupId = std::array<uint8_t, 16>;
+
+// A caller's label within a tenant: a model, a session. What a delete may name. 0: none.
+using Scope = uint64_t;
 
 enum class Durability : uint8_t {
   durable = 0,  // answered once the block survives kill -9 and power loss

@@ -1,0 +1,350 @@
+// Drives: opened with the store, taken in while it runs, read in the background, set aside, drained, let go.
+#include <algorithm>
+
+#include "store/evictor.h"
+#include "store/jobs.h"
+#include "store/scrubber.h"
+
+namespace cairn {
+
+namespace {
+
+constexpr size_t kDrivesMost = 32;
+// A drive that joins a running store may have numbers beyond the store's own: what it cannot have given out since its
+// youngest segment was opened.
+constexpr uint64_t kSequenceLeap = uint64_t{1} << 24;
+
+Error drive_error(Status status, const std::string& message) {
+  return Error{0, message, static_cast<uint16_t>(status)};
+}
+
+bool some(const std::array<uint8_t, 16>& id) {
+  return id != std::array<uint8_t, 16>{};
+}
+
+}  // namespace
+
+// --- opening ---------------------------------------------------------------------------------------------
+
+Result<IdentifiedDrive> Store::identify(std::unique_ptr<Drive> drive, const std::array<uint8_t, 16>& fleet) {
+  auto superblock = read_superblock(*drive);
+  if (!superblock) return superblock.error();
+  const format::Superblock& found = superblock.value();
+  if (some(fleet) && some(found.fleet) && found.fleet != fleet) {
+    return drive_error(Status::drive_foreign, drive->info().path + " belongs to another fleet (" + uuid_text(found.fleet) +
+                                                  "); format it to use it here");
+  }
+  IdentifiedDrive identified;
+  identified.drive = std::move(drive);
+  identified.uuid = found.drive;
+  identified.superblock = std::make_shared<format::Superblock>(found);
+  return identified;
+}
+
+Result<std::unique_ptr<Store>> Store::open(std::vector<std::unique_ptr<Drive>> drives, Slab& slab, const Clock& clock,
+                                           const StoreOptions& options) {
+  if (drives.empty() || drives.size() > kDrivesMost) return Error{0, "a store has between 1 and 32 drives", 0};
+  std::vector<IdentifiedDrive> identified;
+  for (auto& drive : drives) {
+    auto one = identify(std::move(drive), options.fleet);
+    if (!one) return one.error();
+    identified.push_back(one.take());
+  }
+  auto store = std::make_unique<LogStore>(slab, clock, options);
+  for (IdentifiedDrive& one : identified) {
+    if (auto attached = store->attach(std::move(one)); !attached) return attached.error();
+  }
+  if (options.wait_until_loaded) {
+    while (!store->loaded()) store->wait_for_drives();
+    if (const std::string why = store->why_no_drive(); !why.empty()) return Error{0, why, 0};
+  }
+  return std::unique_ptr<Store>(std::move(store));
+}
+
+// One turn that may sleep: for opening, where nothing else is to be done.
+void LogStore::wait_for_drives() {
+  for (const Slot& slot : slots_) {
+    if (slot.loader != nullptr) slot.log->drive().wait(1);
+  }
+  poll();
+}
+
+std::string LogStore::why_no_drive() const {
+  std::string why;
+  for (const Slot& slot : slots_) {
+    if (slot.log == nullptr) continue;
+    if (slot.log->state() != DriveState::failed) return "";
+    why = slot.log->drive().info().path + ": " + slot.log->why_failed();
+  }
+  return why.empty() ? "the store has no drive" : why;
+}
+
+bool LogStore::loaded() const {
+  return std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.loader == nullptr; });
+}
+
+LogStore::Slot* LogStore::slot_of(const std::string& uuid) {
+  for (Slot& slot : slots_) {
+    if (slot.log != nullptr && uuid_text(slot.log->superblock().drive) == uuid) return &slot;
+  }
+  return nullptr;
+}
+
+Result<Unit> LogStore::attach(IdentifiedDrive drive) {
+  const auto& superblock = *static_cast<const format::Superblock*>(drive.superblock.get());
+  const std::string path = drive.drive->info().path;
+  Slot* slot = slot_of(uuid_text(drive.uuid));
+  if (slot != nullptr && !slot->set_aside) {
+    return drive_error(Status::drive_in_use, path + " and " + slot->log->drive().info().path +
+                                                 " are the same Cairn drive (" + uuid_text(drive.uuid) +
+                                                 "); name it once");
+  }
+  if (slot != nullptr && !slot->log->idle()) {
+    return drive_error(Status::busy, path + " came back while requests to it are still open; try again in a moment");
+  }
+  if (slot == nullptr) {
+    const auto empty = std::find_if(slots_.begin(), slots_.end(), [](const Slot& one) { return one.log == nullptr; });
+    if (empty != slots_.end()) {
+      slot = &*empty;
+    } else if (slots_.size() < kDrivesMost) {
+      slot = &slots_.emplace_back();
+    } else {
+      return drive_error(Status::too_large, "a store has at most 32 drives");
+    }
+  }
+  const auto number = static_cast<uint8_t>(slot - slots_.data());
+  auto log = std::make_unique<DriveLog>(std::move(drive.drive), superblock, number, clock_, options_.writes_in_flight_most);
+  log->begin_uses(slot->next_use);
+  slot->evictor.reset();
+  slot->scrubber.reset();
+  slot->log = std::move(log);
+  slot->recovered_blocks = slot->sealed = slot->scanned = 0;
+  slot->set_aside = false;
+  // Of a single drive what was read is final (loader.h); with several, a tombstone of another may still come.
+  if (!loaded_once_) visible_ = slots_.size() == 1;
+  keyspaces_.keep_all(true);
+  scopes_.keep_all(true);
+  const bool writable = !options_.read_only && !slot->log->drive().info().read_only;
+  slot->writable = writable;
+  slot->loader = std::make_unique<Loader>(slot->log->drive(), slot->log->superblock(), writable,
+                                          [this, slot](FoundSegment& found) { take_segment(*slot, found); });
+  return Unit{};
+}
+
+// --- loading ---------------------------------------------------------------------------------------------
+
+void LogStore::load(Slot& slot) {
+  Loader& loader = *slot.loader;
+  const bool knew = loader.headers_read();
+  loader.poll();
+  if (!knew && loader.headers_read()) {
+    next_sequence_ = std::max(next_sequence_, loader.found().last_sequence + (loaded_once_ ? kSequenceLeap : 1));
+    // A drive that was away for longer than deletes are remembered may hold what was deleted meanwhile.
+    slot.trusted = !loaded_once_ || graveyard_.floor() <= std::max(slot.departed_sequence, loader.found().last_sequence);
+  }
+  if (!loader.error().empty()) slot.log->fail(loader.error());
+  if (!loader.done() && slot.log->state() != DriveState::failed) return;
+  if (!loader.done() && slot.log->drive().in_flight() > 0) return;
+  loading_done(slot);
+}
+
+void LogStore::take_segment(Slot& slot, FoundSegment& found) {
+  DriveLog& log = *slot.log;
+  if (log.state() == DriveState::failed) return;
+  Segment segment = found.segment;
+  // A scanned segment keeps its entries until its summary is written; what could not be read may be readable next time,
+  // so it gets none.
+  if (!segment.summarised && !found.unreadable) segment.entries = found.entries;
+  for (const format::SummaryEntry& entry : found.entries) {
+    if (entry.type == format::RecordType::block) segment.note_expiry(Index::ticks_of(entry.expiry_unix_ms));
+  }
+  if (found.unreadable) segment.note_expiry(0);
+  log.adopt(found.index, segment);
+  if (segment.state != SegmentState::sealed) return;
+  ++(found.scanned ? slot.scanned : slot.sealed);
+  for (const format::SummaryEntry& entry : found.entries) {
+    if (entry.type != format::RecordType::tombstones || entry.sequence > format::kNumberMost) continue;
+    const format::Tombstone tombstone = format::tombstone_of(entry);
+    if (static_cast<uint8_t>(tombstone.kind) > format::kBuriedMost) continue;
+    bury(tombstone);
+    if (tombstone.kind == format::Buried::group) group_tombstones_ = true;
+    if (tombstone.kind != format::Buried::key) continue;
+    // It may be of a block that another drive holds.
+    const BlockId id{tombstone.key, tombstone.value, tombstone.tenant};
+    const Index::Entry* known = find_part(id, 0);
+    if (known != nullptr && known->birth < tombstone.sequence) forget(id, Gone::replaced);
+  }
+  for (const format::SummaryEntry& entry : found.entries) {
+    if (entry.type == format::RecordType::block && slot.trusted) take_entry(slot, found, entry);
+  }
+}
+
+void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::SummaryEntry& entry) {
+  const NewEntry what = new_entry(entry);
+  const uint64_t expected = entry.part_count <= 1 ? what.block_bytes
+                            : what.block_bytes <= kBlockBytesMost && entry.part < format::part_count_for(what.block_bytes)
+                                ? format::part_bytes_for(what.block_bytes, entry.part)
+                                : 0;
+  // The summary's checksum held, so what follows is a newer or a mistaken writer: such a block is a miss.
+  const bool sane = entry.length > 0 && what.block_bytes <= kBlockBytesMost && entry.length == expected &&
+                    entry.sequence <= found.segment.last_sequence && entry.sequence > 0 && entry.page > 0 &&
+                    (entry.part_count <= 1 || entry.part_count == format::part_count_for(what.block_bytes)) &&
+                    entry.page + format::record_pages(entry.length) <= slot.log->segment_pages();
+  if (!sane || graveyard_.covers(what.id, what.group, what.scope, what.sequence)) return;
+  if (Index::expired(Index::ticks_of(entry.expiry_unix_ms), clock_.unix_ms())) return;
+  const Index::Entry* known = find_part(what.id, entry.part);
+  if (known != nullptr && known->birth >= entry.sequence) return;  // of a later put, or the same record moved
+  if (known != nullptr) {
+    // Of an earlier put. Its first part stands for the block; a later part without one goes alone.
+    const Index::Entry* head = find_part(what.id, 0);
+    if (head != nullptr && head->birth < entry.sequence) {
+      forget(what.id, Gone::replaced);
+      known = find_part(what.id, entry.part);
+    }
+    if (known != nullptr) {
+      Index::Entry* stale = find_part(what.id, entry.part);
+      const Index::Entry gone = *stale;
+      index_.erase(*stale);
+      account(gone, false);
+    }
+  }
+  if (insert(what, *slot.log, found.index, entry.page) && entry.part == 0) ++slot.recovered_blocks;
+}
+
+void LogStore::loading_done(Slot& slot) {
+  DriveLog& log = *slot.log;
+  const FoundDrive found = slot.loader->found();
+  const bool failed = log.state() == DriveState::failed;
+  slot.loader.reset();
+  if (!failed) {
+    log.evicted_sequence = found.evicted_sequence;
+    log.forgotten_sequence = found.forgotten_sequence;
+    next_sequence_ = std::max(next_sequence_, found.last_sequence + 1);
+    slot.last_sequence = found.last_sequence;
+    log.begin(found.next_generation, !slot.writable);
+    slot.evictor = std::make_unique<Evictor>(*this, log);
+    slot.scrubber = std::make_unique<Scrubber>(*this, log);
+  } else if (!slot.set_aside) {
+    set_aside(slot);
+  }
+  if (!loaded()) return;
+  if (!loaded_once_) check_missed_deletes();
+  if (group_tombstones_) bury_group_members();
+  keyspaces_.keep_all(false);
+  scopes_.keep_all(false);
+  visible_ = true;
+  if (!loaded_once_) recovery_seconds_ = static_cast<double>(clock_.now_ns() - opened_ns_) / 1e9;
+  loaded_once_ = true;
+  if (!failed) {
+    // What was deleted while the drive was away, or being read, is deleted on it as well.
+    pay_tombstones(slot, slot.departed_sequence);
+    slot.departed_sequence = 0;
+    emit(EventKind::drive_loaded, {}, {}, 0, 0);
+  }
+  if (!any_away()) graveyard_.trim();
+}
+
+// A drive that was not there while others gave up tombstones may hold what they deleted: nothing on it is believed.
+void LogStore::check_missed_deletes() {
+  uint64_t forgotten = 0;
+  for (const Slot& slot : slots_) {
+    if (slot.log != nullptr && !slot.set_aside) forgotten = std::max(forgotten, slot.log->forgotten_sequence);
+  }
+  graveyard_.raise_floor(forgotten);
+  for (Slot& slot : slots_) {
+    if (slot.log == nullptr || slot.set_aside || forgotten <= slot.last_sequence) continue;
+    slot.log->distrust();
+    sweep_left_ = 2 * index_.slots();
+  }
+}
+
+// Members that were read before the tombstone of their group, from another drive.
+void LogStore::bury_group_members() {
+  group_tombstones_ = false;
+  std::vector<BlockId> dead;
+  index_.each([&](Index::Entry& entry) {
+    if (entry.part != 0 || entry.group() == Groups::kNone) return;
+    const BlockId id = id_of(entry);
+    if (graveyard_.covers(id, groups_.row(entry.group()).id, 0, entry.birth)) dead.push_back(id);
+  });
+  for (const BlockId& id : dead) forget(id, Gone::deleted);
+}
+
+void LogStore::pay_tombstones(Slot& slot, uint64_t since) {
+  if (since == 0 || slot.log->state() != DriveState::serving) return;
+  constexpr size_t kPaidMost = 1024;
+  const std::vector<format::Tombstone> owed = graveyard_.since(since);
+  for (size_t at = 0; at < owed.size(); at += kPaidMost) {
+    const size_t end = std::min(owed.size(), at + kPaidMost);
+    const std::vector<format::Tombstone> some_of(owed.begin() + static_cast<long>(at), owed.begin() + static_cast<long>(end));
+    auto job = std::make_unique<RemoveJob>(*this, some_of, some_of.back().sequence);
+    RemoveJob& started = *job;
+    removes_.push_front(std::move(job));
+    started.self = removes_.begin();
+    slot.log->append(started, format::kSharedOwner);
+  }
+}
+
+// --- going -----------------------------------------------------------------------------------------------
+
+void LogStore::set_aside(Slot& slot) {
+  CAIRN_CHECK(slot.log->state() == DriveState::failed, "a drive that serves is set aside");
+  slot.set_aside = true;
+  if (slot.departed_sequence == 0) slot.departed_sequence = next_sequence_;
+  slot.log->distrust();
+  slot.next_use = slot.log->next_use();
+  sweep_left_ = std::max(sweep_left_, 2 * index_.slots());
+  emit(EventKind::drive_lost, {}, {}, 0, 0);
+}
+
+Result<Unit> LogStore::drain(const std::string& uuid) {
+  Slot* slot = slot_of(uuid);
+  if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);
+  if (slot->log->state() == DriveState::draining || slot->log->state() == DriveState::drained) return Unit{};
+  if (slot->log->state() != DriveState::serving)
+    return drive_error(Status::busy, slot->log->drive().info().path + " is " + name_of(slot->log->state()) +
+                                         ": only a drive that serves can be drained");
+  const bool others = std::any_of(slots_.begin(), slots_.end(), [&](const Slot& one) {
+    return &one != slot && one.log != nullptr && one.log->writable();
+  });
+  if (!others) {
+    return drive_error(Status::no_space, "there is no other drive that takes what " + slot->log->drive().info().path +
+                                             " holds; add one first, or remove it and lose that");
+  }
+  slot->log->set_state(DriveState::draining);
+  return Unit{};
+}
+
+Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
+  Slot* slot = slot_of(uuid);
+  if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);
+  if (slot->log->state() == DriveState::draining && !even_if_draining) {
+    return drive_error(Status::drive_draining,
+                       slot->log->drive().info().path +
+                           " is being drained; wait until it is, or say that what is left may be lost");
+  }
+  if (slot->log->state() != DriveState::failed) {
+    if (slot->evictor != nullptr) slot->evictor->stop();
+    if (slot->scrubber != nullptr) slot->scrubber->stop();
+    slot->log->fail("it was removed");
+  }
+  if (!slot->set_aside) set_aside(*slot);
+  const auto busy = [&] {
+    return !slot->log->idle() || (slot->evictor != nullptr && !slot->evictor->idle()) ||
+           (slot->scrubber != nullptr && !slot->scrubber->idle());
+  };
+  while (busy()) {
+    slot->log->drive().wait(10);
+    poll();
+  }
+  if (slot->loader != nullptr) loading_done(*slot);
+  slot->evictor.reset();
+  slot->scrubber.reset();
+  // Index entries that point here stay stale for whoever comes into the slot next.
+  const uint8_t next_use = slot->next_use;
+  *slot = Slot{};
+  slot->next_use = next_use;
+  return Unit{};
+}
+
+}  // namespace cairn

@@ -1,0 +1,448 @@
+#include "store/evictor.h"
+
+#include <algorithm>
+
+namespace cairn {
+
+using format::kPageBytes;
+
+namespace {
+
+constexpr size_t kEntriesATurn = 512;  // some 50 µs
+constexpr size_t kMovesMost = 8;
+constexpr uint64_t kRetryMs = 100;
+constexpr uint64_t kFutileMs = 1000;   // after a walk that found nothing of a tenant's to drop
+constexpr size_t kCarriedMost = 1024;  // tombstones in a record
+
+}  // namespace
+
+// --- what is moved ---------------------------------------------------------------------------------------
+
+LogStore::MoveJob::MoveJob(Evictor& evictor, const BlockId& block, const Index::Entry& entry, DriveLog& target,
+                           Buffer memory, const RecordRead::Expected& expected)
+    : id(block),
+      part(static_cast<uint8_t>(entry.part)),
+      birth(entry.birth),
+      from(entry.place()),
+      to(target),
+      evictor_(evictor),
+      buffer_(std::move(memory)),
+      bytes_(expected.bytes),
+      page_(1),
+      read_(evictor.log_, entry.place(), expected, *this) {}
+
+void LogStore::MoveJob::start() {
+  ++evictor_.store_.moving_[id];
+  read_.start(buffer_, 0, 0, bytes_);
+}
+
+void LogStore::MoveJob::record_read(RecordRead& read, Status status) {
+  LogStore& store = evictor_.store_;
+  if (status != Status::ok) {
+    const Index::Entry* entry = store.find_part(id, part);
+    const bool current = entry != nullptr && entry->birth == birth && entry->place() == from;
+    if (status == Status::corrupt && current) {
+      ++evictor_.log_.counters.checksum_errors;
+      ++store.counters_.corrupt;
+    }
+    if (current) store.forget(id, Gone::dropped);
+    return evictor_.moved(*this, false);
+  }
+  auto* page = new (page_.data()) format::Page<format::RecordHeader>(read.page());
+  format::RecordHeader& moved = page->body;
+  if (moved.version == 1) moved.block_bytes = moved.length;
+  moved.version = format::kVersion;
+  buffer_.zero_tail(bytes_);
+  header = page;
+  payload = std::exchange(buffer_, {});
+  urgent = true;
+  to.append(*this, id.tenant);
+}
+
+void LogStore::MoveJob::settled(Status status) {
+  LogStore& store = evictor_.store_;
+  Index::Entry* entry = store.find_part(id, part);
+  const bool current = entry != nullptr && entry->birth == birth && entry->place() == from;
+  if (status == Status::ok && current) {
+    store.move_entry(*entry, to, at.segment, at.page);
+    entry->hits = entry->hits >> 1 & 3;
+    ++to.counters.moved_blocks;
+    to.counters.moved_bytes += bytes_;
+  }
+  evictor_.moved(*this, status == Status::ok || !current);
+}
+
+class LogStore::Evictor::Carry final : public TombstoneAppend {
+ public:
+  Carry(Evictor& evictor, const std::vector<format::Tombstone>& buried)
+      : TombstoneAppend(buried, buried.back().sequence, evictor.store_.clock_.unix_ms()), evictor_(evictor) {}
+  void settled(Status status) override {
+    evictor_.carry_failed_ |= status != Status::ok;
+    --evictor_.carrying_;
+    delete this;
+  }
+
+ private:
+  Evictor& evictor_;
+};
+
+// --- choosing --------------------------------------------------------------------------------------------
+
+LogStore::Evictor::~Evictor() {
+  CAIRN_CHECK(moves_.empty() && carrying_ == 0, "an evictor ends with records on their way");
+}
+
+bool LogStore::Evictor::choose_of(uint64_t owner, uint32_t& segment) const {
+  for (const uint32_t index : log_.sealed()) {
+    const Segment& one = log_.segments()[index];
+    if (one.owner != owner || one.generation == 0 || one.pins > 0) continue;
+    segment = index;
+    return true;
+  }
+  return false;
+}
+
+bool LogStore::Evictor::choose_for_room(uint32_t& segment) {
+  const uint64_t now = store_.clock_.unix_ms();
+  for (const uint32_t index : log_.sealed()) {
+    const Segment& one = log_.segments()[index];
+    if (one.generation == 0 || one.pins > 0) continue;
+    const bool expired = one.latest_expiry_ticks != UINT32_MAX && Index::expired(one.latest_expiry_ticks, now);
+    if (one.blocks > 0 && !expired) continue;
+    segment = index;  // nothing is lost with it
+    return true;
+  }
+  // Who is furthest beyond its share of the drive gives its oldest.
+  std::map<uint32_t, uint64_t> held;
+  for (const Segment& one : log_.segments()) {
+    if (one.state != SegmentState::free && one.generation > 0) ++held[one.owner];
+  }
+  uint64_t weights = 0, segments = 0;
+  const auto weight = [&](uint32_t owner) -> uint64_t {
+    return owner == format::kSharedOwner ? 1 : store_.tenants_.at(owner).options.weight;
+  };
+  for (const auto& [owner, count] : held) {
+    weights += weight(owner);
+    segments += count;
+  }
+  bool found = false;
+  double most = 0;
+  for (const auto& [owner, count] : held) {
+    const double excess = static_cast<double>(count) - static_cast<double>(segments * weight(owner)) / static_cast<double>(weights);
+    uint32_t oldest = 0;
+    if ((found && excess <= most) || !choose_of(owner, oldest)) continue;
+    found = true;
+    most = excess;
+    segment = oldest;
+  }
+  if (found) return true;
+  // Segments that could not be read go last: they may be readable at the next start.
+  return choose_any(segment);
+}
+
+bool LogStore::Evictor::choose_any(uint32_t& segment) const {
+  for (const uint32_t index : log_.sealed()) {
+    if (log_.segments()[index].pins > 0) continue;
+    segment = index;
+    return true;
+  }
+  return false;
+}
+
+bool LogStore::Evictor::squeeze(uint32_t tenant) {
+  if (log_.state() != DriveState::serving || wanted_tenant_ != kNobody) return false;
+  const auto futile = futile_.find(tenant);
+  if (futile != futile_.end() && store_.clock_.now_ms() < futile->second) return false;
+  const uint64_t tried = tried_[tenant];
+  for (const uint32_t index : log_.sealed()) {
+    const Segment& one = log_.segments()[index];
+    const bool own = one.owner == tenant && one.blocks > 0 && one.generation > 0;
+    const bool shared = one.owner == format::kSharedOwner && one.blocks > 0 && one.generation > tried;
+    if (!own && !shared) continue;
+    wanted_tenant_ = tenant;
+    return true;
+  }
+  return false;
+}
+
+bool LogStore::Evictor::choose(uint32_t& segment) {
+  only_ = kNobody;
+  draining_ = log_.state() == DriveState::draining;
+  if (draining_) return choose_to_drain(segment);
+  if (wanted_tenant_ != kNobody) {
+    const uint32_t tenant = static_cast<uint32_t>(std::exchange(wanted_tenant_, kNobody));
+    for (const uint32_t index : log_.sealed()) {
+      const Segment& one = log_.segments()[index];
+      if (one.blocks == 0 || one.generation == 0 || one.pins > 0) continue;
+      const bool shared = one.owner == format::kSharedOwner && one.generation > tried_[tenant];
+      if (one.owner != tenant && !shared) continue;
+      only_ = tenant;
+      if (shared) tried_[tenant] = one.generation;
+      segment = index;
+      return true;
+    }
+  }
+  return log_.wants_room() && choose_for_room(segment);
+}
+
+bool LogStore::Evictor::choose_to_drain(uint32_t& segment) {
+  if (choose_any(segment)) return true;
+  uint64_t blocks = 0;
+  for (const Segment& one : log_.segments()) blocks += one.blocks + one.writes + one.pins;
+  if (blocks > 0) {
+    log_.seal_all();
+  } else if (log_.waiting_bytes() == 0) {
+    log_.set_state(DriveState::drained);
+  }
+  return false;
+}
+
+// --- the walk --------------------------------------------------------------------------------------------
+
+void LogStore::Evictor::poll() {
+  switch (stage_) {
+    case Stage::idle: {
+      uint32_t segment = 0;
+      const bool works = log_.state() == DriveState::serving || log_.state() == DriveState::draining;
+      if (stopped_ || !works || store_.clock_.now_ms() < retry_ms_ || !choose(segment)) return;
+      return begin(segment);
+    }
+    case Stage::reading:
+      read_->poll();
+      if (!read_->done()) return;
+      whole_ = !read_->found().unreadable;
+      entries_ = std::move(read_->found().entries);
+      read_.reset();
+      stage_ = Stage::walking;
+      [[fallthrough]];
+    case Stage::walking:
+      return walk();
+    case Stage::settling:
+      if (moves_.empty() && carrying_ == 0) finish();
+      return;
+  }
+}
+
+void LogStore::Evictor::begin(uint32_t segment) {
+  segment_ = segment;
+  log_.begin_evicting(segment);
+  entries_.clear();
+  next_ = 0;
+  carried_.clear();
+  carry_failed_ = stuck_ = false;
+  whole_ = true;
+  forgotten_ = 0;
+  held_before_ = only_ == kNobody ? 0 : store_.tenants_.at(static_cast<uint32_t>(only_)).payload_bytes;
+  note_oldest();
+  Segment& one = log_.segment(segment);
+  if (!one.summarised && !one.entries.empty()) {
+    entries_ = one.entries;
+    stage_ = Stage::walking;
+    return;
+  }
+  FoundSegment known;
+  known.index = segment;
+  known.segment = one;
+  known.unreadable = one.generation == 0;
+  read_ = std::make_unique<SegmentRead>(log_.drive(), log_.superblock(), std::move(known));
+  stage_ = Stage::reading;
+}
+
+void LogStore::Evictor::note_oldest() {
+  oldest_.clear();
+  for (uint32_t i = 0; i < log_.segments().size(); ++i) {
+    const Segment& one = log_.segments()[i];
+    if (i == segment_ || one.state == SegmentState::free) continue;
+    const auto [at, fresh] = oldest_.try_emplace(one.owner, one.first_sequence);
+    if (!fresh) at->second = std::min(at->second, one.first_sequence);
+  }
+}
+
+void LogStore::Evictor::walk() {
+  if (stopped_) {
+    stuck_ = true;
+    stage_ = Stage::settling;
+    return;
+  }
+  for (size_t i = 0; i < kEntriesATurn && next_ < entries_.size(); ++i) {
+    // Deletes wait until nothing is being moved: they may not wait for ever.
+    if (moves_.size() >= kMovesMost || (!moves_.empty() && !store_.remove_waiting_.empty())) return;
+    const format::SummaryEntry& entry = entries_[next_];
+    if (entry.type == format::RecordType::tombstones) {
+      if (only_ == kNobody) bury_again(entry);
+    } else if (entry.type == format::RecordType::block && !judge(entry)) {
+      return;
+    }
+    ++next_;
+  }
+  if (next_ < entries_.size()) return;
+  if (only_ == kNobody) carry();
+  stage_ = Stage::settling;
+}
+
+bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
+  const BlockId id{entry.key, entry.layout, entry.tenant};
+  if (only_ != kNobody && only_ != id.tenant) return true;
+  Index::Entry* live = store_.find_part(id, entry.part);
+  const Place here{log_.number(), segment_, entry.page, log_.segment(segment_).use};
+  if (live == nullptr || !(live->place() == here)) return true;
+  Index::Entry* head = store_.find_part(id, 0);
+  live = store_.find_part(id, entry.part);
+  if (head == nullptr || live == nullptr || head->birth != live->birth) {
+    if (live == nullptr) return true;
+    // Part of a block of which the first is gone: nobody will ask for it.
+    const Index::Entry orphan = *live;
+    store_.index_.erase(*live);
+    store_.account(orphan, false);
+    return true;
+  }
+  const uint32_t group = head->group();
+  const bool leased = store_.leases_.leased(id) || (group != Groups::kNone && store_.groups_.row(group).leases > 0);
+  const uint64_t now = store_.clock_.unix_ms();
+  const bool expired = Index::expired(head->expiry_ticks, now) ||
+                       (group != Groups::kNone && Index::expired(store_.groups_.row(group).expiry_ticks, now));
+  if (expired) {
+    store_.forget(id, Gone::expired);
+    return true;
+  }
+  if (leased && only_ != kNobody) return true;
+  if (leased || draining_) return move(entry, *live, true);
+  const bool hot = head->hits >= store_.options_.reinsert_hits_least;
+  if (hot && only_ == kNobody && may_reinsert(entry.length)) return move(entry, *live, false);
+  store_.forget(id, Gone::evicted);
+  return true;
+}
+
+// The budget: a share of what was put to this drive, of which no more than a segment's worth gathers.
+bool LogStore::Evictor::may_reinsert(uint64_t bytes) {
+  const uint64_t earned = log_.counters.put_bytes / 100 * store_.options_.reinsert_percent;
+  const uint64_t most = log_.superblock().segment_bytes;
+  if (earned > most && spent_bytes_ < earned - most) spent_bytes_ = earned - most;
+  if (spent_bytes_ + bytes > earned) return false;
+  spent_bytes_ += bytes;
+  return true;
+}
+
+// `must`: the block has to stay, so what stands in the way is waited for.
+bool LogStore::Evictor::move(const format::SummaryEntry& entry, const Index::Entry& live, bool must) {
+  const BlockId id{entry.key, entry.layout, entry.tenant};
+  const Index::Entry held = live;  // giving memory back may not touch the index, but a copy is safer to read
+  DriveLog* to = draining_ ? store_.choose_log(entry.length, &log_) : &log_;
+  Buffer memory = to == nullptr ? Buffer() : store_.take_memory(entry.length);
+  if (!memory) {
+    if (!must) store_.forget(id, Gone::evicted);
+    if (must && to == nullptr) stuck_ = true;
+    return !must || to == nullptr;
+  }
+  const RecordRead::Expected expected{id, entry.part, entry.sequence, entry.length,
+                                      entry.block_bytes == 0 ? entry.length : entry.block_bytes};
+  auto job = std::make_unique<MoveJob>(*this, id, held, *to, std::move(memory), expected);
+  MoveJob& started = *job;
+  moves_.push_front(std::move(job));
+  started.self = moves_.begin();
+  started.start();
+  return true;
+}
+
+void LogStore::Evictor::moved(MoveJob& job, bool kept) {
+  const auto at = store_.moving_.find(job.id);
+  CAIRN_CHECK(at != store_.moving_.end() && at->second > 0, "a block was moved that nobody moved");
+  if (--at->second == 0) store_.moving_.erase(at);
+  if (!kept) {
+    // It could not be written again. A drained drive keeps it where it is; else it goes with its segment.
+    const Index::Entry* entry = store_.find_part(job.id, job.part);
+    const bool current = entry != nullptr && entry->birth == job.birth && entry->place() == job.from;
+    if (current && draining_) stuck_ = true;
+    if (current && !draining_) store_.forget(job.id, Gone::evicted);
+  }
+  moves_.erase(job.self);
+}
+
+// --- tombstones ------------------------------------------------------------------------------------------
+
+// A tombstone has to stay as long as any segment of its tenant may hold a copy of what it deletes: one that was opened
+// before it was made. Copies in segments that were freed are overwritten before this one is.
+bool LogStore::Evictor::still_needed(const format::Tombstone& tombstone) const {
+  const auto older = [&](uint32_t owner) {
+    const auto found = oldest_.find(owner);
+    return found != oldest_.end() && found->second <= tombstone.sequence;
+  };
+  if (older(tombstone.tenant) || older(format::kSharedOwner)) return true;
+  return store_.any_away() && tombstone.sequence > store_.graveyard_.floor();
+}
+
+void LogStore::Evictor::bury_again(const format::SummaryEntry& entry) {
+  const format::Tombstone tombstone = format::tombstone_of(entry);
+  if (!draining_ && still_needed(tombstone)) {
+    carried_[tombstone.tenant].push_back(tombstone);
+  } else {
+    forgotten_ = std::max(forgotten_, tombstone.sequence);
+  }
+}
+
+void LogStore::Evictor::carry() {
+  if (!whole_ && !draining_) {
+    // What could not be read may have been tombstones. Those that are remembered are written again.
+    const Segment& one = log_.segments()[segment_];
+    for (const format::Tombstone& remembered : store_.graveyard_.since(one.first_sequence)) {
+      if (remembered.sequence <= one.last_sequence || one.generation == 0)
+        carried_[remembered.tenant].push_back(remembered);
+    }
+  }
+  for (auto& [tenant, all] : carried_) {
+    std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.sequence < b.sequence; });
+    for (size_t at = 0; at < all.size(); at += kCarriedMost) {
+      const size_t end = std::min(all.size(), at + kCarriedMost);
+      const std::vector<format::Tombstone> some(all.begin() + static_cast<long>(at), all.begin() + static_cast<long>(end));
+      ++carrying_;
+      log_.append(*new Carry(*this, some), tenant);
+    }
+  }
+  carried_.clear();
+}
+
+// --- the end ---------------------------------------------------------------------------------------------
+
+void LogStore::Evictor::finish() {
+  stage_ = Stage::idle;
+  entries_ = {};
+  Segment& one = log_.segment(segment_);
+  const bool failed = log_.state() == DriveState::failed;
+  if (only_ != kNobody && store_.tenants_.at(static_cast<uint32_t>(only_)).payload_bytes >= held_before_)
+    futile_[static_cast<uint32_t>(only_)] = store_.clock_.now_ms() + kFutileMs;
+  if (failed || carry_failed_ || stuck_ || (only_ != kNobody && one.blocks > 0)) {
+    log_.keep(segment_);
+    if (only_ == kNobody) retry_ms_ = store_.clock_.now_ms() + kRetryMs;
+    return;
+  }
+  // A walk for one tenant alone looked at no tombstones: emptied or not, the segment goes another time.
+  if (only_ != kNobody) return log_.keep(segment_);
+  log_.forgotten_sequence = std::max(log_.forgotten_sequence, forgotten_);
+  log_.release(segment_, one.blocks > 0 || !whole_);
+}
+
+// --- quotas ----------------------------------------------------------------------------------------------
+
+bool LogStore::squeeze(uint32_t tenant) {
+  for (const Slot& slot : slots_) {
+    if (slot.evictor != nullptr && slot.evictor->squeezing(tenant)) return true;
+  }
+  for (const Slot& slot : slots_) {
+    if (slot.evictor != nullptr && slot.evictor->squeeze(tenant)) return true;
+  }
+  // Nothing that is sealed: what is open is sealed, and what is on its way is waited for.
+  bool soon = tenants_.at(tenant).pending_bytes > 0;
+  for (Slot& slot : slots_) {
+    if (slot.log == nullptr || !slot.log->writable()) continue;
+    for (const Segment& one : slot.log->segments()) {
+      const bool theirs = one.owner == tenant || one.owner == format::kSharedOwner;
+      const bool open = one.state == SegmentState::open || one.state == SegmentState::sealing;
+      if (theirs && open && one.blocks > 0) soon = true;
+    }
+    slot.log->seal_open(tenant);
+    if (tenants_.at(tenant).payload_bytes > 0) slot.log->seal_open(format::kSharedOwner);
+  }
+  return soon;
+}
+
+}  // namespace cairn

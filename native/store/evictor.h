@@ -1,0 +1,106 @@
+// Making room on one drive: chooses the segment to give up, reads what is in it, drops the blocks, moves those that
+// stay, carries tombstones on that are still needed, and frees it. The same walk drains a drive. Reactor thread.
+#pragma once
+
+#include <deque>
+#include <list>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "store/jobs.h"
+
+namespace cairn {
+
+class LogStore::Evictor {
+ public:
+  Evictor(LogStore& store, DriveLog& log) : store_(store), log_(log) {}
+  ~Evictor();
+
+  void poll();
+  // Begins nothing new.
+  void stop() { stopped_ = true; }
+  bool idle() const { return stage_ == Stage::idle && moves_.empty() && carrying_ == 0; }
+
+  // Whether this drive holds sealed blocks of the tenant that were not tried yet; then one segment of them is next.
+  bool squeeze(uint32_t tenant);
+  bool squeezing(uint32_t tenant) const { return wanted_tenant_ == tenant || (stage_ != Stage::idle && only_ == tenant); }
+
+ private:
+  friend class LogStore::MoveJob;
+  class Carry;
+  enum class Stage : uint8_t { idle, reading, walking, settling };
+  static constexpr uint64_t kNobody = UINT64_MAX;
+
+  // Which segment goes next; false: none.
+  bool choose(uint32_t& segment);
+  bool choose_for_room(uint32_t& segment);
+  bool choose_of(uint64_t owner, uint32_t& segment) const;
+  bool choose_any(uint32_t& segment) const;
+  bool choose_to_drain(uint32_t& segment);
+  void begin(uint32_t segment);
+  void walk();
+  // False: not now, try the same entry again.
+  bool judge(const format::SummaryEntry& entry);
+  bool move(const format::SummaryEntry& entry, const Index::Entry& live, bool must);
+  bool may_reinsert(uint64_t bytes);
+  void bury_again(const format::SummaryEntry& entry);
+  void note_oldest();
+  bool still_needed(const format::Tombstone& tombstone) const;
+  void carry();
+  void moved(MoveJob& job, bool kept);
+  void finish();
+
+  LogStore& store_;
+  DriveLog& log_;
+  Stage stage_ = Stage::idle;
+  bool stopped_ = false;
+  uint64_t wanted_tenant_ = kNobody;  // who is to give up blocks
+  uint64_t only_ = kNobody;           // … and whose alone are dropped in this walk
+  bool draining_ = false;
+  bool whole_ = true;  // everything in the segment was met
+  bool stuck_ = false; // a block that has to stay could not be moved
+  uint32_t segment_ = 0;
+  std::unique_ptr<SegmentRead> read_;
+  std::vector<format::SummaryEntry> entries_;
+  size_t next_ = 0;
+  std::list<std::unique_ptr<MoveJob>> moves_;
+  std::map<uint32_t, std::vector<format::Tombstone>> carried_;  // by tenant
+  size_t carrying_ = 0;
+  bool carry_failed_ = false;
+  uint64_t forgotten_ = 0;
+  std::map<uint32_t, uint64_t> oldest_;       // the smallest first sequence of other segments, by owner
+  std::map<uint64_t, uint64_t> tried_;        // shared segments walked for a tenant, up to this generation
+  std::map<uint32_t, uint64_t> futile_;       // tenants that had nothing to give, and until when they are not asked
+  uint64_t held_before_ = 0;                  // by the tenant that gives up blocks, when the walk began
+  uint64_t spent_bytes_ = 0;                  // of the budget for reinsertion
+  uint64_t retry_ms_ = 0;                     // after a walk that could not end
+};
+
+// One record on its way from a segment that is given up to one that stays.
+class LogStore::MoveJob final : public RecordRead::Owner, public AppendOp {
+ public:
+  MoveJob(Evictor& evictor, const BlockId& block, const Index::Entry& entry, DriveLog& target, Buffer memory,
+          const RecordRead::Expected& expected);
+  void start();
+  void placed() override {}
+  void settled(Status status) override;
+
+  BlockId id;
+  uint8_t part;
+  uint64_t birth;
+  Place from;
+  DriveLog& to;
+  std::list<std::unique_ptr<MoveJob>>::iterator self;
+
+ private:
+  void record_read(RecordRead& read, Status status) override;
+
+  Evictor& evictor_;
+  Buffer buffer_;
+  uint64_t bytes_;
+  Pages page_;
+  RecordRead read_;
+};
+
+}  // namespace cairn

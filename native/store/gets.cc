@@ -1,0 +1,274 @@
+// Reading: what a get finds in memory, what it reads from drives.
+#include <algorithm>
+
+#include "store/jobs.h"
+
+namespace cairn {
+
+using format::kPageBytes;
+
+namespace {
+
+uint32_t crc_of(const Buffer& buffer, uint64_t offset, uint64_t count) {
+  std::vector<iovec> parts;
+  buffer.slice(offset, count, parts);
+  uint32_t crc = 0;
+  for (const iovec& part : parts) crc = crc32c({static_cast<const std::byte*>(part.iov_base), part.iov_len}, crc);
+  return crc;
+}
+
+}  // namespace
+
+// --- one record ------------------------------------------------------------------------------------------
+
+RecordRead::RecordRead(DriveLog& log, const Place& place, const Expected& expected, Owner& owner)
+    : log_(log),
+      place_(place),
+      expected_(expected),
+      owner_(owner),
+      generation_(log.segment(place.segment).generation),
+      nonce_(log.segment(place.segment).nonce),
+      header_(1) {}
+
+void RecordRead::send(Transfer& transfer, uint64_t offset) {
+  transfer.read = this;
+  transfer.kind = IoKind::read;
+  transfer.offset = offset;
+  transfer.vectors = transfer.memory.data();
+  transfer.vector_count = static_cast<uint32_t>(transfer.memory.size());
+  transfer.bytes = 0;
+  for (const iovec& one : transfer.memory) transfer.bytes += one.iov_len;
+  ++outstanding_;
+  ++log_.counters.reads;
+  log_.counters.read_bytes += transfer.bytes;
+  log_.drive().submit(transfer);
+}
+
+void RecordRead::start(const Buffer& buffer, uint64_t at, uint64_t from, uint64_t to) {
+  CAIRN_CHECK(outstanding_ == 0 && from < to && to <= expected_.bytes, "a record is read beyond its end");
+  CAIRN_CHECK(from % kPageBytes == 0 && at % kPageBytes == 0, "a record is read from the middle of a page");
+  buffer_ = buffer;
+  at_ = at;
+  from_ = from;
+  to_ = to;
+  const uint64_t record = log_.offset_of(place_.segment, place_.page);
+  const uint64_t bytes = format::pages_of(to - from) * kPageBytes;
+  first_.memory.push_back({header_.data(), kPageBytes});
+  if (from == 0) {
+    buffer_.slice(at, bytes, first_.memory);
+    return send(first_, record);
+  }
+  buffer_.slice(at, bytes, second_.memory);
+  outstanding_ = 1;  // the first part must not end the read before the second was sent
+  send(first_, record);
+  send(second_, record + kPageBytes + from);
+  --outstanding_;
+}
+
+void RecordRead::transferred(int error) {
+  log_.note_read(error);
+  if (error != 0) error_ = error;
+  if (--outstanding_ > 0) return;
+  const Status status = error_ != 0 ? Status::io_error : verify() ? Status::ok : Status::corrupt;
+  buffer_ = {};
+  owner_.record_read(*this, status);
+}
+
+bool RecordRead::verify() const {
+  Segment segment;
+  segment.generation = generation_;
+  segment.nonce = nonce_;
+  if (!record_belongs(page(), place_.segment, segment, place_.page)) return false;
+  const format::RecordHeader& found = header();
+  const uint64_t block_bytes = found.block_bytes == 0 ? found.length : found.block_bytes;
+  if (found.type != format::RecordType::block || found.key != expected_.id.key || found.layout != expected_.id.layout ||
+      found.tenant != expected_.id.tenant || found.length != expected_.bytes || found.sequence != expected_.sequence ||
+      found.part != expected_.part || block_bytes != expected_.block_bytes ||
+      found.chunk_shift != format::chunk_shift_for(found.length)) {
+    return false;
+  }
+  for (uint64_t at = from_; at < to_;) {
+    const uint64_t count = std::min<uint64_t>(uint64_t{1} << found.chunk_shift, to_ - at);
+    if (crc_of(buffer_, at_ + at - from_, count) != found.chunk_crcs[at >> found.chunk_shift]) return false;
+    at += count;
+  }
+  return true;
+}
+
+// --- one block -------------------------------------------------------------------------------------------
+
+void LogStore::ReadJob::add(DriveLog& log, const Place& place, const RecordRead::Expected& expected, uint64_t first,
+                            uint64_t last) {
+  parts_.push_back({std::make_unique<RecordRead>(log, place, expected, *this), first, last});
+}
+
+void LogStore::ReadJob::start_all() {
+  left_ = parts_.size();
+  uint64_t at = 0;
+  for (const Part& part : parts_) {
+    part.read->start(buffer, at, part.first, part.last);
+    at += part.last - part.first;
+  }
+  CAIRN_CHECK(at == to - from, "the parts of a read do not make up the whole");
+}
+
+void LogStore::ReadJob::record_read(RecordRead& read, Status ended) {
+  if (ended != Status::ok && status != Status::corrupt) status = ended;
+  if (ended == Status::corrupt) culprit = &read;
+  if (--left_ == 0) store_.read_done(*this);
+}
+
+uint32_t LogStore::ReadJob::whole_crc() const {
+  uint32_t crc = 0;
+  for (const Part& part : parts_) {
+    const format::RecordHeader& header = part.read->header();
+    crc = part.read == parts_.front().read ? header.payload_crc
+                                           : crc32c_combine(crc, header.payload_crc, header.length);
+  }
+  return crc;
+}
+
+// --- gets ------------------------------------------------------------------------------------------------
+
+void LogStore::get(GetOp& op) {
+  ++counters_.gets;
+  ++tenants_.at(op.id.tenant).counters.gets;
+  start_get(op, true);
+}
+
+void LogStore::get_failed(GetOp& op, Status status) {
+  if (status == Status::not_found || status == Status::corrupt || status == Status::io_error) ++counters_.misses;
+  op.done(status);
+}
+
+void LogStore::start_get(GetOp& op, bool queue) {
+  Index::Entry* entry = find(op.id);
+  if (entry == nullptr) return get_failed(op, Status::not_found);
+  const uint64_t length = entry->length();
+  if (op.offset >= length || op.length > length - op.offset) return get_failed(op, Status::bad_range);
+  entry->hit();
+  const Cache::Entry* cached = cache_.find(op.id);
+  if (cached != nullptr && cached->birth == entry->birth) {
+    return serve(op, cached->buffer, 0, length, cached->birth, cached->crc, true);
+  }
+  if (queue && !hungry_.empty()) {
+    hungry_.push_back({&op, nullptr});
+  } else if (!start_read(op, *entry)) {
+    if (queue) {
+      hungry_.push_back({&op, nullptr});
+    } else {
+      hungry_.push_front({&op, nullptr});
+    }
+  }
+}
+
+// `buffer` holds the block from byte `buffer_start` on, or all of it.
+void LogStore::serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uint64_t block_length, uint64_t sequence,
+                     uint32_t whole_crc, bool from_memory) {
+  const bool whole = op.offset == 0 && (op.length == 0 || op.length == block_length);
+  if (op.length == 0) op.length = block_length - op.offset;
+  CAIRN_CHECK(op.offset >= buffer_start && op.offset + op.length <= block_length, "a get is served from another range");
+  op.buffer = buffer;
+  op.buffer_offset = op.offset - buffer_start;
+  op.block_length = block_length;
+  op.sequence = sequence;
+  op.from_memory = from_memory;
+  op.crc = whole ? whole_crc : crc_of(buffer, op.buffer_offset, op.length);
+  ++counters_.hits;
+  counters_.hits_memory += from_memory ? 1 : 0;
+  counters_.get_bytes += op.length;
+  TenantCounters& tenant = tenants_.at(op.id.tenant).counters;
+  ++tenant.hits;
+  tenant.get_bytes += op.length;
+  op.done(Status::ok);
+}
+
+bool LogStore::start_read(GetOp& op, const Index::Entry& head) {
+  const uint64_t length = head.length();
+  const uint64_t birth = head.birth;
+  const uint32_t part_count = parts_of(head);
+  const uint64_t part_most = head.single ? length : format::kPartBytes;
+  const bool whole = op.offset == 0 && (op.length == 0 || op.length == length);
+  if (const auto found = whole_reads_.find(op.id); found != whole_reads_.end() && found->second->sequence == birth) {
+    found->second->waiters.push_back(&op);
+    return true;
+  }
+  const uint8_t shift = format::chunk_shift_for(std::min(length, part_most));
+  const uint64_t end = op.length == 0 ? length : op.offset + op.length;
+  const uint64_t from = op.offset >> shift << shift;
+  const uint64_t to = std::min(length, (((end - 1) >> shift) + 1) << shift);
+  // Giving memory back may not touch the index, so `head` stays what it is.
+  Buffer buffer = take_memory(to - from);
+  if (!buffer) return false;
+  auto job = std::make_unique<ReadJob>(*this, op.id, std::move(buffer));
+  job->length = length;
+  job->from = from;
+  job->to = to;
+  job->whole = whole;
+  job->sequence = birth;
+  job->waiters.push_back(&op);
+  for (uint32_t part = 0; part < part_count; ++part) {
+    const uint64_t begins = part * part_most;
+    const uint64_t bytes = std::min(part_most, length - begins);
+    if (begins + bytes <= from || begins >= to) continue;
+    const Index::Entry* entry = find_part(op.id, static_cast<uint8_t>(part));
+    CAIRN_CHECK(entry != nullptr && entry->birth == birth, "a part of a block that was found is not there");
+    job->add(*slots_[entry->drive].log, entry->place(), {op.id, static_cast<uint8_t>(part), birth, bytes, length},
+             std::max(from, begins) - begins, std::min(to, begins + bytes) - begins);
+  }
+  if (whole) whole_reads_[op.id] = job.get();
+  ReadJob& started = *job;
+  reads_.push_front(std::move(job));
+  started.self = reads_.begin();
+  started.start_all();
+  return true;
+}
+
+void LogStore::read_done(ReadJob& job) {
+  if (job.whole) {
+    const auto found = whole_reads_.find(job.id);
+    if (found != whole_reads_.end() && found->second == &job) whole_reads_.erase(found);
+  }
+  Index::Entry* entry = find(job.id);
+  const bool current = entry != nullptr && entry->birth == job.sequence;
+  Status status = job.status;
+  bool again = false;
+  if (status == Status::corrupt) {
+    const Index::Entry* part = current ? find_part(job.id, job.culprit->expected().part) : nullptr;
+    if (part == nullptr) {
+      status = Status::not_found;  // it was given up while it was read: what came back is somebody else's
+    } else if (!(part->place() == job.culprit->place())) {
+      again = true;  // it was moved meanwhile
+    } else {
+      ++job.culprit->log().counters.checksum_errors;
+      ++counters_.corrupt;
+      forget(job.id, Gone::dropped);
+    }
+  } else if (status == Status::io_error) {
+    ++counters_.io_errors;
+  } else if (job.whole && current) {
+    cache_.insert(job.id, job.buffer, job.sequence, job.whole_crc());
+  }
+  // The job stays listed meanwhile: a callback may cancel() an operation that has not had its turn.
+  for (size_t i = 0; i < job.waiters.size(); ++i) {
+    GetOp* op = std::exchange(job.waiters[i], nullptr);
+    if (op == nullptr) continue;
+    if (again) {
+      start_get(*op, true);
+    } else if (status != Status::ok) {
+      get_failed(*op, status);
+    } else {
+      serve(*op, job.buffer, job.from, job.length, job.sequence, job.whole ? job.whole_crc() : 0, false);
+    }
+  }
+  reads_.erase(job.self);
+}
+
+void LogStore::cancel(GetOp& op) {
+  std::erase_if(hungry_, [&](const Hungry& one) { return one.get == &op; });
+  // A gap is as good as a removal, and read_done() may be walking the list.
+  for (const auto& job : reads_)
+    std::replace(job->waiters.begin(), job->waiters.end(), &op, static_cast<GetOp*>(nullptr));
+}
+
+}  // namespace cairn

@@ -1,0 +1,63 @@
+#include "store/graveyard.h"
+
+#include <algorithm>
+
+#include "store/index.h"
+
+namespace cairn {
+
+using format::Buried;
+
+size_t Graveyard::Hash::operator()(const Name& name) const {
+  return hash_of(name.key.bytes, name.value ^ uint64_t{name.tenant} << 32 ^ static_cast<uint64_t>(name.kind));
+}
+
+void Graveyard::bury(const format::Tombstone& tombstone) {
+  const Name name{tombstone.key, tombstone.value, tombstone.tenant, tombstone.kind};
+  uint64_t& youngest = buried_[name];
+  if (youngest == 0 && name.kind != Buried::key) ++wide_;
+  if (youngest >= tombstone.sequence) return;
+  youngest = tombstone.sequence;
+  order_.push_back(tombstone);
+}
+
+uint64_t Graveyard::sequence_of(const Name& name) const {
+  const auto found = buried_.find(name);
+  return found == buried_.end() ? 0 : found->second;
+}
+
+bool Graveyard::covers(const BlockId& id, const GroupId& group, Scope scope, uint64_t birth) const {
+  if (buried_.empty()) return false;
+  if (sequence_of({id.key, id.layout, id.tenant, Buried::key}) > birth) return true;
+  if (wide_ == 0) return false;
+  if (group != GroupId{} && sequence_of({Key{group}, id.layout, id.tenant, Buried::group}) > birth) return true;
+  if (scope != 0 && sequence_of({Key{}, scope, id.tenant, Buried::scope}) > birth) return true;
+  return sequence_of({Key{}, id.layout, id.tenant, Buried::layout}) > birth ||
+         sequence_of({Key{}, 0, id.tenant, Buried::tenant}) > birth;
+}
+
+std::vector<format::Tombstone> Graveyard::since(uint64_t from) const {
+  std::vector<format::Tombstone> all;
+  for (const format::Tombstone& one : order_) {
+    if (one.sequence >= from) all.push_back(one);
+  }
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.sequence < b.sequence; });
+  return all;
+}
+
+void Graveyard::trim() {
+  if (order_.size() <= kRememberedMost) return;
+  std::sort(order_.begin(), order_.end(), [](const auto& a, const auto& b) { return a.sequence < b.sequence; });
+  while (order_.size() > kRememberedMost * 3 / 4) {
+    const format::Tombstone& oldest = order_.front();
+    raise_floor(oldest.sequence);
+    const auto found = buried_.find({oldest.key, oldest.value, oldest.tenant, oldest.kind});
+    if (found != buried_.end() && found->second == oldest.sequence) {
+      if (oldest.kind != Buried::key) --wide_;
+      buried_.erase(found);
+    }
+    order_.pop_front();
+  }
+}
+
+}  // namespace cairn

@@ -1,0 +1,52 @@
+// The deletes that a drive may still have to be told of: one that is being loaded, or was away while they were made.
+// Bounded: of what is older than the oldest it remembers, floor() says how far. One reactor thread.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <unordered_map>
+#include <vector>
+
+#include "store/format.h"
+#include "wire/types.h"
+
+namespace cairn {
+
+class Graveyard {
+ public:
+  static constexpr size_t kRememberedMost = 256 * 1024;
+
+  // What `sequence` deleted: everything of that name that was put before.
+  void bury(const format::Tombstone& tombstone);
+  // Whether a block with these names, born at `birth`, is deleted by what is remembered.
+  bool covers(const BlockId& id, const GroupId& group, Scope scope, uint64_t birth) const;
+  // Those with a sequence of at least `from`, the oldest first.
+  std::vector<format::Tombstone> since(uint64_t from) const;
+
+  // Forgets the oldest beyond kRememberedMost. Not while a drive is loading: then all are needed.
+  void trim();
+  // Deletes with a smaller sequence may have been forgotten.
+  uint64_t floor() const { return floor_; }
+  void raise_floor(uint64_t sequence) { floor_ = floor_ > sequence ? floor_ : sequence; }
+  uint64_t size() const { return order_.size(); }
+
+ private:
+  struct Name {
+    Key key;
+    uint64_t value = 0;
+    uint32_t tenant = 0;
+    format::Buried kind{};
+    bool operator==(const Name&) const = default;
+  };
+  struct Hash {
+    size_t operator()(const Name& name) const;
+  };
+  uint64_t sequence_of(const Name& name) const;
+
+  std::unordered_map<Name, uint64_t, Hash> buried_;  // the youngest delete of each name
+  std::deque<format::Tombstone> order_;
+  uint64_t wide_ = 0;  // how many names are not plain keys: most often none
+  uint64_t floor_ = 0;
+};
+
+}  // namespace cairn

@@ -1,0 +1,395 @@
+#include "store/loader.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "store/log.h"
+
+namespace cairn {
+
+using format::kPageBytes;
+using format::Page;
+
+namespace {
+
+constexpr uint32_t kProbesMost = 128;       // headers on their way
+constexpr uint32_t kSegmentsMost = 32;      // summaries on their way
+constexpr uint64_t kTailBytes = 64 * kKiB;  // usually holds the footer and the whole summary
+
+// What the segment is, by its header.
+Segment identity(const format::SegmentHeader& header) {
+  Segment segment;
+  segment.state = SegmentState::sealed;
+  segment.version = static_cast<uint16_t>(header.version);
+  segment.owner = header.version == 1 ? format::kSharedOwner : header.owner;
+  segment.generation = header.generation;
+  segment.nonce = header.nonce;
+  segment.first_sequence = segment.last_sequence = header.first_sequence;
+  return segment;
+}
+
+// … or, once that is lost, by its footer.
+Segment identity(const format::Footer& footer) {
+  Segment segment;
+  segment.state = SegmentState::sealed;
+  segment.version = static_cast<uint16_t>(footer.version);
+  segment.owner = footer.version == 1 ? format::kSharedOwner : footer.owner;
+  segment.generation = footer.generation;
+  segment.nonce = footer.nonce;
+  segment.first_sequence = segment.last_sequence = footer.first_sequence;
+  return segment;
+}
+
+bool footer_is_good(const Page<format::Footer>& page, const format::Superblock& superblock, uint64_t index) {
+  const format::Footer& footer = page.body;
+  return page.intact(format::kFooterMagic) && footer.version >= format::kVersionLeast &&
+         footer.version <= format::kVersion && footer.drive == superblock.drive && footer.index == index &&
+         footer.generation > 0 && footer.generation <= format::kNumberMost &&
+         footer.first_sequence <= format::kNumberMost;
+}
+
+// Pages of the summary whose last page is given; 0 when it is no footer of this segment.
+uint64_t summary_pages_of(const format::Superblock& superblock, uint32_t index, ConstByteSpan last_page,
+                          const Segment& segment) {
+  const auto& page = *reinterpret_cast<const Page<format::Footer>*>(last_page.data());
+  if (!footer_is_good(page, superblock, index)) return 0;
+  const format::Footer& footer = page.body;
+  const uint64_t pages = superblock.segment_bytes / kPageBytes;
+  if (footer.generation != segment.generation || footer.nonce != segment.nonce) return 0;
+  if (footer.first_sequence > footer.last_sequence || footer.last_sequence > format::kNumberMost) return 0;
+  if (footer.entry_count > superblock.segment_bytes / sizeof(format::SummaryEntry)) return 0;
+  if (footer.summary_page != pages - format::summary_pages(footer.entry_count) || footer.summary_page == 0) return 0;
+  return pages - footer.summary_page;
+}
+
+// The entries of a summary that lies in `pages`, which end with the footer; false when they are not what this segment's
+// should be. Sets what the footer tells of the segment.
+bool parse_summary(const format::Superblock& superblock, uint32_t index, ConstByteSpan pages, Segment& segment,
+                   std::vector<format::SummaryEntry>& entries) {
+  const uint64_t expected = summary_pages_of(superblock, index, pages.last(kPageBytes), segment);
+  if (expected == 0 || expected * kPageBytes != pages.size()) return false;
+  const format::Footer& footer = reinterpret_cast<const Page<format::Footer>*>(pages.last(kPageBytes).data())->body;
+  const uint64_t bytes = footer.entry_count * sizeof(format::SummaryEntry);
+  if (crc32c(pages.first(bytes)) != footer.summary_crc) return false;
+  entries.resize(footer.entry_count);
+  if (bytes > 0) std::memcpy(entries.data(), pages.data(), bytes);
+  segment.first_sequence = footer.first_sequence;
+  segment.last_sequence = footer.last_sequence;
+  segment.next_page = static_cast<uint32_t>(footer.summary_page);
+  segment.summarised = true;
+  return true;
+}
+
+// One page or stretch of pages on its way.
+class PageRead : public IoRequest {
+ public:
+  void send(Drive& drive, uint64_t at, uint64_t length) {
+    memory = std::make_unique<Pages>(length / kPageBytes);
+    kind = IoKind::read;
+    offset = at;
+    bytes = length;
+    vector_ = {memory->data(), length};
+    vectors = &vector_;
+    vector_count = 1;
+    done = false;
+    drive.submit(*this);
+  }
+  void completed(int code) final {
+    done = true;
+    error = code;
+  }
+  ConstByteSpan span() const { return {memory->data(), memory->bytes()}; }
+  std::unique_ptr<Pages> memory;
+  bool done = true;
+  int error = 0;
+
+ private:
+  iovec vector_{};
+};
+
+}  // namespace
+
+// --- requests --------------------------------------------------------------------------------------------
+
+struct Loader::Probe {
+  uint32_t index = 0;
+  PageRead first, last;
+  bool asked_last = false;
+};
+
+// Before a drive is believed: flushed, and its superblocks made good.
+class Loader::Settle final : public IoRequest {
+ public:
+  Settle(Loader& loader) : loader_(loader), page_(1) {
+    auto* page = new (page_.data()) Page<format::Superblock>{};
+    page->body = loader.superblock_;
+    page->body.version = page->body.reader_version = format::kVersion;
+    page->seal();
+  }
+  void start() {
+    kind = IoKind::flush;
+    loader_.drive_.submit(*this);
+  }
+  void completed(int code) override {
+    // A superblock that cannot be written is no reason to stop: the other copy is good.
+    if (step_ == 0 && code != 0)
+      return loader_.settled(Error::from_errno(code, "cannot flush " + loader_.drive_.info().path).message);
+    if (step_ == 3) return loader_.settled("");
+    if (step_ == 2) {
+      // Both are on the drive before anything is written that an older version could not read.
+      kind = IoKind::flush;
+      vector_count = 0;
+      bytes = 0;
+    } else {
+      kind = IoKind::write;
+      offset = format::kSuperblockOffsets[step_];
+      vector_ = {page_.data(), kPageBytes};
+      vectors = &vector_;
+      vector_count = 1;
+      bytes = kPageBytes;
+    }
+    ++step_;
+    loader_.drive_.submit(*this);
+  }
+
+ private:
+  Loader& loader_;
+  Pages page_;
+  int step_ = 0;
+  iovec vector_{};
+};
+
+class SegmentRead::Page final : public PageRead {};
+
+// Finds the records of a segment that has no summary.
+class SegmentRead::Collector final : public RecordVisitor {
+ public:
+  explicit Collector(FoundSegment& found) : found_(found) {}
+  void record(const format::RecordHeader& header, bool payload_good, ConstByteSpan payload) override {
+    if (!payload_good) {
+      found_.bad_pages += format::record_pages(header.length);
+      return;
+    }
+    found_.segment.last_sequence = std::max(found_.segment.last_sequence, header.sequence);
+    found_.segment.next_page = header.page + static_cast<uint32_t>(format::record_pages(header.length));
+    if (header.type == format::RecordType::block) {
+      found_.entries.push_back(format::entry_of(header));
+      return;
+    }
+    for (const format::Tombstone& dead : tombstones_in(header, payload))
+      found_.entries.push_back(format::entry_of(header, dead));
+  }
+  void hole(uint64_t, uint64_t count) override { found_.bad_pages += count; }
+  void unreadable(uint64_t, uint64_t count) override {
+    found_.bad_pages += count;
+    found_.unreadable = true;
+  }
+
+ private:
+  FoundSegment& found_;
+};
+
+SegmentRead::SegmentRead(Drive& drive, const format::Superblock& superblock, FoundSegment known)
+    : drive_(drive),
+      superblock_(superblock),
+      found_(std::move(known)),
+      tail_bytes_(std::min(kTailBytes, superblock.segment_bytes / 2)),
+      read_(std::make_unique<Page>()),
+      collector_(std::make_unique<Collector>(found_)) {
+  if (found_.unreadable) {
+    stage_ = Stage::done;
+    return;
+  }
+  read_->send(drive_, end() - tail_bytes_, tail_bytes_);
+}
+
+SegmentRead::~SegmentRead() {
+  CAIRN_CHECK(read_->done && (scan_ == nullptr || scan_->done()), "a segment's reader ends before its requests");
+}
+
+void SegmentRead::poll() {
+  if (stage_ == Stage::tail && read_->done) {
+    const uint64_t pages = read_->error != 0 ? 0
+                                             : summary_pages_of(superblock_, found_.index,
+                                                                read_->span().last(kPageBytes), found_.segment);
+    if (pages == 0) return scan();
+    if (pages * kPageBytes <= tail_bytes_) return parse(read_->span().last(pages * kPageBytes));
+    stage_ = Stage::summary;
+    read_->send(drive_, end() - pages * kPageBytes, pages * kPageBytes);
+  } else if (stage_ == Stage::summary && read_->done) {
+    if (read_->error != 0) return scan();
+    parse(read_->span());
+  } else if (stage_ == Stage::scan && scan_->done()) {
+    if (found_.entries.empty() && !found_.unreadable) found_.segment.state = SegmentState::free;
+    stage_ = Stage::done;
+  }
+}
+
+void SegmentRead::parse(ConstByteSpan pages) {
+  if (!parse_summary(superblock_, found_.index, pages, found_.segment, found_.entries)) return scan();
+  stage_ = Stage::done;
+}
+
+void SegmentRead::scan() {
+  stage_ = Stage::scan;
+  found_.entries.clear();
+  found_.scanned = true;
+  scan_ = std::make_unique<SegmentScan>(drive_, superblock_, found_.index, found_.segment,
+                                        superblock_.segment_bytes / kPageBytes, *collector_);
+  scan_->start();
+}
+
+// --- the course of it ------------------------------------------------------------------------------------
+
+Loader::Loader(Drive& drive, const format::Superblock& superblock, bool writable, Taker take)
+    : drive_(drive), superblock_(superblock), writable_(writable), take_(std::move(take)) {}
+
+Loader::~Loader() {
+  // Requests point into our probes and segments.
+  while (drive_.in_flight() > 0) drive_.wait(100);
+}
+
+double Loader::share() const {
+  if (phase_ < Phase::segments) return 0;
+  return known_.empty() ? 1.0 : static_cast<double>(taken_) / static_cast<double>(known_.size());
+}
+
+void Loader::settled(const std::string& error) {
+  error_ = error;
+  phase_ = error.empty() ? Phase::headers : Phase::done;
+}
+
+void Loader::poll() {
+  if (phase_ == Phase::settle && settle_ == nullptr) {
+    if (!writable_) {
+      phase_ = Phase::headers;
+    } else {
+      settle_ = std::make_unique<Settle>(*this);
+      settle_->start();
+    }
+  }
+  if (phase_ == Phase::headers) {
+    for (size_t i = 0; i < probes_.size();) {
+      Probe& probe = *probes_[i];
+      if (!probe.first.done || !probe.last.done) {
+        ++i;
+        continue;
+      }
+      const bool good = probe.first.error == 0 &&
+                        header_is_good(*reinterpret_cast<const Page<format::SegmentHeader>*>(probe.first.memory->data()),
+                                       superblock_, probe.index);
+      if (!good && !probe.asked_last) {
+        // The last page holds a copy of the header, or a footer that says as much.
+        probe.asked_last = true;
+        probe.last.send(drive_, superblock_.first_segment_offset + (probe.index + 1) * superblock_.segment_bytes - kPageBytes,
+                        kPageBytes);
+        ++i;
+        continue;
+      }
+      probe_done(probe);
+      probes_[i] = std::move(probes_.back());
+      probes_.pop_back();
+    }
+    start_probes();
+    if (probed_ == superblock_.segment_count) headers_done();
+  }
+  if (phase_ == Phase::segments) {
+    take_finished();
+    start_segments();
+    if (taken_ == known_.size()) phase_ = Phase::done;
+  }
+}
+
+void Loader::start_probes() {
+  while (next_probe_ < superblock_.segment_count && probes_.size() < kProbesMost) {
+    auto probe = std::make_unique<Probe>();
+    probe->index = next_probe_++;
+    probe->first.send(drive_, superblock_.first_segment_offset + probe->index * superblock_.segment_bytes, kPageBytes);
+    probes_.push_back(std::move(probe));
+  }
+}
+
+void Loader::probe_done(Probe& probe) {
+  ++probed_;
+  FoundSegment found;
+  found.index = probe.index;
+  const auto take_header = [&](const PageRead& read) {
+    if (read.memory == nullptr || read.error != 0) return false;
+    const auto& page = *reinterpret_cast<const Page<format::SegmentHeader>*>(read.memory->data());
+    if (!header_is_good(page, superblock_, probe.index)) return false;
+    found.segment = identity(page.body);
+    found_.evicted_sequence = std::max(found_.evicted_sequence, page.body.evicted_sequence);
+    found_.forgotten_sequence = std::max(found_.forgotten_sequence, page.body.forgotten_sequence);
+    return true;
+  };
+  if (take_header(probe.first) || take_header(probe.last)) {
+    known_.push_back(std::move(found));
+    return;
+  }
+  const bool footer = probe.last.memory != nullptr && probe.last.error == 0 &&
+                      footer_is_good(*reinterpret_cast<const Page<format::Footer>*>(probe.last.memory->data()),
+                                     superblock_, probe.index);
+  if (footer) {
+    // Version 2 ends the footer of an earlier use when the segment is opened again, so this one is current. Version 1
+    // did not; but it used segments strictly in turn, so headers_done() can tell.
+    found.segment = identity(reinterpret_cast<const Page<format::Footer>*>(probe.last.memory->data())->body);
+    found.bad_pages = 1;
+    known_.push_back(std::move(found));
+  } else if (probe.first.error != 0) {
+    // It says nothing of itself, but may hold blocks: it is used again last.
+    found.unreadable = true;
+    found.segment.state = SegmentState::sealed;
+    known_.push_back(std::move(found));
+  }
+}
+
+void Loader::headers_done() {
+  uint64_t youngest = 0;
+  for (const FoundSegment& one : known_) youngest = std::max(youngest, one.segment.generation);
+  std::erase_if(known_, [&](const FoundSegment& one) {
+    return one.bad_pages > 0 && one.segment.version == 1 && one.segment.generation + superblock_.segment_count < youngest;
+  });
+  for (FoundSegment& one : known_) one.bad_pages = 0;
+  std::sort(known_.begin(), known_.end(), [](const FoundSegment& a, const FoundSegment& b) {
+    return a.segment.generation != b.segment.generation ? a.segment.generation > b.segment.generation
+                                                        : a.index < b.index;
+  });
+  for (const FoundSegment& one : known_) account(one);
+  phase_ = Phase::segments;
+}
+
+void Loader::account(const FoundSegment& one) {
+  found_.next_generation = std::max(found_.next_generation, one.segment.generation + 1);
+  found_.last_sequence = std::max({found_.last_sequence, one.segment.first_sequence, one.segment.last_sequence});
+}
+
+void Loader::start_segments() {
+  while (next_segment_ < known_.size() && running_.size() < kSegmentsMost)
+    running_.push_back(std::make_unique<SegmentRead>(drive_, superblock_, std::move(known_[next_segment_++])));
+}
+
+void Loader::take_finished() {
+  for (const auto& one : running_) one->poll();
+  // In the order of age, so what is taken is final.
+  while (!running_.empty() && running_.front()->done()) {
+    const auto one = std::move(running_.front());
+    running_.pop_front();
+    FoundSegment& found = one->found();
+    account(found);
+    if (found.unreadable) ++found_.unreadable;
+    if (found.segment.state == SegmentState::sealed) ++(found.scanned ? found_.scanned : found_.sealed);
+    take_(found);
+    ++taken_;
+  }
+}
+
+FoundDrive load_now(Drive& drive, const format::Superblock& superblock, Loader::Taker take) {
+  Loader loader(drive, superblock, false, std::move(take));
+  while (!loader.done()) {
+    loader.poll();
+    if (!loader.done()) drive.wait(1000);
+  }
+  return loader.found();
+}
+
+}  // namespace cairn

@@ -1,0 +1,337 @@
+// Writing: from the grant of memory to the answer.
+#include <algorithm>
+
+#include "store/jobs.h"
+
+namespace cairn {
+
+using format::kPageBytes;
+
+// --- one block -------------------------------------------------------------------------------------------
+
+LogStore::WriteJob::WriteJob(LogStore& store, PutOp& op, uint64_t number)
+    : id(op.id), length(op.length), sequence(number), relaxed(op.durability == Durability::relaxed), store_(store) {
+  payload = std::exchange(op.buffer, {});
+  payload.zero_tail(length);
+  const uint32_t count = format::part_count_for(length);
+  std::vector<iovec> memory;
+  for (uint32_t i = 0; i < count; ++i) {
+    parts.push_back(std::make_unique<Part>(*this));
+    Part& part = *parts.back();
+    part.payload = payload;
+    part.payload_offset = i * format::kPartBytes;
+    format::RecordHeader& to = part.head();
+    to.type = format::RecordType::block;
+    to.key = id.key;
+    to.layout = id.layout;
+    to.tenant = id.tenant;
+    to.durability = op.durability;
+    to.group = op.group;
+    to.group_members = op.group_members;
+    to.scope = op.scope;
+    to.length = format::part_bytes_for(length, i);
+    to.block_bytes = length;
+    to.chunk_shift = format::chunk_shift_for(to.length);
+    to.part = static_cast<uint16_t>(i);
+    to.part_count = static_cast<uint16_t>(count);
+    to.expiry_unix_ms = op.expiry_unix_ms;
+    to.sequence = sequence;
+    to.stored_unix_ms = store.clock_.unix_ms();
+    for (uint64_t from = 0; from < to.length;) {
+      const uint64_t bytes = std::min<uint64_t>(uint64_t{1} << to.chunk_shift, to.length - from);
+      memory.clear();
+      payload.slice(part.payload_offset + from, bytes, memory);
+      uint32_t chunk = 0;
+      for (const iovec& one : memory) chunk = crc32c({static_cast<const std::byte*>(one.iov_base), one.iov_len}, chunk);
+      to.chunk_crcs[to.chunk_count++] = chunk;
+      to.payload_crc = from == 0 ? chunk : crc32c_combine(to.payload_crc, chunk, bytes);
+      from += bytes;
+    }
+    crc = i == 0 ? to.payload_crc : crc32c_combine(crc, to.payload_crc, to.length);
+  }
+  to_place_ = to_settle_ = count;
+}
+
+void LogStore::WriteJob::start() {
+  for (const auto& part : parts) part->log->append(*part, id.tenant);
+}
+
+void LogStore::WriteJob::part_placed(Part& part) {
+  part.was_placed = true;
+  ++part.log->segment(part.at.segment).pins;
+  if (--to_place_ > 0 || !relaxed) return;
+  // From here on the block is served from its buffer, which this job holds until the drive has it.
+  inserted = store_.insert_all(*this);
+  const auto pending = store_.pending_.find(id);
+  CAIRN_CHECK(pending != store_.pending_.end(), "a write is placed that nobody waits for");
+  PutOp* owner = std::exchange(pending->second.owner, nullptr);
+  if (owner != nullptr) store_.answer_put(*owner, inserted ? Status::ok : Status::quota_exceeded);
+}
+
+void LogStore::WriteJob::part_settled(Status ended) {
+  if (ended != Status::ok) status = ended;
+  CAIRN_CHECK(to_settle_ > 0, "a write settles more parts than it has");
+  if (--to_settle_ == 0) store_.written(*this);
+}
+
+bool LogStore::insert_all(WriteJob& job) {
+  const format::RecordHeader& first = job.first_header();
+  // A delete of everything of a name may have overtaken it; its tombstones delete it on the drives, too.
+  if (graveyard_.covers(job.id, first.group, first.scope, job.sequence)) return true;
+  forget(job.id, Gone::replaced);
+  for (const auto& part : job.parts) {
+    if (insert(new_entry(part->head()), *part->log, part->at.segment, part->at.page)) continue;
+    forget(job.id, Gone::dropped);
+    return false;
+  }
+  cache_.insert(job.id, job.payload, job.sequence, job.crc);
+  emit(EventKind::stored, job.id, first.group, first.scope, job.sequence);
+  return true;
+}
+
+// --- puts ------------------------------------------------------------------------------------------------
+
+void LogStore::answer_put(PutOp& op, Status status) {
+  TenantCounters& tenant = tenants_.at(op.id.tenant).counters;
+  if (status == Status::ok) {
+    ++counters_.puts;
+    ++tenant.puts;
+    counters_.put_bytes += op.length;
+    tenant.put_bytes += op.length;
+  } else if (status == Status::exists) {
+    ++counters_.put_exists;
+  } else if (status == Status::no_space) {
+    ++counters_.no_space;
+  } else if (status == Status::io_error) {
+    ++counters_.io_errors;
+  } else if (status == Status::quota_exceeded) {
+    ++counters_.refused_quota;
+    ++tenant.refused_quota;
+  } else if (status == Status::not_admitted) {
+    ++counters_.refused_admission;
+    ++tenant.refused_admission;
+  }
+  op.done(status);
+}
+
+// Past drives that take no writes, and towards those that are less behind.
+DriveLog* LogStore::choose_log(uint64_t length, const DriveLog* not_this) {
+  DriveLog* best = nullptr;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    DriveLog* log = slots_[(next_log_ + i) % slots_.size()].log.get();
+    if (log == nullptr || log == not_this || !log->writable()) continue;
+    if (length > format::payload_bytes_most(log->superblock().segment_bytes)) continue;
+    if (best == nullptr || log->waiting_bytes() < best->waiting_bytes()) best = log;
+  }
+  ++next_log_;
+  return best;
+}
+
+// Sequences are given out and blocks written once every drive said how far its own go.
+bool LogStore::writes_open() const {
+  return loaded_once_ && std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+           return slot.loader == nullptr || slot.loader->headers_read();
+         });
+}
+
+// Why a put is refused before anything is done for it; ok if it is not.
+Status LogStore::refuse_put(const PutOp& op) {
+  if (op.group_members > kGroupMembersMost) return Status::group_too_large;
+  if (op.expiry_unix_ms != 0 && op.expiry_unix_ms <= clock_.unix_ms()) return Status::expired;
+  const TenantOptions& tenant = tenants_.at(op.id.tenant).options;
+  if (tenant.quota_bytes != 0 && op.length > tenant.quota_bytes) return Status::quota_exceeded;
+  const uint64_t record = std::min(op.length, format::kPartBytes);
+  bool any = false, takes = false;
+  for (const Slot& slot : slots_) {
+    if (slot.log == nullptr || !slot.log->writable()) continue;
+    any = true;
+    takes |= record <= format::payload_bytes_most(slot.log->superblock().segment_bytes);
+  }
+  if (!any) return Status::read_only;
+  return takes && op.length <= slab_.total_bytes() / 2 ? Status::ok : Status::too_large;
+}
+
+void LogStore::begin_put(PutOp& op) {
+  CAIRN_CHECK(op.length > 0 && op.length <= kBlockBytesMost, "a put of a length the caller should have refused");
+  if (!writes_open()) {
+    write_waiting_.push_back(&op);
+    return;
+  }
+  start_put(op);
+}
+
+void LogStore::start_put(PutOp& op) {
+  const auto pending = pending_.find(op.id);
+  if (pending != pending_.end()) {
+    pending->second.waiters.push_back(&op);
+    return;
+  }
+  if (const Index::Entry* entry = find(op.id, false)) {
+    op.sequence = entry->birth;
+    return answer_put(op, Status::exists);
+  }
+  const Status refused = refuse_put(op);
+  if (refused != Status::ok) return answer_put(op, refused);
+  if (squeezed_.contains(op.id.tenant) || over_quota(op)) {
+    quota_waiting_.push_back(&op);
+    return feed_quota();
+  }
+  if (!admission_.admit(op.id, op.length, clock_.now_ms())) return answer_put(op, Status::not_admitted);
+  Pending& mine = pending_[op.id];
+  mine.owner = &op;
+  mine.bytes = op.length;
+  tenants_.at(op.id.tenant).pending_bytes += op.length;
+  if (!hungry_.empty() || !grant(op)) {
+    hungry_.push_back({nullptr, &op});
+    return;
+  }
+  op.ready();
+}
+
+bool LogStore::over_quota(PutOp& op) {
+  const Tenants::Row& tenant = tenants_.at(op.id.tenant);
+  return tenant.options.quota_bytes != 0 &&
+         tenant.payload_bytes + tenant.pending_bytes + op.length > tenant.options.quota_bytes;
+}
+
+// Whose tenant is within its quota again goes on; whose tenant has nothing to give up is refused.
+void LogStore::feed_quota() {
+  if (std::exchange(feeding_quota_, true)) return;
+  squeezed_.clear();
+  for (size_t i = 0; i < quota_waiting_.size();) {
+    PutOp& op = *quota_waiting_[i];
+    const uint32_t tenant = op.id.tenant;
+    const bool over = over_quota(op);
+    if (squeezed_.contains(tenant) || (over && squeeze(tenant))) {
+      squeezed_.insert(tenant);
+      ++i;
+      continue;
+    }
+    // Callbacks may add and cancel others: from the beginning again.
+    quota_waiting_.erase(quota_waiting_.begin() + static_cast<long>(i));
+    squeezed_.clear();
+    i = 0;
+    if (over) {
+      answer_put(op, Status::quota_exceeded);
+    } else {
+      start_put(op);
+    }
+  }
+  feeding_quota_ = false;
+}
+
+bool LogStore::grant(PutOp& op) {
+  op.buffer = take_memory(op.length);
+  return static_cast<bool>(op.buffer);
+}
+
+void LogStore::feed_hungry() {
+  // In order; the first that still finds no memory ends it, so a large one is not starved by small ones.
+  while (!hungry_.empty()) {
+    const Hungry next = hungry_.front();
+    if (next.put != nullptr) {
+      if (!grant(*next.put)) return;
+      hungry_.pop_front();
+      next.put->ready();
+      continue;
+    }
+    hungry_.pop_front();
+    const size_t before = hungry_.size();
+    start_get(*next.get, false);
+    if (hungry_.size() > before && hungry_.front().get == next.get) return;
+  }
+}
+
+void LogStore::commit(PutOp& op) {
+  const auto found = pending_.find(op.id);
+  CAIRN_CHECK(found != pending_.end() && found->second.owner == &op && found->second.writing == nullptr && op.buffer,
+              "a put is committed that was not granted");
+  Pending& pending = found->second;
+  auto job = std::make_unique<WriteJob>(*this, op, next_sequence_);
+  Status refused = op.has_crc && job->crc != op.crc ? Status::bad_checksum : Status::ok;
+  for (const auto& part : job->parts) {
+    part->log = refused == Status::ok ? choose_log(part->head().length) : nullptr;
+    if (part->log == nullptr && refused == Status::ok) refused = Status::read_only;
+  }
+  if (refused != Status::ok) {
+    const BlockId id = op.id;
+    pending.owner = nullptr;
+    answer_put(op, refused);
+    return settle_pending(id);
+  }
+  op.sequence = next_sequence_++;
+  pending.writing = job.get();
+  WriteJob& started = *job;
+  writes_.push_front(std::move(job));
+  started.self = writes_.begin();
+  started.start();
+  // A relaxed put is answered when its records have their places: WriteJob::part_placed().
+}
+
+void LogStore::written(WriteJob& job) {
+  const auto keep = std::move(*job.self);
+  writes_.erase(job.self);
+  const BlockId id = job.id;
+  const auto found = pending_.find(id);
+  CAIRN_CHECK(found != pending_.end() && found->second.writing == &job, "a write ends that nobody waits for");
+  Pending& pending = found->second;
+  PutOp* owner = std::exchange(pending.owner, nullptr);
+  pending.writing = nullptr;
+  Status status = job.status;
+  for (const auto& part : job.parts) {
+    if (!part->was_placed) continue;
+    Segment& segment = part->log->segment(part->at.segment);
+    CAIRN_CHECK(segment.pins > 0 && segment.generation == part->at.generation, "a segment was given up under a put");
+    --segment.pins;
+  }
+  if (job.inserted) {
+    // It was visible already. If it did not reach the drives it goes, unless it went before.
+    const Index::Entry* entry = find(id, false);
+    if (status != Status::ok && entry != nullptr && entry->birth == job.sequence) forget(id, Gone::dropped);
+    if (status != Status::ok) ++counters_.io_errors;
+  } else if (status == Status::ok && !job.relaxed && !insert_all(job)) {
+    status = Status::quota_exceeded;
+  }
+  if (owner != nullptr) answer_put(*owner, status);
+  settle_pending(id);
+}
+
+// The key is free again. Deletes that came after the put take its block away; then whoever waited starts over, and
+// most often learns that it exists.
+void LogStore::settle_pending(const BlockId& id) {
+  auto node = pending_.extract(id);
+  CAIRN_CHECK(!node.empty(), "a put is settled twice");
+  Tenants::Row& tenant = tenants_.at(node.key().tenant);
+  CAIRN_CHECK(tenant.pending_bytes >= node.mapped().bytes, "a tenant has fewer bytes on the way than were counted");
+  tenant.pending_bytes -= node.mapped().bytes;
+  for (const auto& [removal, item] : node.mapped().removals) start_removal(removal, {item});
+  restart_.insert(restart_.end(), node.mapped().waiters.begin(), node.mapped().waiters.end());
+  restart_waiters();
+}
+
+// Callbacks may settle further keys and cancel operations that wait here, so the list is walked once, from outside.
+void LogStore::restart_waiters() {
+  if (std::exchange(restarting_, true)) return;
+  while (!restart_.empty()) {
+    PutOp* waiter = restart_.front();
+    restart_.pop_front();
+    begin_put(*waiter);
+  }
+  restarting_ = false;
+}
+
+void LogStore::cancel(PutOp& op) {
+  std::erase_if(hungry_, [&](const Hungry& one) { return one.put == &op; });
+  std::erase(restart_, &op);
+  std::erase(write_waiting_, &op);
+  std::erase(quota_waiting_, &op);
+  const auto found = pending_.find(op.id);
+  if (found == pending_.end()) return;
+  Pending& pending = found->second;
+  std::erase(pending.waiters, &op);
+  if (pending.owner != &op) return;
+  pending.owner = nullptr;
+  if (pending.writing == nullptr) settle_pending(BlockId(op.id));
+}
+
+}  // namespace cairn

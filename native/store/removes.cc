@@ -1,0 +1,245 @@
+// Deleting: out of the index at once, and a tombstone on every drive, so that it stays so.
+#include <algorithm>
+
+#include "store/evictor.h"
+#include "store/jobs.h"
+
+namespace cairn {
+
+using format::Buried;
+
+namespace {
+
+Buried buried_kind(DeleteKind kind) {
+  switch (kind) {
+    case DeleteKind::keys:
+      return Buried::key;
+    case DeleteKind::group:
+      return Buried::group;
+    case DeleteKind::scope:
+      return Buried::scope;
+    case DeleteKind::layout:
+      return Buried::layout;
+    case DeleteKind::tenant:
+      return Buried::tenant;
+  }
+  return Buried::key;
+}
+
+}  // namespace
+
+TombstoneAppend::TombstoneAppend(const std::vector<format::Tombstone>& buried, uint64_t sequence, uint64_t now_unix_ms)
+    : page_(1) {
+  CAIRN_CHECK(!buried.empty() && buried.size() <= kBatchItemsMost, "a record of no tombstones, or of too many");
+  header = new (page_.data()) format::Page<format::RecordHeader>{};
+  const uint64_t length = buried.size() * sizeof(format::Tombstone);
+  tombstones = std::make_unique<Pages>(format::pages_of(length));
+  std::memcpy(tombstones->data(), buried.data(), length);
+  dead = buried;
+  format::RecordHeader& to = header->body;
+  to.type = format::RecordType::tombstones;
+  to.chunk_shift = format::chunk_shift_for(length);
+  to.length = to.block_bytes = length;
+  to.sequence = sequence;
+  to.stored_unix_ms = now_unix_ms;
+  const ConstByteSpan bytes_of_it(tombstones->data(), length);
+  to.payload_crc = crc32c(bytes_of_it);
+  for (uint64_t from = 0; from < length; from += uint64_t{1} << to.chunk_shift) {
+    to.chunk_crcs[to.chunk_count++] =
+        crc32c(bytes_of_it.subspan(from, std::min<uint64_t>(uint64_t{1} << to.chunk_shift, length - from)));
+  }
+}
+
+// --- deletes ---------------------------------------------------------------------------------------------
+
+// A tombstone must come behind every copy of what it deletes: not before the drives said what they hold, and not while
+// a block is between two places.
+bool LogStore::must_wait(const DeleteOp& op) const {
+  if (!loaded_once_ || !loaded()) return true;
+  if (op.kind != DeleteKind::keys) return !moving_.empty();
+  return !moving_.empty() &&
+         std::any_of(op.ids.begin(), op.ids.end(), [&](const BlockId& id) { return moving_.contains(id); });
+}
+
+bool LogStore::any_away() const {
+  return options_.absent_drives > 0 ||
+         std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.set_aside; });
+}
+
+void LogStore::remove(DeleteOp& op) {
+  CAIRN_CHECK(!op.ids.empty() && op.ids.size() <= kBatchItemsMost, "a delete of more ids than its caller may take");
+  CAIRN_CHECK(op.kind == DeleteKind::keys || op.ids.size() == 1, "a delete of a name that is not one");
+  if (must_wait(op)) {
+    remove_waiting_.push_back(&op);
+    return;
+  }
+  op.statuses.assign(op.ids.size(), Status::not_found);
+  const auto removal = std::make_shared<Removal>(Removal{&op, 1});
+  if (op.kind != DeleteKind::keys) return start_wide_removal(removal);
+  std::vector<size_t> now;
+  for (size_t i = 0; i < op.ids.size(); ++i) {
+    // A put that is committed takes effect whoever gave it up, so a delete that comes after it has to come behind it.
+    const auto pending = pending_.find(op.ids[i]);
+    if (pending != pending_.end() && pending->second.writing != nullptr && find(op.ids[i], false) == nullptr) {
+      pending->second.removals.emplace_back(removal, i);
+      ++removal->left;
+    } else {
+      now.push_back(i);
+    }
+  }
+  start_removal(removal, now);
+}
+
+void LogStore::bury(const format::Tombstone& tombstone) {
+  graveyard_.bury(tombstone);
+  tell_dropped();
+  if (tombstone.kind == Buried::scope) {
+    if (const uint32_t scope = scopes_.find(tombstone.tenant, tombstone.value); scope != Names::kNone)
+      scopes_.delete_before(scope, tombstone.sequence);
+  } else if (tombstone.kind == Buried::layout) {
+    if (const uint32_t layout = keyspaces_.find(tombstone.tenant, tombstone.value); layout != Names::kNone)
+      keyspaces_.delete_before(layout, tombstone.sequence);
+  } else if (tombstone.kind == Buried::tenant) {
+    keyspaces_.delete_tenant_before(tombstone.tenant, tombstone.sequence);
+  }
+  if (tombstone.kind != Buried::key) sweep_left_ = std::max(sweep_left_, 2 * index_.slots());
+}
+
+// Takes those of the delete's ids out of the index and sends their tombstones. Consumes one of what is `left`.
+void LogStore::start_removal(const std::shared_ptr<Removal>& removal, const std::vector<size_t>& items) {
+  DeleteOp& op = *removal->op;
+  std::vector<format::Tombstone> tombstones;
+  std::vector<size_t> sent;
+  std::vector<uint32_t> held_by;
+  const bool anybody_away = any_away();
+  for (const size_t item : items) {
+    const BlockId& id = op.ids[item];
+    const Index::Entry* head = find(id, false);
+    if (head == nullptr && !anybody_away) continue;
+    if (head != nullptr && leases_.leased(id)) {
+      op.statuses[item] = Status::leased;
+      continue;
+    }
+    uint32_t drives = 0;
+    const uint32_t parts = head == nullptr ? 0 : parts_of(*head);
+    bool writable = true;
+    for (uint32_t part = 0; part < parts; ++part) {
+      const uint32_t drive = static_cast<uint32_t>(find_part(id, static_cast<uint8_t>(part))->drive);
+      drives |= 1U << drive;
+      const DriveState state = slots_[drive].log->state();
+      writable &= state == DriveState::serving || state == DriveState::draining;
+    }
+    if (!writable) {
+      op.statuses[item] = Status::read_only;
+      continue;
+    }
+    if (head != nullptr) op.statuses[item] = Status::ok;
+    forget(id, Gone::deleted);
+    ++tenants_.at(id.tenant).counters.deletes;
+    tombstones.push_back({id.key, id.layout, id.tenant, Buried::key, {}, 0});
+    sent.push_back(item);
+    held_by.push_back(drives);
+  }
+  if (!tombstones.empty()) send_tombstones(removal, std::move(tombstones), sent, held_by);
+  finish_removal(removal);
+}
+
+void LogStore::start_wide_removal(const std::shared_ptr<Removal>& removal) {
+  DeleteOp& op = *removal->op;
+  const BlockId& id = op.ids[0];
+  format::Tombstone tombstone;
+  tombstone.kind = buried_kind(op.kind);
+  tombstone.tenant = id.tenant;
+  EventKind event = EventKind::tenant_deleted;
+  bool any = any_away();
+  if (op.kind == DeleteKind::group) {
+    tombstone.key = Key{op.group};
+    tombstone.value = id.layout;
+    event = EventKind::group_deleted;
+    const uint32_t keyspace = keyspaces_.find(id.tenant, id.layout);
+    const uint32_t group = keyspace == Names::kNone ? Groups::kNone : groups_.find(keyspace, op.group);
+    any |= group != Groups::kNone;
+    if (group != Groups::kNone) groups_.break_up(group);
+  } else if (op.kind == DeleteKind::scope) {
+    tombstone.value = op.scope;
+    event = EventKind::scope_deleted;
+    any |= scopes_.find(id.tenant, op.scope) != Names::kNone;
+  } else if (op.kind == DeleteKind::layout) {
+    tombstone.value = id.layout;
+    event = EventKind::layout_deleted;
+    any |= keyspaces_.find(id.tenant, id.layout) != Names::kNone;
+  } else {
+    any |= tenants_.at(id.tenant).blocks > 0;
+  }
+  // A put that is on its way is not in the index yet, but its records may be on a drive.
+  any |= !pending_.empty();
+  op.statuses[0] = Status::ok;
+  uint32_t drives = 0;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].log == nullptr || slots_[i].set_aside) continue;
+    drives |= 1U << i;
+    // What a drive that takes no writes holds would come back.
+    if (slots_[i].log->state() == DriveState::read_only) op.statuses[0] = Status::read_only;
+  }
+  if (any) {
+    ++tenants_.at(id.tenant).counters.deletes;
+    send_tombstones(removal, {tombstone}, {0}, {drives});
+    emit(event, {Key{}, op.kind == DeleteKind::tenant ? 0 : id.layout, id.tenant}, op.group, op.scope, next_sequence_ - 1);
+  }
+  finish_removal(removal);
+}
+
+// One record for each drive that takes writes, with the same number.
+void LogStore::send_tombstones(const std::shared_ptr<Removal>& removal, std::vector<format::Tombstone> tombstones,
+                               const std::vector<size_t>& items, const std::vector<uint32_t>& drives) {
+  const uint64_t sequence = next_sequence_++;
+  for (format::Tombstone& one : tombstones) {
+    one.sequence = sequence;
+    bury(one);
+  }
+  bool sent = false;
+  for (Slot& slot : slots_) {
+    if (slot.log == nullptr) continue;
+    if (slot.log->state() != DriveState::serving && slot.log->state() != DriveState::draining) continue;
+    auto job = std::make_unique<RemoveJob>(*this, tombstones, sequence);
+    job->removal = removal;
+    job->items = items;
+    job->held_by = drives;
+    job->drive = slot.log->number();
+    RemoveJob& started = *job;
+    removes_.push_front(std::move(job));
+    started.self = removes_.begin();
+    ++removal->left;
+    sent = true;
+    slot.log->append(started, tombstones.front().tenant);
+  }
+  if (sent) return;
+  for (const size_t item : items) {
+    if (removal->op->statuses[item] == Status::ok) removal->op->statuses[item] = Status::read_only;
+  }
+}
+
+void LogStore::remove_done(RemoveJob& job, Status status) {
+  const auto keep = std::move(*job.self);
+  removes_.erase(job.self);
+  if (job.removal == nullptr) return;
+  for (size_t i = 0; i < job.items.size(); ++i) {
+    Status& told = job.removal->op->statuses[job.items[i]];
+    if (status == Status::ok || told != Status::ok) continue;
+    // A drive that never held the block has nothing to bring back.
+    if ((job.held_by[i] & 1U << job.drive) == 0) continue;
+    told = status;
+    ++counters_.io_errors;
+  }
+  finish_removal(job.removal);
+}
+
+void LogStore::finish_removal(const std::shared_ptr<Removal>& removal) {
+  CAIRN_CHECK(removal->left > 0, "a delete ends twice");
+  if (--removal->left > 0) return;
+  for (const Status status : removal->op->statuses) counters_.deletes += status == Status::ok ? 1 : 0;
+  graveyard_.trim();
+  removal->op->done();
+}
+
+}  // namespace cairn

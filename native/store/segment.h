@@ -1,0 +1,54 @@
+// What the store keeps in memory of one segment of a drive.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "store/format.h"
+
+namespace cairn {
+
+// Page-aligned heap memory, for what is not payload: headers, summaries, tombstones.
+class Pages {
+ public:
+  explicit Pages(uint64_t pages);
+  std::byte* data() const { return memory_.get(); }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+  uint64_t bytes_;
+  std::unique_ptr<std::byte, Free> memory_;
+};
+
+// free → opening → open → sealing → sealed → evicting → free. `retired`: it cannot be read or written any more.
+enum class SegmentState : uint8_t { free, opening, open, sealing, sealed, evicting };
+
+struct Segment {
+  SegmentState state = SegmentState::free;
+  uint8_t use = 0;          // how often it was given up unread since the start; what index entries know it by
+  uint16_t version = format::kVersion;
+  uint32_t owner = format::kSharedOwner;
+  uint64_t generation = 0;  // 0: never used
+  uint64_t nonce = 0;
+  uint64_t first_sequence = 0;  // of the store when the segment was opened
+  uint64_t last_sequence = 0;   // the largest of a record in it
+  uint32_t next_page = 1;
+  uint32_t writes = 0;                     // submitted and not settled
+  uint32_t pins = 0;                       // records in it whose block is not settled: it may not be given up
+  bool summarised = false;                 // sealed, and its summary is on the drive
+  uint64_t blocks = 0, payload_bytes = 0;  // live records and their payload
+  uint32_t latest_expiry_ticks = 0;        // when the last record in it has expired; UINT32_MAX: some never do
+  std::vector<format::SummaryEntry> entries;  // while open or sealing
+
+  void note_expiry(uint32_t ticks) {
+    const uint32_t until = ticks == 0 ? UINT32_MAX : ticks;
+    if (until > latest_expiry_ticks) latest_expiry_ticks = until;
+  }
+};
+
+}  // namespace cairn

@@ -156,9 +156,14 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
   // so it gets none.
   if (!segment.summarised && !found.unreadable) segment.entries = found.entries;
   for (const format::SummaryEntry& entry : found.entries) {
-    if (entry.type == format::RecordType::block) segment.note_expiry(Index::ticks_of(entry.expiry_unix_ms));
+    if (entry.type != format::RecordType::block) continue;
+    segment.note_expiry(Index::ticks_of(entry.expiry_unix_ms));
+    segment.least_birth = std::min(segment.least_birth, entry.sequence);
   }
-  if (found.unreadable) segment.note_expiry(0);
+  if (found.unreadable) {
+    segment.note_expiry(0);
+    segment.least_birth = 0;
+  }
   log.adopt(found.index, segment);
   if (segment.state != SegmentState::sealed) return;
   ++(found.scanned ? slot.scanned : slot.sealed);

@@ -183,6 +183,8 @@ class LogStore final : public Store, private Leases::Watcher {
   void pay_tombstones(Slot& slot, uint64_t since);
   void bury_group_members();
   bool idle() const;
+  void turn_drives();
+  void write_what_waits();
   void settle_down();
 
   Slab& slab_;

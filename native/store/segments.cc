@@ -11,13 +11,6 @@ namespace cairn {
 using format::kPageBytes;
 using format::Page;
 
-namespace {
-
-// Free segments that only urgent records may open: what is moved out of a segment to empty it needs room first.
-constexpr uint64_t kFreeKept = 1;
-
-}  // namespace
-
 // --- requests of the log's own: each deletes itself when it is completed ---------------------------------------
 
 // A segment's header goes to its first page and, so that one bad page does not lose the segment, to its last.
@@ -94,6 +87,8 @@ void DriveLog::adopt(uint32_t index, const Segment& segment) {
   const uint8_t use = segments_[index].use;
   segments_[index] = segment;
   segments_[index].use = use;
+  uint64_t& youngest = used_[segment.owner];
+  youngest = std::max(youngest, segment.generation);
 }
 
 void DriveLog::begin_uses(uint8_t use) {
@@ -142,9 +137,9 @@ void DriveLog::begin(uint64_t next_generation, bool read_only) {
 bool DriveLog::may_open(const Head& head) const {
   if (opening_ != nullptr || free_.empty() || head.open.size() > 1) return false;
   if (state_ != DriveState::serving && state_ != DriveState::draining) return false;
-  if (head.open.empty() && !head.urgent.empty()) return true;
+  if (head.open.empty() && !head.making_room.empty()) return true;
   if (free_.size() <= kFreeKept) return false;
-  if (head.open.empty()) return !head.waiting.empty();
+  if (head.open.empty()) return !head.waiting.empty() || !head.deletes.empty();
   // The next segment is opened before it is needed, so that nobody waits for it.
   return segments_[head.open.front()].next_page > segment_pages_ / 2;
 }

@@ -250,7 +250,8 @@ void DriveLog::summary_written(uint32_t index, int error) {
 // --- giving up -------------------------------------------------------------------------------------------
 
 bool DriveLog::wants_room() const {
-  if (state_ != DriveState::serving || sealed_.empty()) return false;
+  // Before anybody writes, nothing is given up: a restart costs no block.
+  if (state_ != DriveState::serving || sealed_.empty() || heads_.empty()) return false;
   return free_.size() <= kFreeKept;
 }
 

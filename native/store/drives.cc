@@ -151,6 +151,7 @@ void LogStore::load(Slot& slot) {
 void LogStore::take_segment(Slot& slot, FoundSegment& found) {
   DriveLog& log = *slot.log;
   if (log.state() == DriveState::failed) return;
+  if (found.segment.state == SegmentState::free) return log.adopt(found.index, found.segment);
   Segment segment = found.segment;
   // A scanned segment keeps its entries until its summary is written; what could not be read may be readable next time,
   // so it gets none.
@@ -165,7 +166,6 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
     segment.least_birth = 0;
   }
   log.adopt(found.index, segment);
-  if (segment.state != SegmentState::sealed) return;
   ++(found.scanned ? slot.scanned : slot.sealed);
   for (const format::SummaryEntry& entry : found.entries) {
     if (entry.type != format::RecordType::tombstones || entry.sequence > format::kNumberMost) continue;

@@ -79,7 +79,7 @@ uint32_t DriveLog::heads_most() const {
 
 bool DriveLog::idle() const {
   return waiting_bytes_ == 0 && drive_->in_flight() == 0 && unflushed_.empty() && opening_ == nullptr &&
-         sealing_.empty();
+         sealing_.empty() && wiping_ == 0;
 }
 
 void DriveLog::set_state(DriveState state) {

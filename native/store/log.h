@@ -13,6 +13,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -99,9 +100,12 @@ class DriveLog {
   // Free segments are fewer than those who wait need: something should be given up.
   bool wants_room() const;
   uint64_t free_segments() const { return free_.size(); }
+  // A restart might find blocks that were given up: what held them is not wiped yet, or could not be.
+  bool remembers() const { return wiping_ > 0 || !unwiped_.empty(); }
   const std::deque<uint32_t>& sealed() const { return sealed_; }  // in the order of their generations
-  // A sealed segment is about to be given up, and then is: every block in it was dropped or moved. unread: nobody
-  // could tell what is in it, so index entries that point there are to be taken for stale.
+  // A sealed segment is about to be given up, and then is: every block in it was dropped or moved. It is wiped, so that
+  // a restart does not find it again, and then it is free. unread: nobody could tell what is in it, so index entries that
+  // point there are to be taken for stale.
   void begin_evicting(uint32_t segment);
   void release(uint32_t segment, bool unread);
   // Back to the sealed ones: it could not be emptied.
@@ -149,6 +153,7 @@ class DriveLog {
   static constexpr uint64_t kFreeKept = 1;
   class HeaderWrite;
   class SummaryWrite;
+  class Wipe;
   class Flush;
   // Where one tenant's records go.
   struct Head {
@@ -178,10 +183,12 @@ class DriveLog {
   void open_where_needed(uint64_t next_sequence);
   bool may_open(const Head& head) const;
   void open_next(Head& head, uint64_t next_sequence);
+  void fill_header(format::SegmentHeader& header, uint32_t segment) const;
   void header_written(uint32_t segment, int error);
   void seal_ready();
   void summary_written(uint32_t segment, int error);
   void insert_sealed(uint32_t segment);
+  void wiped(uint32_t segment, int error);
 
   std::unique_ptr<Drive> drive_;
   format::Superblock superblock_;
@@ -196,6 +203,8 @@ class DriveLog {
   std::deque<uint32_t> free_;    // in the order they will be used
   std::deque<uint32_t> sealed_;  // oldest first
   std::vector<uint32_t> sealing_;
+  uint32_t wiping_ = 0;
+  std::set<uint32_t> unwiped_;  // free, but what lay in it could be found again
   std::map<uint32_t, Head> heads_;  // by owner
   std::map<uint32_t, uint64_t> used_;  // the generation of the youngest segment with a record in it, by owner
   uint32_t next_head_ = 0;          // the owner whose turn it is

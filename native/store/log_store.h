@@ -171,6 +171,7 @@ class LogStore final : public Store, private Leases::Watcher {
   bool must_wait(const DeleteOp& op) const;
   void bury(const format::Tombstone& tombstone);
   bool any_away() const;
+  bool any_hidden() const;
 
   // --- drives ---
   void load(Slot& slot);

@@ -25,8 +25,8 @@ class Pages {
   std::unique_ptr<std::byte, Free> memory_;
 };
 
-// free → opening → open → sealing → sealed → evicting → free.
-enum class SegmentState : uint8_t { free, opening, open, sealing, sealed, evicting };
+// free → opening → open → sealing → sealed → evicting → wiping → free.
+enum class SegmentState : uint8_t { free, opening, open, sealing, sealed, evicting, wiping };
 
 struct Segment {
   SegmentState state = SegmentState::free;

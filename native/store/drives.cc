@@ -258,6 +258,7 @@ void LogStore::check_missed_deletes() {
   graveyard_.raise_floor(forgotten);
   for (Slot& slot : slots_) {
     if (slot.log == nullptr || slot.set_aside || forgotten <= slot.last_sequence) continue;
+    slot.trusted = false;
     slot.log->distrust();
     sweep_left_ = 2 * index_.slots();
   }

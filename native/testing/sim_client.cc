@@ -207,7 +207,8 @@ void SimClient::settle(Item& item, Status status, uint64_t nbytes) {
   const uint64_t now = clock_.unix_ms();
   if (type_ == FrameType::put) oracle_.put_ends(item.key, item.version, status, durable_, now);
   if (type_ == FrameType::remove) oracle_.delete_ends(item.key, status);
-  if (type_ == FrameType::get) {
+  // After a cancel nothing is received into its memory any more.
+  if (type_ == FrameType::get && !cancelling_) {
     const bool whole = status != Status::ok || nbytes == item.length - item.offset;
     oracle_.got(item.key, whole ? status : Status::invalid, item.offset, {item.memory.data(), whole ? nbytes : 0}, now, asked_);
   }

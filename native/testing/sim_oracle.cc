@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstring>
 
 #include "base/crc32c.h"
@@ -88,7 +89,12 @@ uint64_t SimOracle::content(const SimKey& key, uint32_t version) const {
   return mix(seed_ ^ mix(uint64_t{key.tenant} << 32 | key.number) ^ mix(version + 0x1234567));
 }
 
+void SimOracle::tell(const SimKey& key, const std::string& what) const {
+  if (traced_ == key) std::fprintf(stderr, "  step %lu: %s\n", step_, what.c_str());
+}
+
 void SimOracle::violate(const SimKey& key, const std::string& what) {
+  tell(key, "VIOLATION " + what);
   violations_.push_back("key " + std::to_string(key.number) + " of tenant " + std::to_string(key.tenant) + ": " + what);
 }
 
@@ -111,6 +117,7 @@ uint32_t SimOracle::put_begins(const SimKey& key, uint64_t now_unix_ms) {
     belief.expires_from_unix_ms = belief.versions.empty() ? from : std::min(belief.expires_from_unix_ms, from);
   }
   belief.versions.insert(version);
+  tell(key, "put of version " + std::to_string(version) + " begins");
   return version;
 }
 
@@ -118,6 +125,7 @@ void SimOracle::put_ends(const SimKey& key, uint32_t version, Status status, boo
   Belief& belief = beliefs_[key];
   belief.changed = ++step_;
   belief.open = false;
+  tell(key, "put of version " + std::to_string(version) + " ends: " + std::string(status_row(status).name) + (durable ? "" : ", relaxed"));
   if (const uint64_t ttl = ttl_ms_of(key); ttl != 0) belief.expires_by_unix_ms = now_unix_ms + ttl;
   switch (status) {
     case Status::ok:
@@ -159,6 +167,7 @@ void SimOracle::abandoned(const SimKey& key, uint64_t now_unix_ms) {
   if (belief.open) ++doubts;
   belief.open = false;
   belief.may_be_absent |= belief.versions.size() != 1;
+  tell(key, "abandoned");
 }
 
 void SimOracle::delete_begins(const SimKey& key) {
@@ -168,11 +177,13 @@ void SimOracle::delete_begins(const SimKey& key) {
   belief.opened = belief.changed = ++step_;
   belief.may_be_absent = true;
   belief.safe = false;
+  tell(key, "delete begins");
 }
 
 void SimOracle::delete_ends(const SimKey& key, Status status) {
   Belief& belief = beliefs_[key];
   belief.changed = ++step_;
+  tell(key, "delete ends: " + std::string(status_row(status).name));
   belief.open = false;
   if (status != Status::ok && status != Status::not_found) {
     if (status == Status::leased && belief.versions.empty()) violate(key, "a lease holds what is not there");
@@ -196,6 +207,7 @@ void SimOracle::got(const SimKey& key, Status status, uint64_t offset, ConstByte
                     uint64_t since) {
   Belief& belief = beliefs_[key];
   ++gets;
+  tell(key, "got: " + std::string(status_row(status).name) + " of " + std::to_string(bytes.size()) + " bytes from " + std::to_string(offset) + (impaired ? ", impaired" : ""));
   if (status == Status::not_found) return missing(key, belief, now_unix_ms, since);
   if (status == Status::corrupt) {
     if (!drives_lie) violate(key, "an honest drive's bytes fail their checksum");
@@ -219,11 +231,17 @@ void SimOracle::got(const SimKey& key, Status status, uint64_t offset, ConstByte
     return violate(key, "version " + std::to_string(version) + " is back, which was deleted");
   }
   ++wrong_bytes;
-  violate(key, "wrong bytes");
+  uint64_t right = 0;
+  for (uint32_t version = 1; version <= belief.last_version; ++version) {
+    const int64_t at = offset == 0 ? check_pattern(bytes, content(key, version)) : 0;
+    right = std::max(right, static_cast<uint64_t>(std::max<int64_t>(at, 0)));
+  }
+  violate(key, "wrong bytes from byte " + std::to_string(right) + " on");
 }
 
 void SimOracle::told_exists(const SimKey& key, bool exists, uint64_t now_unix_ms, uint64_t since) {
   Belief& belief = beliefs_[key];
+  tell(key, exists ? "it exists" : "it does not exist");
   if (!exists) return missing(key, belief, now_unix_ms, since);
   if (belief.versions.empty() && !belief.stirred(since)) {
     ++undeleted;
@@ -250,6 +268,7 @@ void SimOracle::wide_delete_ends(uint64_t ticket, Status status) {
     if (key.tenant != wide.tenant || wide.open.contains(key) || belief.opened > wide.began) continue;
     if (wide.scope != 0 && scope_of(key) != wide.scope) continue;
     if (status == Status::ok) belief.versions.clear();
+    tell(key, "wide delete ended: " + std::string(status_row(status).name));
     belief.changed = ++step_;
   }
 }
@@ -267,6 +286,7 @@ void SimOracle::event(const StoreEvent& event, uint64_t now_ns) {
   if (event.kind != Kind::evicted && event.kind != Kind::expired && event.kind != Kind::dropped) return;
   const SimKey key = sim_key(event.id);
   Belief& belief = beliefs_[key];
+  tell(key, "event " + std::to_string(static_cast<int>(event.kind)) + " of sequence " + std::to_string(event.sequence));
   if (event.kind == Kind::evicted && belief.leased_until_ns > now_ns && !drives_lie && !drives_fail && !impaired)
     violate(key, "it was evicted under a lease");
   if (event.kind == Kind::dropped && !drives_lie && !drives_fail) violate(key, "it was dropped, and the drives are well");
@@ -275,6 +295,7 @@ void SimOracle::event(const StoreEvent& event, uint64_t now_ns) {
 }
 
 void SimOracle::process_ended(uint64_t now_unix_ms) {
+  if (traced_) tell(*traced_, "the process ended");
   for (auto& [key, belief] : beliefs_) {
     if (belief.open) {
       ++doubts;
@@ -288,6 +309,7 @@ void SimOracle::process_ended(uint64_t now_unix_ms) {
 }
 
 void SimOracle::lost_for_good() {
+  if (traced_) tell(*traced_, "anything may be lost");
   for (auto& [key, belief] : beliefs_) {
     belief.may_be_absent = true;
     belief.safe = false;

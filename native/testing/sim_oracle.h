@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -61,6 +62,9 @@ class SimOracle {
   bool drives_lie = false;   // the drives hand out other bytes than were written: what is damaged is a miss
   bool drives_fail = false;  // drives report errors
 
+  // Prints what is done to this key, on stderr.
+  void trace(const SimKey& key) { traced_ = key; }
+
   const std::vector<std::string>& violations() const { return violations_; }
   std::vector<SimKey> keys() const;
   uint64_t gets = 0, hits = 0, puts_ok = 0, deletes_ok = 0, doubts = 0, wrong_bytes = 0, lost = 0, undeleted = 0;
@@ -85,10 +89,12 @@ class SimOracle {
     std::set<SimKey> open;
   };
   void violate(const SimKey& key, const std::string& what);
+  void tell(const SimKey& key, const std::string& what) const;
   void missing(const SimKey& key, Belief& belief, uint64_t now_unix_ms, uint64_t since);
 
   uint64_t seed_;
   uint64_t step_ = 0;
+  std::optional<SimKey> traced_;
   std::map<SimKey, Belief> beliefs_;
   std::map<uint64_t, Wide> wides_;
   std::vector<std::string> violations_;

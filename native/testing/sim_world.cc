@@ -273,7 +273,7 @@ void SimWorld::meddle() {
   const uint32_t number = tenant_number(tenant);
   if (happens(plan_.wide_deletes)) {
     auto removal = std::make_unique<Removal>();
-    removal->scope = random_() % 3;
+    removal->scope = 0;
     removal->kind = removal->scope == 0 ? DeleteKind::tenant : DeleteKind::scope;
     removal->ids = {{Key{}, 0, number}};
     removal->ticket = oracle_.wide_delete_begins(tenant, removal->scope);

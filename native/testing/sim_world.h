@@ -49,6 +49,7 @@ class SimWorld final : private SimClient::Server, private EventSink, private Ent
   explicit SimWorld(const SimPlan& plan);
   ~SimWorld();
   SimOutcome run();
+  void trace(const SimKey& key) { oracle_.trace(key); }
 
  private:
   class Removal;

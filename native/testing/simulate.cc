@@ -1,5 +1,5 @@
 // cairn-simulate: runs seeds of the simulation and prints one JSON object a seed, then one for all.
-//   cairn-simulate [--from SEED] [--seeds N] [--hours H] [--twice] [--stop-at SECONDS]
+//   cairn-simulate [--from SEED] [--seeds N] [--hours H] [--twice] [--stop-at SECONDS] [--trace TENANT:KEY]
 // Ends with 1 if anything was violated; each violation is a sentence with its seed, on stderr.
 #include <chrono>
 #include <cstdio>
@@ -17,6 +17,8 @@ struct Options {
   double stop_at_s = 0;  // of real time; 0: never
   bool twice = false;    // every seed again, to see that it replays
   bool each = false;
+  bool traces = false;
+  cairn::SimKey trace;
 };
 
 bool parse(int count, char** words, Options& options) {
@@ -40,6 +42,11 @@ bool parse(int count, char** words, Options& options) {
     } else if (word == "--hours") {
       options.hours = std::strtod(value, nullptr);
       options.seeds = UINT64_MAX;
+    } else if (word == "--trace") {
+      options.traces = true;
+      unsigned tenant = 0, number = 0;
+      if (std::sscanf(value, "%u:%u", &tenant, &number) != 2) return false;
+      options.trace = {tenant, number};
     } else if (word == "--stop-at") {
       options.stop_at_s = std::strtod(value, nullptr);
     } else {
@@ -49,8 +56,9 @@ bool parse(int count, char** words, Options& options) {
   return true;
 }
 
-cairn::SimOutcome run(uint64_t seed) {
+cairn::SimOutcome run(const Options& options, uint64_t seed) {
   cairn::SimWorld world(cairn::SimPlan::drawn(seed));
+  if (options.traces) world.trace(options.trace);
   return world.run();
 }
 
@@ -99,11 +107,11 @@ int main(int count, char** words) {
     if (options.hours > 0 && all.simulated_seconds >= options.hours * 3600) break;
     if (options.stop_at_s > 0 && passed() >= options.stop_at_s) break;
     const double before = passed();
-    const cairn::SimOutcome one = run(seed);
+    const cairn::SimOutcome one = run(options, seed);
     ++seeds;
     for (const std::string& what : one.violations) std::fprintf(stderr, "seed %lu: %s\n", seed, what.c_str());
     violations += one.violations.size();
-    if (options.twice && run(seed).event_hash != one.event_hash) {
+    if (options.twice && run(options, seed).event_hash != one.event_hash) {
       ++diverged;
       std::fprintf(stderr, "seed %lu: a second run of it went another way\n", seed);
     }

@@ -196,7 +196,7 @@ void SimOracle::delete_ends(const SimKey& key, Status status) {
 }
 
 void SimOracle::missing(const SimKey& key, Belief& belief, uint64_t now_unix_ms, uint64_t since) {
-  if (belief.may_be_absent || belief.stirred(since) || impaired) return;
+  if (belief.may_be_absent || stirred(belief, since) || impaired_) return;
   if (belief.expires_from_unix_ms != 0 && now_unix_ms >= belief.expires_from_unix_ms) return;
   ++lost;
   violate(key, "an acknowledged block is gone");
@@ -207,7 +207,7 @@ void SimOracle::got(const SimKey& key, Status status, uint64_t offset, ConstByte
                     uint64_t since) {
   Belief& belief = beliefs_[key];
   ++gets;
-  tell(key, "got: " + std::string(status_row(status).name) + " of " + std::to_string(bytes.size()) + " bytes from " + std::to_string(offset) + (impaired ? ", impaired" : ""));
+  tell(key, "got: " + std::string(status_row(status).name) + " of " + std::to_string(bytes.size()) + " bytes from " + std::to_string(offset) + (impaired_ ? ", impaired" : ""));
   if (status == Status::not_found) return missing(key, belief, now_unix_ms, since);
   if (status == Status::corrupt) {
     if (!drives_lie) violate(key, "an honest drive's bytes fail their checksum");
@@ -219,14 +219,14 @@ void SimOracle::got(const SimKey& key, Status status, uint64_t offset, ConstByte
     return;
   }
   ++hits;
-  if (belief.expires_by_unix_ms != 0 && !belief.stirred(since) && now_unix_ms > belief.expires_by_unix_ms + kExpiryGrainMs)
+  if (belief.expires_by_unix_ms != 0 && !stirred(belief, since) && now_unix_ms > belief.expires_by_unix_ms + kExpiryGrainMs)
     violate(key, "a block outlived its time");
   for (const uint32_t version : belief.versions) {
     if (holds(bytes, offset, content(key, version))) return;
   }
   for (uint32_t version = 1; version <= belief.last_version; ++version) {
     if (!holds(bytes, offset, content(key, version))) continue;
-    if (belief.stirred(since)) return;
+    if (stirred(belief, since)) return;
     ++undeleted;
     return violate(key, "version " + std::to_string(version) + " is back, which was deleted");
   }
@@ -243,7 +243,7 @@ void SimOracle::told_exists(const SimKey& key, bool exists, uint64_t now_unix_ms
   Belief& belief = beliefs_[key];
   tell(key, exists ? "it exists" : "it does not exist");
   if (!exists) return missing(key, belief, now_unix_ms, since);
-  if (belief.versions.empty() && !belief.stirred(since)) {
+  if (belief.versions.empty() && !stirred(belief, since)) {
     ++undeleted;
     violate(key, "it exists, and was deleted");
   }
@@ -282,12 +282,12 @@ void SimOracle::leased(const SimKey& key, uint64_t until_ns) {
 
 void SimOracle::event(const StoreEvent& event, uint64_t now_ns) {
   using Kind = StoreEvent::Kind;
-  if (event.kind == Kind::drive_lost) impaired = true;
+  if (event.kind == Kind::drive_lost) impair(true);
   if (event.kind != Kind::evicted && event.kind != Kind::expired && event.kind != Kind::dropped) return;
   const SimKey key = sim_key(event.id);
   Belief& belief = beliefs_[key];
   tell(key, "event " + std::to_string(static_cast<int>(event.kind)) + " of sequence " + std::to_string(event.sequence));
-  if (event.kind == Kind::evicted && belief.leased_until_ns > now_ns && !drives_lie && !drives_fail && !impaired)
+  if (event.kind == Kind::evicted && belief.leased_until_ns > now_ns && !drives_lie && !drives_fail && !impaired_)
     violate(key, "it was evicted under a lease");
   if (event.kind == Kind::dropped && !drives_lie && !drives_fail) violate(key, "it was dropped, and the drives are well");
   belief.may_be_absent = true;

@@ -57,7 +57,12 @@ class SimOracle {
   void event(const StoreEvent& event, uint64_t now_ns);
   void process_ended(uint64_t now_unix_ms);
   // Blocks may be missing for now (a drive is away, or was not wholly read), or for good (lost_for_good).
-  bool impaired = false;
+  void impair(bool now) {
+    // Answers given while it was so may still be on their way.
+    if (impaired_ && !now) well_since_ = ++step_;
+    impaired_ = now;
+  }
+  bool impaired() const { return impaired_; }
   void lost_for_good();
   bool drives_lie = false;   // the drives hand out other bytes than were written: what is damaged is a miss
   bool drives_fail = false;  // drives report errors
@@ -80,7 +85,6 @@ class SimOracle {
     bool open = false;       // a put or delete is on its way
     uint64_t opened = 0;     // when the last one began
     uint64_t changed = 0;    // when anything was done to it last
-    bool stirred(uint64_t since) const { return open || changed > since; }
   };
   struct Wide {
     uint32_t tenant = 0;
@@ -88,12 +92,14 @@ class SimOracle {
     uint64_t began = 0;
     std::set<SimKey> open;
   };
+  bool stirred(const Belief& belief, uint64_t since) const { return belief.open || belief.changed > since || well_since_ > since; }
   void violate(const SimKey& key, const std::string& what);
   void tell(const SimKey& key, const std::string& what) const;
   void missing(const SimKey& key, Belief& belief, uint64_t now_unix_ms, uint64_t since);
 
   uint64_t seed_;
-  uint64_t step_ = 0;
+  uint64_t step_ = 0, well_since_ = 0;
+  bool impaired_ = false;
   std::optional<SimKey> traced_;
   std::map<SimKey, Belief> beliefs_;
   std::map<uint64_t, Wide> wides_;

@@ -132,7 +132,7 @@ void SimWorld::pull_a_drive() {
   if (place.back_ns != 0 || !draining_.empty() || !store_->loaded()) return;
   place.drive->vanish();
   place.back_ns = clock_.now_ns() + (1 + random_() % 20) * kSecondNs;
-  oracle_.impaired = true;
+  oracle_.impair(true);
   ++outcome_.drives_left;
 }
 
@@ -181,7 +181,7 @@ void SimWorld::replace_a_drive() {
 bool SimWorld::boot(bool healed) {
   faults_now_ = healed || !plan_.faults_at_start ? SimFaults{} : plan_.faults;
   const bool blind = faults_now_.read_error > 0 || faults_now_.lies();
-  oracle_.impaired = blind;
+  oracle_.impair(true);
   std::vector<std::unique_ptr<Drive>> drives;
   for (Place& place : places_) drives.push_back(plug(place, faults_now_));
   StoreOptions options;
@@ -213,6 +213,7 @@ bool SimWorld::boot(bool healed) {
     turn();
   }
   for (auto& client : clients_) client->pause(false);
+  if (!blind) oracle_.impair(false);
   // What could not be read at the start may be overwritten before the next.
   if (blind) oracle_.lost_for_good();
   for (const DriveStats& drive : store_->stats().drives) {
@@ -256,13 +257,13 @@ void SimWorld::meddle() {
     if (place.back_ns != 0 && clock_.now_ns() >= place.back_ns) plug_in(place);
   }
   const bool away = std::any_of(places_.begin(), places_.end(), [](const Place& place) { return place.back_ns != 0; });
-  if (!away && store_->loaded() && oracle_.impaired) {
+  if (!away && store_->loaded() && oracle_.impaired()) {
     bool well = true;
     for (const DriveStats& drive : store_->stats().drives) {
       well &= drive.state != "failed" && drive.state != "loading";
       if (drive.distrusted) oracle_.lost_for_good();
     }
-    oracle_.impaired = !well;
+    oracle_.impair(!well);
   }
   harvest();
   if (clock_.now_ns() < second_ns_ + kSecondNs) return;

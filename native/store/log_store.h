@@ -129,6 +129,7 @@ class LogStore final : public Store, private Leases::Watcher {
   // False when there are too many layouts, or scopes, to name one more.
   bool insert(const NewEntry& what, DriveLog& log, uint32_t segment, uint32_t page);
   void account(const Index::Entry& entry, bool comes);
+  void drop_entry(Index::Entry& entry);
   void move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page);
   // Takes a block, all of its parts, out of the index.
   void forget(const BlockId& id, Gone why);

@@ -73,7 +73,7 @@ SimWorld::SimWorld(const SimPlan& plan)
     : plan_(plan), random_(plan.seed), entropy_(plan.seed + 1), oracle_(plan.seed), slab_(Slab::create(plan.slab_bytes).take()) {
   reseed_hashes();
   oracle_.drives_lie = plan_.faults.lies();
-  oracle_.drives_fail = plan_.faults.fails();
+  oracle_.drives_fail = plan_.faults.fails() || plan_.drive_leaves > 0;
   places_.resize(plan_.drives);
   for (Place& place : places_) make_drive(place);
   for (uint32_t i = 0; i < plan_.load.clients; ++i)
@@ -423,9 +423,7 @@ SimOutcome SimWorld::run() {
     live(clock_.now_ns() + (1 + random_() % (plan_.life_seconds_most * 1000)) * kMsNs, false);
     end_life(random_() % 4 == 0);
   }
-  oracle_.drives_lie = false;
   CAIRN_CHECK(boot(true), "healthy drives do not start");
-  oracle_.drives_lie = plan_.faults.lies();
   verify_all();
   end_life(true);
   outcome_.simulated_seconds = static_cast<double>(clock_.now_ns() - began_ns) / 1e9;

@@ -220,6 +220,11 @@ class AsyncClient:
         """Where the service is, as it was asked for."""
         return self._connection.url
 
+    @property
+    def tenant(self) -> str:
+        """Whose keyspace it is."""
+        return self._connection.tenant
+
     async def close(self) -> None:
         """Ends the session; calls still awaited get `cancelled` results. A second close does nothing."""
         loop = asyncio.get_running_loop()

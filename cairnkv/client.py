@@ -238,6 +238,11 @@ class Client:
         """Where the service is, as it was asked for."""
         return self._connection.url
 
+    @property
+    def tenant(self) -> str:
+        """Whose keyspace it is."""
+        return self._connection.tenant
+
     def close(self) -> None:
         """Ends the session; what is in flight on other threads becomes `cancelled`. A second close does nothing."""
         self._connection.close()

@@ -253,7 +253,7 @@ class AsyncClient:
 
     async def _follow(self, follower: Follower, deadline_ms: int) -> AsyncIterator[Event | Missed]:
         while not self._connection.closed:
-            answer = await self.watch(after=follower.after, deadline_ms=deadline_ms)
+            answer = await self.watch(after=follower.ask(self._session.info()), deadline_ms=deadline_ms)
             if answer.status is Status.cancelled:
                 return
             for told in follower.take(answer):

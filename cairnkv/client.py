@@ -260,7 +260,7 @@ class Client:
 
     def _follow(self, follower: Follower, deadline_ms: int) -> Iterator[Event | Missed]:
         while not self._connection.closed:
-            answer = self.watch(after=follower.after, deadline_ms=deadline_ms)
+            answer = self.watch(after=follower.ask(self._connection.session.info()), deadline_ms=deadline_ms)
             if answer.status is Status.cancelled:
                 return
             yield from follower.take(answer)

@@ -137,6 +137,7 @@ class MemorySession:
         with store.lock:
             store.sessions += 1
             self.holder = store.sessions
+        self._life = store.lives
         self._lock = threading.Lock()
         self._number = 0
         self._event = -1
@@ -247,7 +248,7 @@ class MemorySession:
 
     def watch(self, after: int, events_most: int = 0, deadline_ms: int = 0) -> MemoryOperation:
         """Answered at once, when something is told, or at the deadline."""
-        store, life = self.store, self.store.lives
+        store = self.store
 
         def work(operation: MemoryOperation) -> None:
             feed = store.feed_of(self.tenant)
@@ -259,7 +260,7 @@ class MemorySession:
             operation.statuses[0] = Status.ok
 
         def due() -> bool:
-            if after == FROM_NOW or store.faults.unreachable or store.lives != life:
+            if after == FROM_NOW or store.faults.unreachable or store.lives != self._life:
                 return True
             return store.feed_of(self.tenant).newest > after
 
@@ -355,8 +356,10 @@ class MemorySession:
         def guarded(operation: MemoryOperation) -> None:
             if self._closed:
                 return
-            if self.store.faults.unreachable:
-                operation.statuses = [int(Status.unreachable)] * count
+            lost = self._life != self.store.lives
+            self._life = self.store.lives
+            if lost or self.store.faults.unreachable:
+                operation.statuses = [int(Status.disconnected if lost else Status.unreachable)] * count
                 return
             with self.store.lock:
                 work(operation)

@@ -261,8 +261,8 @@ class MemoryStore:
     # --- what goes wrong ---
 
     def restart(self) -> None:
-        """As if the service had been started again: blocks stay, leases end, the numbers of events begin anew. A watch
-        that waits is answered by the new life."""
+        """As if the service had been started again: blocks stay, leases end, the numbers of events begin anew, and each
+        session's next call, or a watch that waits, is `disconnected`."""
         with self.lock:
             self.lives += 1
             self.leases.clear()

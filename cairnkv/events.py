@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Self
+from typing import Any, Self
 
 from cairnkv.errors import error_for
 from cairnkv.status import Status
@@ -87,8 +87,8 @@ class Events:
 class Follower:
     """Follows the events over any number of watches: says what to ask, and makes of the answers what the reader gets. No I/O.
 
-    The first question, and the first after a failure, is for the newest number only: it is answered at once, so a service
-    that was started again is noticed before anybody waits for numbers that it will not reach for long.
+    The first question, and the first after a lost connection, is for the newest number only: it is answered at once, so a
+    service that was started again is noticed before anybody waits for numbers that it will not reach for long.
     """
 
     def __init__(self, after: int | None) -> None:
@@ -97,9 +97,11 @@ class Follower:
         self._looking = True
         self._failures = 0
 
-    @property
-    def after(self) -> int | None:
-        """What to watch behind; None: ask for the newest number."""
+    def ask(self, session: dict[str, Any]) -> int | None:
+        """What to watch behind; None: ask for the newest number. session: its info, which knows of a connection that was lost
+        in another call."""
+        if not session["connected"] or session["server_id"] != self._server_id:
+            self._looking = True
         return None if self._looking else self._after
 
     @property

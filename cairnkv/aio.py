@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from cairnkv import calls
 from cairnkv.calls import Durability, Flow, LayoutLike, Start
 from cairnkv.connecting import Connection, open_connection
-from cairnkv.errors import UsageError
+from cairnkv.errors import ClosedError, UsageError
 from cairnkv.events import Event, Events, Follower, Missed
 from cairnkv.keys import Key, Scope
 from cairnkv.memory import BLOCK_BYTES_MOST
@@ -252,8 +252,11 @@ class AsyncClient:
         return f"<{type(self).__name__} of {self.url}>"
 
     async def _follow(self, follower: Follower, deadline_ms: int) -> AsyncIterator[Event | Missed]:
-        while not self._connection.closed:
-            answer = await self.watch(after=follower.ask(self._session.info()), deadline_ms=deadline_ms)
+        while True:
+            try:
+                answer = await self.watch(after=follower.ask(self.info()), deadline_ms=deadline_ms)
+            except ClosedError:
+                return
             if answer.status is Status.cancelled:
                 return
             for told in follower.take(answer):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from cairnkv import _native, calls
 from cairnkv.calls import Durability, Flow, LayoutLike
 from cairnkv.connecting import Connection, open_connection
+from cairnkv.errors import ClosedError
 from cairnkv.events import Event, Events, Follower, Missed
 from cairnkv.keys import Key, Scope
 from cairnkv.memory import BLOCK_BYTES_MOST
@@ -259,8 +260,11 @@ class Client:
         return f"<{type(self).__name__} of {self.url}{', closed' if self._connection.closed else ''}>"
 
     def _follow(self, follower: Follower, deadline_ms: int) -> Iterator[Event | Missed]:
-        while not self._connection.closed:
-            answer = self.watch(after=follower.ask(self._connection.session.info()), deadline_ms=deadline_ms)
+        while True:
+            try:
+                answer = self.watch(after=follower.ask(self.info()), deadline_ms=deadline_ms)
+            except ClosedError:
+                return
             if answer.status is Status.cancelled:
                 return
             yield from follower.take(answer)

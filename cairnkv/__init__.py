@@ -10,6 +10,7 @@ from cairnkv._native import Region
 from cairnkv.aio import AsyncClient, aconnect
 from cairnkv.client import Client, connect
 from cairnkv.errors import CairnError, ClosedError, ConnectError, InUseError, StatusError, UsageError
+from cairnkv.events import Event, EventKind, Events, Missed
 from cairnkv.keys import Key16, Layout, raw_key
 from cairnkv.results import GetResult, ItemResult, PutResult
 from cairnkv.status import Status
@@ -21,11 +22,15 @@ __all__ = [
     "Client",
     "ClosedError",
     "ConnectError",
+    "Event",
+    "EventKind",
+    "Events",
     "GetResult",
     "InUseError",
     "ItemResult",
     "Key16",
     "Layout",
+    "Missed",
     "PutResult",
     "Region",
     "Status",

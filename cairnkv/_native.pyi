@@ -9,7 +9,7 @@ def status_table() -> list[tuple[int, str, int, str]]:
 
 def limits() -> dict[str, int]:
     """native/wire/limits.h by name: block_bytes_most, batch_items_most, item_extents_most, region_bytes_most,
-    deadline_ms_default, deadline_ms_most, credits_default, session_lanes_most, protocol_version."""
+    group_members_most, lease_ms_most, events_most, deadline_ms_default, deadline_ms_most, credits_default, session_lanes_most, protocol_version."""
 
 def crc32c(data: Any, previous: int = 0) -> int: ...
 def fill_pattern(buffer: Any, seed: int) -> None:
@@ -59,6 +59,12 @@ class Operation:
     def matched(self) -> int:
         """match: how many leading keys are present."""
     @property
+    def events(self) -> list[tuple[int, int, int, int, bytes, bytes, int, int]]:
+        """watch: (number, kind, unix_ms, sequence, key, group, layout, scope) of each."""
+    @property
+    def events_range(self) -> tuple[int, int, str]:
+        """watch: (oldest, newest, server_id of the life of the service that answered)."""
+    @property
     def text(self) -> str:
         """stats: a JSON object."""
 
@@ -101,6 +107,8 @@ class Client:
         relaxed: bool = False,
         ttl_ms: int = 0,
         group: bytes = b"",
+        group_members: int = 0,
+        scope: int = 0,
     ) -> Operation: ...
     def get(
         self,
@@ -116,6 +124,17 @@ class Client:
     def match(self, keys: Sequence[bytes], layout: int = 0, deadline_ms: int = 0) -> Operation: ...
     def touch(self, keys: Sequence[bytes], layout: int = 0, deadline_ms: int = 0) -> Operation: ...
     def delete(self, keys: Sequence[bytes], layout: int = 0, deadline_ms: int = 0) -> Operation: ...
+    def delete_named(
+        self, kind: int, group: bytes = b"", layout: int = 0, scope: int = 0, deadline_ms: int = 0
+    ) -> Operation:
+        """kind: 1 group (which), 2 scope (which), 3 layout (which), 4 tenant. One status."""
+    def lease(
+        self, keys: Sequence[bytes], layout: int = 0, deadline_ms: int = 0, duration_ms: int = 0
+    ) -> Operation: ...
+    def release(self, keys: Sequence[bytes], layout: int = 0, deadline_ms: int = 0) -> Operation: ...
+    def watch(self, after: int, events_most: int = 0, deadline_ms: int = 0) -> Operation:
+        """after: 2^64-1 asks for the newest number only. events_most: 0 for as many as there may be. The service answers a
+        little before the deadline when nothing happened."""
     def prefetch(self, keys: Sequence[bytes], layout: int = 0, deadline_ms: int = 0) -> Operation: ...
     def stats(self, deadline_ms: int = 0) -> Operation: ...
     def completion_fd(self) -> int:

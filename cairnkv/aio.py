@@ -3,17 +3,19 @@ descriptor readable when operations are settled."""
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cairnkv import calls
 from cairnkv.calls import Durability, Flow, LayoutLike, Start
 from cairnkv.connecting import Connection, open_connection
-from cairnkv.errors import UsageError
-from cairnkv.keys import Key
+from cairnkv.errors import ClosedError, UsageError
+from cairnkv.events import Event, Events, Follower, Missed
+from cairnkv.keys import Key, Scope
 from cairnkv.memory import BLOCK_BYTES_MOST
 from cairnkv.results import GetResult, ItemResult, PutResult
+from cairnkv.status import Status
 
 if TYPE_CHECKING:
     from cairnkv._native import Region
@@ -65,11 +67,12 @@ class AsyncClient:
         durability: Durability = "durable",
         ttl_ms: int | None = None,
         group: Key | None = None,
+        group_members: int | None = None,
+        scope: Scope | None = None,
     ) -> list[PutResult]:
         """See Client.put."""
-        return await self._drive(
-            calls.put(items, layout, self._connection.deadline(deadline_ms), durability, ttl_ms, group)
-        )
+        deadline = self._connection.deadline(deadline_ms)
+        return await self._drive(calls.put(items, layout, deadline, durability, ttl_ms, group, group_members, scope))
 
     async def get(
         self,
@@ -110,6 +113,49 @@ class AsyncClient:
         """See Client.prefetch."""
         return await self._drive(calls.per_key("prefetch", keys, layout, self._connection.deadline(deadline_ms)))
 
+    async def lease(
+        self, keys: Iterable[Key], *, duration_ms: int, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> list[ItemResult]:
+        """See Client.lease."""
+        return await self._drive(calls.lease(keys, duration_ms, layout, self._connection.deadline(deadline_ms)))
+
+    async def release(
+        self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> list[ItemResult]:
+        """See Client.release."""
+        return await self._drive(calls.per_key("release", keys, layout, self._connection.deadline(deadline_ms)))
+
+    async def delete_group(
+        self, group: Key, *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> ItemResult:
+        """See Client.delete_group."""
+        return await self._drive(calls.delete_group(group, layout, self._connection.deadline(deadline_ms)))
+
+    async def delete_scope(self, scope: Scope, *, deadline_ms: int | None = None) -> ItemResult:
+        """See Client.delete_scope."""
+        return await self._drive(calls.delete_scope(scope, self._connection.deadline(deadline_ms)))
+
+    async def delete_layout(self, layout: LayoutLike, *, deadline_ms: int | None = None) -> ItemResult:
+        """See Client.delete_layout."""
+        return await self._drive(calls.delete_layout(layout, self._connection.deadline(deadline_ms)))
+
+    async def delete_tenant(self, confirm: str, *, deadline_ms: int | None = None) -> ItemResult:
+        """See Client.delete_tenant."""
+        tenant = self._connection.tenant
+        return await self._drive(calls.delete_tenant(confirm, tenant, self._connection.deadline(deadline_ms)))
+
+    async def watch(
+        self, *, after: int | None = None, events_most: int | None = None, deadline_ms: int | None = None
+    ) -> Events:
+        """See Client.watch."""
+        return await self._drive(calls.watch(after, events_most, self._connection.deadline(deadline_ms)))
+
+    def events(self, *, after: int | None = None, deadline_ms: int | None = None) -> AsyncIterator[Event | Missed]:
+        """See Client.events."""
+        calls.check_after(after)
+        deadline = self._connection.deadline(deadline_ms)
+        return self._follow(Follower(after), deadline)
+
     async def put_one(
         self,
         key: Key,
@@ -120,10 +166,19 @@ class AsyncClient:
         durability: Durability = "durable",
         ttl_ms: int | None = None,
         group: Key | None = None,
+        group_members: int | None = None,
+        scope: Scope | None = None,
     ) -> PutResult:
         """See Client.put_one."""
         results = await self.put(
-            [(key, memory)], layout=layout, deadline_ms=deadline_ms, durability=durability, ttl_ms=ttl_ms, group=group
+            [(key, memory)],
+            layout=layout,
+            deadline_ms=deadline_ms,
+            durability=durability,
+            ttl_ms=ttl_ms,
+            group=group,
+            group_members=group_members,
+            scope=scope,
         )
         return results[0]
 
@@ -165,6 +220,11 @@ class AsyncClient:
         """Where the service is, as it was asked for."""
         return self._connection.url
 
+    @property
+    def tenant(self) -> str:
+        """Whose keyspace it is."""
+        return self._connection.tenant
+
     async def close(self) -> None:
         """Ends the session; calls still awaited get `cancelled` results. A second close does nothing."""
         loop = asyncio.get_running_loop()
@@ -190,6 +250,19 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.url}>"
+
+    async def _follow(self, follower: Follower, deadline_ms: int) -> AsyncIterator[Event | Missed]:
+        while True:
+            try:
+                answer = await self.watch(after=follower.ask(self.info()), deadline_ms=deadline_ms)
+            except ClosedError:
+                return
+            if answer.status is Status.cancelled:
+                return
+            for told in follower.take(answer):
+                yield told
+            if follower.pause_seconds > 0:
+                await asyncio.sleep(follower.pause_seconds)
 
     def _bind(self) -> asyncio.AbstractEventLoop:
         """The event loop, which hears of settled operations from the first call on."""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from cairnkv.errors import UsageError
-from cairnkv.keys import Key, Layout, derive_group, derive_keys, layout_id
+from cairnkv.events import FROM_NOW, Event, EventKind, Events
+from cairnkv.keys import Key, Layout, Scope, derive_group, derive_keys, derive_scope, layout_id
 from cairnkv.memory import BLOCK_BYTES_MOST, LIMITS, Prepared, prepare_block, prepare_destination
 from cairnkv.results import ITEM_RESULTS, GetResult, ItemResult, PutResult
 from cairnkv.session import Operation, Session
@@ -23,8 +24,12 @@ LayoutLike: TypeAlias = Layout | int | None
 MATCH_KEYS_MOST = LIMITS["batch_items_most"]
 DEADLINE_MS_MOST = LIMITS["deadline_ms_most"]
 TTL_MS_MOST = 2**63 - 1
+EVENTS_MOST = LIMITS["events_most"]
+GROUP_MEMBERS_ON_THE_WIRE_MOST = 2**16 - 1
 FIRST_GUESS_BYTES = 1 << 20
 _STATUS = tuple(Status)
+_KINDS = {kind.value: kind for kind in EventKind}
+_REMOVE_GROUP, _REMOVE_SCOPE, _REMOVE_LAYOUT, _REMOVE_TENANT = 1, 2, 3, 4
 
 
 class Start(NamedTuple):
@@ -51,6 +56,8 @@ def put(
     durability: Durability,
     ttl_ms: int | None,
     group: Key | None,
+    group_members: int | None,
+    scope: Scope | None,
 ) -> Flow[list[PutResult]]:
     """One PutResult an item."""
     if durability not in ("durable", "relaxed"):
@@ -60,10 +67,11 @@ def put(
         raise UsageError(f"ttl_ms is a positive number of milliseconds, or None for no end, not {ttl_ms!r}")
     lay = layout_id(layout)
     keys, memories, nbytes = _split(items, lay, prepare_block)
-    wire_group = derive_group(group, lay)
+    wire_group, members = derive_group(group, lay), _check_members(group, group_members)
+    wire_scope = derive_scope(scope)
     relaxed = durability == "relaxed"
     operation = yield Start(
-        lambda session: session.put(keys, memories, lay, deadline_ms, relaxed, ttl, wire_group),
+        lambda session: session.put(keys, memories, lay, deadline_ms, relaxed, ttl, wire_group, members, wire_scope),
         nbytes,
     )
     rows = zip(operation.statuses, operation.lengths, operation.sequences, strict=True)
@@ -99,13 +107,86 @@ def get_bytes(key: Key, layout: LayoutLike, deadline_ms: int, nbytes_most: int) 
 
 
 def per_key(
-    name: Literal["exists", "touch", "delete", "prefetch"], keys: Iterable[Key], layout: LayoutLike, deadline_ms: int
+    name: Literal["exists", "touch", "delete", "prefetch", "release"],
+    keys: Iterable[Key],
+    layout: LayoutLike,
+    deadline_ms: int,
 ) -> Flow[list[ItemResult]]:
     """One ItemResult a key."""
     lay = layout_id(layout)
     wire = derive_keys(_listed(keys), lay)
     operation = yield Start(lambda session: getattr(session, name)(wire, lay, deadline_ms))
     return [ITEM_RESULTS[status] for status in operation.statuses]
+
+
+def lease(keys: Iterable[Key], duration_ms: int, layout: LayoutLike, deadline_ms: int) -> Flow[list[ItemResult]]:
+    """One ItemResult a key."""
+    if type(duration_ms) is not int or not 1 <= duration_ms <= TTL_MS_MOST:
+        raise UsageError(f"duration_ms is a positive number of milliseconds, not {duration_ms!r}")
+    lay = layout_id(layout)
+    wire = derive_keys(_listed(keys), lay)
+    operation = yield Start(lambda session: session.lease(wire, lay, deadline_ms, duration_ms))
+    return [ITEM_RESULTS[status] for status in operation.statuses]
+
+
+def delete_group(group: Key, layout: LayoutLike, deadline_ms: int) -> Flow[ItemResult]:
+    """One ItemResult."""
+    lay = layout_id(layout)
+    if group is None:
+        raise UsageError("delete_group needs a group")
+    name = derive_group(group, lay)
+    operation = yield Start(lambda session: session.delete_named(_REMOVE_GROUP, name, lay, 0, deadline_ms))
+    return ITEM_RESULTS[operation.statuses[0]]
+
+
+def delete_scope(scope: Scope, deadline_ms: int) -> Flow[ItemResult]:
+    """One ItemResult."""
+    if scope is None:
+        raise UsageError("delete_scope needs a scope")
+    name = derive_scope(scope)
+    operation = yield Start(lambda session: session.delete_named(_REMOVE_SCOPE, b"", 0, name, deadline_ms))
+    return ITEM_RESULTS[operation.statuses[0]]
+
+
+def delete_layout(layout: LayoutLike, deadline_ms: int) -> Flow[ItemResult]:
+    """One ItemResult. None and 0 name the blocks that were put without a layout."""
+    lay = layout_id(layout)
+    operation = yield Start(lambda session: session.delete_named(_REMOVE_LAYOUT, b"", lay, 0, deadline_ms))
+    return ITEM_RESULTS[operation.statuses[0]]
+
+
+def delete_tenant(confirm: str, tenant: str, deadline_ms: int) -> Flow[ItemResult]:
+    """One ItemResult. `confirm` has to be the name of the session's tenant."""
+    if confirm != tenant:
+        raise UsageError(f"this deletes every block of the tenant '{tenant}': repeat its name, not {confirm!r:.60}")
+    operation = yield Start(lambda session: session.delete_named(_REMOVE_TENANT, b"", 0, 0, deadline_ms))
+    return ITEM_RESULTS[operation.statuses[0]]
+
+
+def watch(after: int | None, events_most: int | None, deadline_ms: int) -> Flow[Events]:
+    """One answer; a failure is its status."""
+    check_after(after)
+    most = EVENTS_MOST if events_most is None else events_most
+    if type(most) is not int or not 1 <= most <= EVENTS_MOST:
+        raise UsageError(f"events_most is a number from 1 to {EVENTS_MOST}, not {events_most!r}")
+    behind = FROM_NOW if after is None else after
+    operation = yield Start(lambda session: session.watch(behind, most, deadline_ms))
+    status = _STATUS[operation.statuses[0]]
+    if status is not Status.ok:
+        return Events(status, next_after=after)
+    oldest, newest, server_id = operation.events_range
+    items = tuple(Event(row[0], _KINDS.get(row[1], row[1]), *row[2:]) for row in operation.events)
+    if after is None:
+        return Events(status, items, oldest, newest, 0, newest, server_id)
+    missed = max(oldest - (after + 1), 0)
+    next_after = items[-1].number if items else after + missed
+    return Events(status, items, oldest, newest, missed, next_after, server_id)
+
+
+def check_after(after: int | None) -> None:
+    """Raises UsageError for what is no number of an event."""
+    if after is not None and (type(after) is not int or not 0 <= after < FROM_NOW):
+        raise UsageError(f"after is the number of an event, 0 for before the first, or None for now, not {after!r}")
 
 
 def match(keys: Iterable[Key], layout: LayoutLike, deadline_ms: int) -> Flow[int]:
@@ -147,6 +228,17 @@ def _listed(items: Iterable[T], noun: str = "keys") -> list[T]:
         return list(items)
     except TypeError:
         raise UsageError(f"a list of {noun} is needed, not {items!r:.60}") from None
+
+
+def _check_members(group: Key | None, members: int | None) -> int:
+    """As the wire takes it: more than that is told by the service, item by item."""
+    if members is None:
+        return 0
+    if type(members) is not int or members < 1:
+        raise UsageError(f"group_members is how many blocks the group has when it is whole, not {members!r}")
+    if group is None:
+        raise UsageError("group_members without a group")
+    return min(members, GROUP_MEMBERS_ON_THE_WIRE_MOST)
 
 
 def _check_ranges(ranges: Sequence[tuple[int, int]], count: int) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cairnkv.commands import bench, blocks, doctor, replay, stats
+from cairnkv.commands import bench, blocks, deletes, doctor, events, leases, replay, stats
 from cairnkv.version import __version__
 
 ABOUT = """Keep blocks of attention state (KV cache) in Cairn, and look at how it does.
@@ -44,8 +44,11 @@ def version() -> None:
 app.command()(blocks.put)
 app.command()(blocks.get)
 app.command()(blocks.exists)
-app.command()(blocks.rm)
 app.command()(blocks.match)
+app.command()(deletes.rm)
+app.command()(leases.lease)
+app.command()(leases.release)
+app.command()(events.events)
 app.command()(stats.stats)
 app.command()(bench.bench)
 app.command()(replay.replay)

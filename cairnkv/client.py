@@ -1,15 +1,19 @@
 """The client for ordinary code: calls wait. `AsyncClient` (aio.py) has the same calls for event loops."""
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cairnkv import _native, calls
 from cairnkv.calls import Durability, Flow, LayoutLike
 from cairnkv.connecting import Connection, open_connection
-from cairnkv.keys import Key
+from cairnkv.errors import ClosedError
+from cairnkv.events import Event, Events, Follower, Missed
+from cairnkv.keys import Key, Scope
 from cairnkv.memory import BLOCK_BYTES_MOST
 from cairnkv.results import GetResult, ItemResult, PutResult
+from cairnkv.status import Status
 
 if TYPE_CHECKING:
     from cairnkv.memory import Memory
@@ -62,14 +66,21 @@ class Client:
         durability: Durability = "durable",
         ttl_ms: int | None = None,
         group: Key | None = None,
+        group_members: int | None = None,
+        scope: Scope | None = None,
     ) -> list[PutResult]:
         """Stores blocks; one PutResult an item, in order.
 
         durability: "durable" returns when the blocks survive power loss, "relaxed" when the service has the bytes. ttl_ms:
-        after so long the blocks are gone; None: never. group: names blocks that are useful only together. A key that holds
-        a block keeps it: no bytes move, and the result says `existed`.
+        after so long the blocks are gone; None: never. A key that holds a block keeps it: no bytes move, and the result says
+        `existed`.
+
+        group: names blocks that are useful only together, within the layout; they are evicted and expire as one.
+        group_members: how many it has when it is whole; before that none of them is found. scope: a label of yours (a model, a
+        conversation) for `delete_scope`.
         """
-        return self._drive(calls.put(items, layout, self._connection.deadline(deadline_ms), durability, ttl_ms, group))
+        deadline = self._connection.deadline(deadline_ms)
+        return self._drive(calls.put(items, layout, deadline, durability, ttl_ms, group, group_members, scope))
 
     def get(
         self,
@@ -105,7 +116,8 @@ class Client:
     def delete(
         self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None
     ) -> list[ItemResult]:
-        """Removes blocks, for good: also across a crash. `not_found` for a key without one."""
+        """Removes blocks, for good: also across a crash. `not_found` for a key without one, `leased` for one that somebody
+        holds a lease of."""
         return self._drive(calls.per_key("delete", keys, layout, self._connection.deadline(deadline_ms)))
 
     def prefetch(
@@ -113,6 +125,52 @@ class Client:
     ) -> list[ItemResult]:
         """Brings blocks from drive to the service's memory; one result a key."""
         return self._drive(calls.per_key("prefetch", keys, layout, self._connection.deadline(deadline_ms)))
+
+    def lease(
+        self, keys: Iterable[Key], *, duration_ms: int, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> list[ItemResult]:
+        """Keeps blocks from eviction for so long; one result a key. A later lease of the same client makes it longer, never
+        shorter. `lease_too_long` beyond the service's limit (an hour), `quota_exceeded` when the tenant may lease no more.
+        Leases are the session's: a client that goes leaves them to run out, and one that reconnects cannot release what it
+        leased before."""
+        return self._drive(calls.lease(keys, duration_ms, layout, self._connection.deadline(deadline_ms)))
+
+    def release(
+        self, keys: Iterable[Key], *, layout: LayoutLike = None, deadline_ms: int | None = None
+    ) -> list[ItemResult]:
+        """Ends this client's leases; `not_found` for a key it has none of. Those of others stand."""
+        return self._drive(calls.per_key("release", keys, layout, self._connection.deadline(deadline_ms)))
+
+    def delete_group(self, group: Key, *, layout: LayoutLike = None, deadline_ms: int | None = None) -> ItemResult:
+        """Removes all blocks of a group, leased or not; also `ok` when there were none. For good, like `delete`."""
+        return self._drive(calls.delete_group(group, layout, self._connection.deadline(deadline_ms)))
+
+    def delete_scope(self, scope: Scope, *, deadline_ms: int | None = None) -> ItemResult:
+        """Removes all blocks that were put with the scope, whatever their layout."""
+        return self._drive(calls.delete_scope(scope, self._connection.deadline(deadline_ms)))
+
+    def delete_layout(self, layout: LayoutLike, *, deadline_ms: int | None = None) -> ItemResult:
+        """Removes all blocks of a layout: a model that is no longer served. None: those that were put without one."""
+        return self._drive(calls.delete_layout(layout, self._connection.deadline(deadline_ms)))
+
+    def delete_tenant(self, confirm: str, *, deadline_ms: int | None = None) -> ItemResult:
+        """Removes every block of this client's tenant. `confirm` repeats the tenant's name, or nothing happens: UsageError."""
+        tenant = self._connection.tenant
+        return self._drive(calls.delete_tenant(confirm, tenant, self._connection.deadline(deadline_ms)))
+
+    def watch(
+        self, *, after: int | None = None, events_most: int | None = None, deadline_ms: int | None = None
+    ) -> Events:
+        """Waits until there are events with numbers larger than `after`, at most until the deadline: then with no items. None:
+        does not wait, and tells the newest number. `events` is this in a loop."""
+        return self._drive(calls.watch(after, events_most, self._connection.deadline(deadline_ms)))
+
+    def events(self, *, after: int | None = None, deadline_ms: int | None = None) -> Iterator[Event | Missed]:
+        """The tenant's events as they come, from now on or behind `after`, without end: over lost connections and restarts of
+        the service. Missed(count) stands where some were lost. Ends when the client is closed. deadline_ms: of each watch."""
+        calls.check_after(after)
+        deadline = self._connection.deadline(deadline_ms)
+        return self._follow(Follower(after), deadline)
 
     def put_one(
         self,
@@ -124,10 +182,20 @@ class Client:
         durability: Durability = "durable",
         ttl_ms: int | None = None,
         group: Key | None = None,
+        group_members: int | None = None,
+        scope: Scope | None = None,
     ) -> PutResult:
         """`put` of one block."""
+        items = [(key, memory)]
         return self.put(
-            [(key, memory)], layout=layout, deadline_ms=deadline_ms, durability=durability, ttl_ms=ttl_ms, group=group
+            items,
+            layout=layout,
+            deadline_ms=deadline_ms,
+            durability=durability,
+            ttl_ms=ttl_ms,
+            group=group,
+            group_members=group_members,
+            scope=scope,
         )[0]
 
     def get_one(
@@ -171,6 +239,11 @@ class Client:
         """Where the service is, as it was asked for."""
         return self._connection.url
 
+    @property
+    def tenant(self) -> str:
+        """Whose keyspace it is."""
+        return self._connection.tenant
+
     def close(self) -> None:
         """Ends the session; what is in flight on other threads becomes `cancelled`. A second close does nothing."""
         self._connection.close()
@@ -185,6 +258,18 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.url}{', closed' if self._connection.closed else ''}>"
+
+    def _follow(self, follower: Follower, deadline_ms: int) -> Iterator[Event | Missed]:
+        while True:
+            try:
+                answer = self.watch(after=follower.ask(self.info()), deadline_ms=deadline_ms)
+            except ClosedError:
+                return
+            if answer.status is Status.cancelled:
+                return
+            yield from follower.take(answer)
+            if follower.pause_seconds > 0:
+                time.sleep(follower.pause_seconds)
 
     def _drive(self, flow: Flow[T]) -> T:
         self._connection.check_open()

@@ -29,6 +29,7 @@ class Connection:
     session: Session
     deadline_ms: int = int(default_of("deadline_ms"))
     local: LocalService | None = None
+    tenant: str = "default"
     closed: bool = False
     forked: bool = False
 
@@ -146,10 +147,10 @@ def open_connection(
         )
 
     if not url.startswith("local:"):
-        return Connection(url, _dial(url, dial, url), deadline)
+        return Connection(url, _dial(url, dial, url), deadline, tenant=who)
     service = acquire(url)
     try:
-        return Connection(url, _dial(url, dial, service.url), deadline, service)
+        return Connection(url, _dial(url, dial, service.url), deadline, service, who)
     except BaseException:
         service.release()
         raise

@@ -8,7 +8,9 @@ CairnError
 └── StatusError               raised only by raise_for_status(); one class for each status that is a failure:
     ├── Exists  NotFound  Timeout  Cancelled  Busy  NoSpace  TooLarge  Invalid  BadRegion  ShortBuffer  BadRange
     ├── Corrupt  IoError  ReadOnly  BadChecksum  Denied  BadVersion  Unsupported  Draining
-    └── Disconnected  Unreachable
+    ├── Disconnected  Unreachable
+    ├── QuotaExceeded  Leased  LeaseTooLong  GroupTooLarge  NotAdmitted  Expired
+    └── DriveUnknown  DriveInUse  DriveForeign  DriveNewer  DriveDamaged  DriveSmaller  DriveDraining (operators only)
 
 Batched calls never raise for what a client, a drive or a network can cause: each item has a result, and a result has
 `raise_for_status()`. A class's name is its status in CamelCase.
@@ -173,6 +175,84 @@ class Unreachable(StatusError):
     """The service cannot be reached at the moment; nothing was sent."""
 
     status = Status.unreachable
+
+
+class QuotaExceeded(StatusError):
+    """The tenant's quota is used up: of bytes for a put, of leased bytes for a lease."""
+
+    status = Status.quota_exceeded
+
+
+class Leased(StatusError):
+    """A delete met a block that somebody holds a lease of."""
+
+    status = Status.leased
+
+
+class LeaseTooLong(StatusError):
+    """Longer than the service grants."""
+
+    status = Status.lease_too_long
+
+
+class GroupTooLarge(StatusError):
+    """More members than a group may have."""
+
+    status = Status.group_too_large
+
+
+class NotAdmitted(StatusError):
+    """The admission policy keeps the block out; what it would have hit is computed again."""
+
+    status = Status.not_admitted
+
+
+class Expired(StatusError):
+    """The time to live was over before the block was stored."""
+
+    status = Status.expired
+
+
+class DriveUnknown(StatusError):
+    """No drive of the store has that identity."""
+
+    status = Status.drive_unknown
+
+
+class DriveInUse(StatusError):
+    """A drive with that identity is part of the store already."""
+
+    status = Status.drive_in_use
+
+
+class DriveForeign(StatusError):
+    """The drive holds no Cairn store, or that of another fleet."""
+
+    status = Status.drive_foreign
+
+
+class DriveNewer(StatusError):
+    """The drive was written by a newer Cairn."""
+
+    status = Status.drive_newer
+
+
+class DriveDamaged(StatusError):
+    """The drive's superblock is damaged in both copies."""
+
+    status = Status.drive_damaged
+
+
+class DriveSmaller(StatusError):
+    """The drive is smaller than when it was formatted."""
+
+    status = Status.drive_smaller
+
+
+class DriveDraining(StatusError):
+    """The drive is being drained."""
+
+    status = Status.drive_draining
 
 
 _BY_STATUS = {cls.status: cls for cls in StatusError.__subclasses__()}

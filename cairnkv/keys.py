@@ -5,6 +5,9 @@ and other releases must come to the same 16 bytes.
               = BLAKE2b-64(canonical JSON of the Layout)                 as a little-endian integer; 0 becomes 1
     key       = BLAKE2b-128(caller's key, person = layout id as 8 little-endian bytes + 8 zero bytes)
     group     = BLAKE2b-128(caller's group, person = the same 8 bytes + b"group" + 3 zero bytes)
+    scope     = BLAKE2b-64(caller's label, person = b"cairn scope" + 5 zero bytes)
+                                                                         as a little-endian integer; 0 becomes 1
+              = the caller's number                                      when it is a number from 1 to 2^64-1
 
 A caller's key is 1 to 512 bytes; text is its UTF-8 bytes. `raw_key` passes 16 bytes of the caller's own hash through
 as they are; the layout still separates them, because the store keeps it beside the key. Canonical JSON: UTF-8, names
@@ -115,6 +118,24 @@ def derive_group(group: Key | None, layout: int = 0) -> bytes:
     if type(group) is Key16:
         return group
     return _derive(group, blake2b(digest_size=KEY_BYTES, person=layout.to_bytes(8, "little") + b"group"), "group")
+
+
+Scope = bytes | str | int
+
+
+def derive_scope(scope: Scope | None) -> int:
+    """The 64 bits of a label; 0 without one. The layout has no part in it: a scope may hold blocks of several. Raises
+    UsageError."""
+    if scope is None:
+        return 0
+    if type(scope) is int:
+        if not 1 <= scope < 1 << 64:
+            raise UsageError(f"a scope that is a number is one from 1 to 2^64-1, not {scope}")
+        return scope
+    if not isinstance(scope, str | bytes):
+        raise UsageError(f"a scope is bytes, str or int, not {_shown(scope)}")
+    digest = _derive(scope, blake2b(digest_size=8, person=b"cairn scope"), "scope")
+    return int.from_bytes(digest, "little") or 1
 
 
 def _derive(name: bytes | str, hasher: blake2b, noun: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Sizes as people write them on the command line: `64KiB`, `2GiB`."""
+"""Sizes and times as people write them on the command line: `64KiB`, `30s`."""
 
 import re
 
@@ -26,6 +26,21 @@ def parse_size(text: str) -> int:
         raise UsageError(f"'{text}' is no size; write a number with a unit, such as 64KiB or 1MiB")
     whole, fraction = found.group(1), found.group(2) or ""
     return int(whole + fraction) * unit // int(10 ** len(fraction))
+
+
+MILLISECONDS: dict[str, int] = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"(\d{1,15})\s*([a-z]*)", re.ASCII)
+
+
+def parse_duration(text: str) -> int:
+    """Milliseconds, at least 1. Without a unit they are what is meant. Raises UsageError."""
+    found = _DURATION.fullmatch(text.strip())
+    scale = MILLISECONDS.get(found.group(2) or "ms") if found else None
+    if found is None or scale is None or int(found.group(1)) == 0:
+        raise UsageError(
+            f"'{text}' is no time; write a positive whole number with a unit, such as 500ms, 30s, 5m, 1h or 2d"
+        )
+    return int(found.group(1)) * scale
 
 
 def show_size(count: int) -> str:

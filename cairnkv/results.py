@@ -7,7 +7,7 @@ from cairnkv.status import Status
 
 
 class ItemResult:
-    """The outcome of one item of exists, touch, delete or prefetch. True in a condition when it is `ok`."""
+    """The outcome of one item of exists, touch, delete, lease, release or prefetch. True in a condition when it is `ok`."""
 
     __slots__ = ("status",)
 

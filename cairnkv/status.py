@@ -34,6 +34,19 @@ class Status(IntEnum):
     draining = 19
     disconnected = 20
     unreachable = 21
+    quota_exceeded = 22
+    leased = 23
+    lease_too_long = 24
+    group_too_large = 25
+    not_admitted = 26
+    expired = 27
+    drive_unknown = 28
+    drive_in_use = 29
+    drive_foreign = 30
+    drive_newer = 31
+    drive_damaged = 32
+    drive_smaller = 33
+    drive_draining = 34
 
     @property
     def sentence(self) -> str:

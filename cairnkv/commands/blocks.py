@@ -1,17 +1,17 @@
-"""`cairn put | get | exists | rm | match`: single blocks, from and to files."""
+"""`cairn put | get | exists | match`: single blocks, from and to files."""
 
 import contextlib
 import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cairnkv.commands.options import (
     Deadline,
-    ExitCode,
+    KeysArgument,
     LayoutOption,
     Output,
     OutputOption,
@@ -22,16 +22,38 @@ from cairnkv.commands.options import (
     guarded,
     open_client,
     say,
-    worst,
 )
-from cairnkv.commands.output import print_json, print_lines
+from cairnkv.commands.output import print_json, print_lines, tell_items
 from cairnkv.errors import UsageError
 from cairnkv.memory import BLOCK_BYTES_MOST
-from cairnkv.results import ItemResult
+from cairnkv.quantities import parse_duration
 from cairnkv.status import Status
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="1 to 512 bytes of text.")]
-KeysArgument = Annotated[list[str], typer.Argument(metavar="KEY…", help="One key or more.")]
+TtlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ttl", metavar="TIME", show_default=False, help="Forget the block after so long: 500ms, 30s, 5m, 1h, 2d."
+    ),
+]
+GroupOption = Annotated[
+    str | None,
+    typer.Option("--group", metavar="NAME", show_default=False, help="Blocks that are useful only together."),
+]
+MembersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--group-members",
+        metavar="N",
+        min=1,
+        show_default=False,
+        help="How many blocks the group has; it is found once all are there.",
+    ),
+]
+ScopeOption = Annotated[
+    str | None,
+    typer.Option("--scope", metavar="LABEL", show_default=False, help="A label for cairn rm --scope."),
+]
 
 
 @guarded
@@ -43,12 +65,10 @@ def put(
         bool,
         typer.Option("--relaxed", help="Return when the service has the bytes, before they are safe from power loss."),
     ] = False,
-    ttl: Annotated[
-        int | None,
-        typer.Option(
-            "--ttl", metavar="MS", min=1, show_default=False, help="Forget the block after so many milliseconds."
-        ),
-    ] = None,
+    ttl: TtlOption = None,
+    group: GroupOption = None,
+    group_members: MembersOption = None,
+    scope: ScopeOption = None,
     exist_ok: Annotated[bool, typer.Option("--exist-ok", help="A key that holds a block already is no error.")] = False,
     layout: LayoutOption = 0,
     server: Server = None,
@@ -62,11 +82,23 @@ def put(
 
         cairn put hello README.md
 
-        head -c 1000000 /dev/urandom | cairn put noise -
+        head -c 1000000 /dev/urandom | cairn put noise - --ttl 1h --scope trial
+
+        cairn put chunk/rank-0 rank-0.bin --group chunk --group-members 2
     """
     data = _read(file)
+    ttl_ms = None if ttl is None else parse_duration(ttl)
     with open_client(server, tenant, deadline) as client:
-        result = client.put_one(key, data, layout=layout, durability="relaxed" if relaxed else "durable", ttl_ms=ttl)
+        result = client.put_one(
+            key,
+            data,
+            layout=layout,
+            durability="relaxed" if relaxed else "durable",
+            ttl_ms=ttl_ms,
+            group=group,
+            group_members=group_members,
+            scope=scope,
+        )
     if output is Output.json:
         print_json({"key": key, "status": result.status.name, "nbytes": result.nbytes, "sequence": result.sequence})
     elif result.status == Status.ok:
@@ -131,28 +163,7 @@ def exists(
     """
     with open_client(server, tenant, deadline) as client:
         results = client.exists(keys, layout=layout)
-    _tell(keys, results, {Status.ok: "yes", Status.not_found: "no"}, "exists", output)
-
-
-@guarded
-def rm(
-    keys: KeysArgument,
-    *,
-    layout: LayoutOption = 0,
-    server: Server = None,
-    tenant: Tenant = None,
-    deadline: Deadline = None,
-    output: OutputOption = Output.table,
-) -> None:
-    """Delete blocks, for good. Exit code 3 when a key held none.
-
-    Example:
-
-        cairn rm hello noise
-    """
-    with open_client(server, tenant, deadline) as client:
-        results = client.delete(keys, layout=layout)
-    _tell(keys, results, {Status.ok: "deleted", Status.not_found: "not found"}, "deleted", output)
+    tell_items(keys, results, {Status.ok: "yes", Status.not_found: "no"}, "exists", output)
 
 
 @guarded
@@ -178,25 +189,6 @@ def match(
         print_json({"matched": matched, "keys": len(keys)})
     else:
         print_lines([str(matched)])
-
-
-def _tell(keys: list[str], results: list[ItemResult], words: dict[Status, str], name: str, output: Output) -> None:
-    if output is Output.json:
-        rows: list[dict[str, Any]] = [
-            {"key": key, name: bool(result), "status": result.status.name}
-            for key, result in zip(keys, results, strict=True)
-        ]
-        print_json(rows)
-    else:
-        print_lines(
-            f"{key}  {words.get(result.status, result.status.name)}" for key, result in zip(keys, results, strict=True)
-        )
-    failed = [result.status for result in results if result.status not in words]
-    if failed:
-        fail(failed[0].sentence, worst(failed))
-    code = worst([result.status for result in results])
-    if code is not ExitCode.OK:
-        raise typer.Exit(code)
 
 
 def _read(file: str) -> bytes:

@@ -44,12 +44,15 @@ class Output(StrEnum):
 CODES = {
     Status.ok: ExitCode.OK,
     Status.exists: ExitCode.CONFLICT,
+    Status.leased: ExitCode.CONFLICT,
     Status.not_found: ExitCode.NOT_FOUND,
     Status.corrupt: ExitCode.NOT_FOUND,
     Status.denied: ExitCode.DENIED,
     Status.timeout: ExitCode.TIMEOUT,
     Status.too_large: ExitCode.USAGE,
     Status.invalid: ExitCode.USAGE,
+    Status.lease_too_long: ExitCode.USAGE,
+    Status.group_too_large: ExitCode.USAGE,
 }
 
 _BY_KIND = {
@@ -85,6 +88,7 @@ Deadline = Annotated[
     ),
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the result.")]
+KeysArgument = Annotated[list[str], typer.Argument(metavar="KEY…", help="One key or more.")]
 LayoutOption = Annotated[
     int, typer.Option("--layout", metavar="ID", min=0, show_default=False, help="The layout's 64-bit number; 0: none.")
 ]

@@ -5,9 +5,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from cairnkv.commands.options import ExitCode, Output, fail, worst
+from cairnkv.results import ItemResult
+from cairnkv.status import Status
 
 
 def print_json(value: Any) -> None:
@@ -39,3 +44,24 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     Console().print(table)
+
+
+def tell_items(keys: list[str], results: list[ItemResult], words: dict[Status, str], name: str, output: Output) -> None:
+    """What became of each key, and the exit code that goes with it. words: what a status is called, for those that are no
+    failure; name: what `ok` means, in JSON."""
+    if output is Output.json:
+        rows: list[dict[str, Any]] = [
+            {"key": key, name: bool(result), "status": result.status.name}
+            for key, result in zip(keys, results, strict=True)
+        ]
+        print_json(rows)
+    else:
+        print_lines(
+            f"{key}  {words.get(result.status, result.status.name)}" for key, result in zip(keys, results, strict=True)
+        )
+    failed = [result.status for result in results if result.status not in words]
+    if failed:
+        fail(failed[0].sentence, worst(failed))
+    code = worst([result.status for result in results])
+    if code is not ExitCode.OK:
+        raise typer.Exit(code)

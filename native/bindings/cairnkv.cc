@@ -7,6 +7,7 @@
 
 #include "base/crc32c.h"
 #include "base/pattern.h"
+#include "bindings/cairnkv_memory.h"
 #include "client/client.h"
 
 namespace nb = nanobind;
@@ -14,6 +15,8 @@ using namespace nb::literals;
 
 namespace {
 
+using cairn::append_memory;
+using cairn::Borrowed;
 using cairn::ByteSpan;
 using cairn::ConstByteSpan;
 using cairn::FrameType;
@@ -21,50 +24,6 @@ using cairn::FrameType;
 constexpr int kSignalEveryMs = 100;
 
 PyObject* connect_error = nullptr;
-
-// Buffers borrowed from Python objects, given back when destroyed (with the GIL).
-class Borrowed {
- public:
-  Borrowed() = default;
-  Borrowed(const Borrowed&) = delete;
-  Borrowed& operator=(const Borrowed&) = delete;
-  ~Borrowed() { release(); }
-
-  ByteSpan add(nb::handle object, bool writable) {
-    Py_buffer view;
-    if (PyObject_GetBuffer(object.ptr(), &view, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0)
-      throw nb::python_error();
-    views_.push_back(view);
-    return {static_cast<std::byte*>(view.buf), static_cast<size_t>(view.len)};
-  }
-  void release() {
-    for (Py_buffer& view : views_) PyBuffer_Release(&view);
-    views_.clear();
-  }
-
- private:
-  std::vector<Py_buffer> views_;
-};
-
-bool is_address(nb::handle memory) {
-  if (!nb::isinstance<nb::tuple>(memory) || nb::len(memory) != 2) return false;
-  const auto pair = nb::borrow<nb::tuple>(memory);
-  return nb::isinstance<nb::int_>(pair[0]) && nb::isinstance<nb::int_>(pair[1]);
-}
-
-void append_memory(nb::handle memory, bool writable, Borrowed& borrowed, std::vector<iovec>& parts) {
-  if (is_address(memory)) {
-    const auto pair = nb::borrow<nb::tuple>(memory);
-    parts.push_back({reinterpret_cast<void*>(nb::cast<uintptr_t>(pair[0])), nb::cast<size_t>(pair[1])});
-    return;
-  }
-  if (nb::isinstance<nb::tuple>(memory) || nb::isinstance<nb::list>(memory)) {
-    for (const nb::handle extent : memory) append_memory(extent, writable, borrowed, parts);
-    return;
-  }
-  const ByteSpan bytes = borrowed.add(memory, writable);
-  parts.push_back({bytes.data(), bytes.size()});
-}
 
 // Lives as long as any Region or Operation of it; close() ends the session, not the object.
 struct PyClient {
@@ -228,7 +187,7 @@ std::unique_ptr<Borrowed> attach(cairn::Operation& operation, nb::handle memorie
 }
 
 PyOperation put(nb::object self, nb::sequence keys, nb::sequence memories, uint64_t layout, uint32_t deadline_ms,
-                bool relaxed, uint64_t ttl_ms, nb::bytes group) {
+                bool relaxed, uint64_t ttl_ms, nb::bytes group, uint16_t group_members, uint64_t scope) {
   auto operation = begin(FrameType::put, keys, layout, deadline_ms);
   auto borrowed = attach(*operation, memories, false);
   operation->durability = relaxed ? cairn::Durability::relaxed : cairn::Durability::durable;
@@ -237,6 +196,8 @@ PyOperation put(nb::object self, nb::sequence keys, nb::sequence memories, uint6
     if (group.size() != operation->group.size()) throw nb::value_error("a group is a bytes object of 16, or empty");
     std::memcpy(operation->group.data(), group.data(), operation->group.size());
   }
+  operation->group_members = group_members;
+  operation->scope = scope;
   return send(std::move(self), std::move(operation), std::move(borrowed));
 }
 
@@ -257,6 +218,28 @@ PyOperation get(nb::object self, nb::sequence keys, nb::sequence memories, uint6
 template <FrameType type>
 PyOperation keys_only(nb::object self, nb::sequence keys, uint64_t layout, uint32_t deadline_ms) {
   return send(std::move(self), begin(type, keys, layout, deadline_ms), nullptr);
+}
+
+PyOperation lease(nb::object self, nb::sequence keys, uint64_t layout, uint32_t deadline_ms, uint64_t duration_ms) {
+  auto operation = begin(FrameType::lease, keys, layout, deadline_ms);
+  operation->duration_ms = duration_ms;
+  return send(std::move(self), std::move(operation), nullptr);
+}
+
+PyOperation delete_named(nb::object self, uint8_t kind, nb::bytes group, uint64_t layout, uint64_t scope,
+                         uint32_t deadline_ms) {
+  auto operation = begin(FrameType::remove, nb::list(), layout, deadline_ms);
+  operation->keys.push_back(kind == cairn::kRemoveGroup ? key_of(group) : cairn::Key{});
+  operation->delete_kind = kind;
+  operation->scope = scope;
+  return send(std::move(self), std::move(operation), nullptr);
+}
+
+PyOperation watch(nb::object self, uint64_t after, uint32_t events_most, uint32_t deadline_ms) {
+  auto operation = begin(FrameType::watch, nb::list(), 0, deadline_ms);
+  operation->after = after;
+  operation->events_most = events_most;
+  return send(std::move(self), std::move(operation), nullptr);
 }
 
 PyOperation stats(nb::object self, uint32_t deadline_ms) {
@@ -304,11 +287,15 @@ PyRegion register_memory(nb::object self, nb::handle memory) {
   return {std::move(self), std::move(borrowed), ByteSpan{static_cast<std::byte*>(parts[0].iov_base), parts[0].iov_len}};
 }
 
+nb::bytes bytes_of(const std::array<uint8_t, 16>& array) {
+  return nb::bytes(array.data(), array.size());
+}
+
 nb::dict info(PyClient& self) {
   const cairn::ClientInfo info = self.client->info();
   nb::dict out;
   out["transport"] = info.transport;
-  out["server_id"] = nb::bytes(info.server_id.data(), info.server_id.size()).attr("hex")();
+  out["server_id"] = bytes_of(info.server_id).attr("hex")();
   out["version"] = cairn::kProtocolVersion;
   out["session_id"] = info.session_id;
   out["lanes"] = info.lanes;
@@ -339,6 +326,9 @@ nb::dict limits() {
   out["region_bytes_most"] = cairn::kRegionBytesMost;
   out["deadline_ms_default"] = cairn::kDeadlineMsDefault;
   out["deadline_ms_most"] = cairn::kDeadlineMsMost;
+  out["group_members_most"] = cairn::kGroupMembersMost;
+  out["lease_ms_most"] = cairn::kLeaseMsMost;
+  out["events_most"] = cairn::kEventsMost;
   out["credits_default"] = cairn::kCreditsDefault;
   out["session_lanes_most"] = cairn::kSessionLanesMost;
   out["protocol_version"] = cairn::kProtocolVersion;
@@ -373,6 +363,21 @@ std::vector<int> statuses_of(PyOperation& self) {
   return codes;
 }
 
+nb::list events_of(PyOperation& self) {
+  nb::list rows;
+  for (const cairn::EventBody& event : self.settled().events.events) {
+    rows.append(nb::make_tuple(event.number, static_cast<int>(event.kind), event.unix_ms, event.sequence,
+                               bytes_of(event.key.bytes), bytes_of(event.group), event.layout, event.scope));
+  }
+  return rows;
+}
+
+nb::tuple events_range_of(PyOperation& self) {
+  const cairn::Operation& operation = self.settled();
+  return nb::make_tuple(operation.events.fixed.oldest, operation.events.fixed.newest,
+                        bytes_of(operation.server_id).attr("hex")());
+}
+
 void bind_values(nb::module_& m) {
   m.def("version", [] { return CAIRN_VERSION; });
   m.def("status_table", &status_table);
@@ -402,6 +407,8 @@ void bind_operation(nb::module_& m) {
       .def_prop_ro("lengths", [](PyOperation& self) { return self.settled().lengths; })
       .def_prop_ro("sequences", [](PyOperation& self) { return self.settled().sequences; })
       .def_prop_ro("matched", [](PyOperation& self) { return self.settled().matched; })
+      .def_prop_ro("events", &events_of)
+      .def_prop_ro("events_range", &events_range_of)
       .def_prop_ro("text", [](PyOperation& self) { return self.settled().text; });
 }
 
@@ -412,12 +419,17 @@ void bind_client(nb::module_& m) {
       .def("alloc", &alloc, "nbytes"_a)
       .def("register", &register_memory, "memory"_a)
       .def("put", &put, "keys"_a, "memories"_a, "layout"_a = 0, "deadline_ms"_a = 0, "relaxed"_a = false,
-           "ttl_ms"_a = 0, "group"_a = nb::bytes("", 0))
+           "ttl_ms"_a = 0, "group"_a = nb::bytes("", 0), "group_members"_a = 0, "scope"_a = 0)
       .def("get", &get, "keys"_a, "memories"_a, "layout"_a = 0, "deadline_ms"_a = 0, "ranges"_a = nb::none())
       .def("exists", &keys_only<FrameType::exists>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
       .def("match", &keys_only<FrameType::match>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
       .def("touch", &keys_only<FrameType::touch>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
       .def("delete", &keys_only<FrameType::remove>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
+      .def("delete_named", &delete_named, "kind"_a, "group"_a = nb::bytes("", 0), "layout"_a = 0, "scope"_a = 0,
+           "deadline_ms"_a = 0)
+      .def("lease", &lease, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0, "duration_ms"_a = 0)
+      .def("release", &keys_only<FrameType::release>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
+      .def("watch", &watch, "after"_a, "events_most"_a = 0, "deadline_ms"_a = 0)
       .def("prefetch", &keys_only<FrameType::prefetch>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
       .def("stats", &stats, "deadline_ms"_a = 0)
       .def("completion_fd", [](PyClient& self) { return self.client->completion_fd(); })

@@ -92,6 +92,13 @@ void Client::answered(Lane& lane, const FrameHeader& header, ConstByteSpan body)
         settle(*request.operation, 0, Status::ok);
       }
       break;
+    case FrameType::events:
+      if (request.operation && request.operation->type == FrameType::watch) {
+        wrong = decode_events(header, body, request.operation->events);
+        request.operation->server_id = welcome_.server_id;
+        if (wrong == nullptr) settle(*request.operation, 0, Status::ok);
+      }
+      break;
     default:
       wrong = "a frame that only clients send";
   }

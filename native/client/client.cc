@@ -12,9 +12,14 @@ namespace cairn {
 
 namespace {
 
-// match and stats have one answer for the whole operation.
+// How long before the caller's deadline the service is to answer a watch in which nothing happened, so that the answer
+// arrives in time.
+constexpr uint64_t kWatchMarginMs = 250;
+
+// match, stats and watch have one answer for the whole operation.
 uint32_t answers_of(const Operation& operation) {
-  const bool single = operation.type == FrameType::match || operation.type == FrameType::stats;
+  const bool single =
+      operation.type == FrameType::match || operation.type == FrameType::stats || operation.type == FrameType::watch;
   return single ? 1 : static_cast<uint32_t>(operation.keys.size());
 }
 
@@ -139,17 +144,29 @@ bool Client::extents_of(const Operation& operation, uint32_t item, Request& requ
   return extents.size() > before;
 }
 
+uint32_t Client::deadline_ms_of(const Operation& operation) {
+  const uint64_t now = system_clock().now_ns();
+  uint64_t left_ms = operation.due_ns_ > now ? (operation.due_ns_ - now) / 1'000'000 : 0;
+  if (operation.type == FrameType::watch) left_ms -= std::min(left_ms / 2, kWatchMarginMs);
+  return static_cast<uint32_t>(std::max<uint64_t>(left_ms, 1));
+}
+
 std::vector<std::byte> Client::build_request(uint64_t id, Request& request) {
   const Operation& op = *request.operation;
   FrameBuilder frame(op.type, id, sizeof(BatchBody) + request.count * sizeof(ItemBody));
   frame.header().tag = tag_;
-  const uint64_t now = system_clock().now_ns();
-  const uint64_t left_ms = op.due_ns_ > now ? (op.due_ns_ - now) / 1'000'000 : 0;
-  frame.header().deadline_ms = static_cast<uint32_t>(std::max<uint64_t>(left_ms, 1));
+  frame.header().deadline_ms = deadline_ms_of(op);
   if (op.type == FrameType::stats) return frame.finish();
+  if (op.type == FrameType::watch) {
+    frame.append(WatchBody{op.after, op.events_most, 0});
+    return frame.finish();
+  }
   BatchBody batch;
   batch.layout = op.layout;
   batch.durability = op.durability;
+  batch.delete_kind = op.delete_kind;
+  batch.scope = op.scope;
+  batch.duration_ms = op.duration_ms;
   if (!has_items(op.type)) {
     const bool all = op.type == FrameType::match;
     const auto keys = all ? std::span(op.keys) : std::span(op.keys).subspan(request.first, request.count);
@@ -165,6 +182,7 @@ std::vector<std::byte> Client::build_request(uint64_t id, Request& request) {
     ItemBody& body = items[i];
     body.key = op.keys[item];
     body.group = op.group;
+    body.group_members = op.group_members;
     body.ttl_ms = op.ttl_ms;
     if (!op.moves_payload()) continue;
     body.length = op.room(item);

@@ -127,6 +127,7 @@ class Client {
   void split(const std::shared_ptr<Operation>& operation);
   void enqueue(Lane& lane, const std::shared_ptr<Operation>& operation, uint32_t first, uint32_t count);
   void send_waiting(Lane& lane);
+  static uint32_t deadline_ms_of(const Operation& operation);
   std::vector<std::byte> build_request(uint64_t id, Request& request);
   bool extents_of(const Operation& operation, uint32_t item, Request& request, std::vector<ExtentBody>& extents);
   MemoryRegion* region_at(const std::byte* base, uint64_t length);

@@ -24,12 +24,18 @@ struct ByteRange {
 class Operation {
  public:
   // --- in ---
-  FrameType type = FrameType::get;  // put, get, exists, match, touch, remove, prefetch, stats
+  FrameType type = FrameType::get;  // any request: put to watch
   uint64_t layout = 0;
   Durability durability = Durability::durable;
   uint64_t ttl_ms = 0;
   GroupId group{};
-  uint32_t deadline_ms = 0;  // 0: kDeadlineMsDefault
+  uint16_t group_members = 0;         // put
+  Scope scope = 0;                    // put; remove of a scope
+  uint8_t delete_kind = kRemoveKeys;  // remove; for any other kind there is one key (frame.h)
+  uint64_t duration_ms = 0;           // lease
+  uint64_t after = kWatchFromNow;     // watch
+  uint32_t events_most = 0;           // watch; 0: as many as there may be
+  uint32_t deadline_ms = 0;           // 0: kDeadlineMsDefault
   std::vector<Key> keys;
   // put, get: the memory of item i is parts[part_first[i]] … parts[part_first[i + 1] - 1], joined.
   std::vector<iovec> parts;
@@ -42,7 +48,9 @@ class Operation {
   std::vector<uint64_t> sequences;
   uint64_t matched = 0;
   std::string text;
-  uint64_t id = 0;  // set by submit()
+  EventsView events;                    // watch
+  std::array<uint8_t, 16> server_id{};  // watch: which life of the service answered
+  uint64_t id = 0;                      // set by submit()
 
   std::span<const iovec> memory(uint32_t item) const {
     return std::span(parts).subspan(part_first[item], part_first[item + 1] - part_first[item]);

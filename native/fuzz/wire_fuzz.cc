@@ -22,6 +22,7 @@ void check_batch(const FrameHeader& header, ConstByteSpan body) {
   BatchView batch;
   if (decode_batch(header, body, batch) != nullptr) return;
   CAIRN_CHECK(batch.items.size() + batch.keys.size() == header.item_count, "a batch without its items");
+  CAIRN_CHECK(batch.fixed.delete_kind == kRemoveKeys || batch.keys.size() == 1, "a delete of a name that is not one");
   for (const ItemBody& item : batch.items) {
     CAIRN_CHECK(uint64_t{item.extent_first} + item.extent_count <= batch.extents.size(),
                 "an item with extents outside the batch");
@@ -54,6 +55,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   (void)decode_array(header, body, results);
   (void)decode_array(header, body, pulls);
   (void)decode_array(header, body, statuses);
+  WatchBody watch;
+  if (decode_watch(body, watch) == nullptr)
+    CAIRN_CHECK(watch.events_most >= 1 && watch.events_most <= kEventsMost,
+                "a watch for a number of events it may not ask");
+  EventsView events;
+  if (decode_events(header, body, events) == nullptr)
+    CAIRN_CHECK(events.events.size() == header.item_count, "events that are not as many as announced");
   RegionBody region;
   (void)decode_fixed(body, region);
   return 0;

@@ -8,6 +8,11 @@ namespace cairn {
 
 namespace {
 
+static_assert(static_cast<uint8_t>(DeleteKind::group) == kRemoveGroup &&
+              static_cast<uint8_t>(DeleteKind::scope) == kRemoveScope &&
+              static_cast<uint8_t>(DeleteKind::layout) == kRemoveLayout &&
+              static_cast<uint8_t>(DeleteKind::tenant) == kRemoveTenant);
+
 // What one session may start in one turn before the others have theirs.
 constexpr uint64_t kQuantumBytes = 8 * kMiB;
 // A prefetch answers no bytes, but takes this much of the window while it reads: the typical block.
@@ -59,6 +64,8 @@ void Reactor::dispatch(LinkState& state, const FrameHeader& header, ConstByteSpa
       return answer_text(state, header);
     case FrameType::cancel:
       return cancel_request(state, header);
+    case FrameType::watch:
+      return begin_watch(state, header, body);
     case FrameType::region_add:
     case FrameType::region_remove: {
       RegionBody region;
@@ -73,6 +80,8 @@ void Reactor::dispatch(LinkState& state, const FrameHeader& header, ConstByteSpa
     case FrameType::exists:
     case FrameType::match:
     case FrameType::touch:
+    case FrameType::lease:
+    case FrameType::release:
     case FrameType::remove: {
       BatchView batch;
       if (const char* wrong = decode_batch(header, body, batch)) return refuse(state, Status::invalid, wrong);
@@ -109,6 +118,19 @@ void Reactor::answer_text(LinkState& state, const FrameHeader& header) {
   count(FrameType::stats, 1, started_ns);
 }
 
+Status Reactor::answer_key(FrameType type, const BlockId& id, uint64_t holder, uint64_t duration_ms) {
+  switch (type) {
+    case FrameType::lease:
+      return duration_ms == 0 ? Status::invalid : store_.lease(id, holder, duration_ms);
+    case FrameType::release:
+      return store_.release(id, holder);
+    case FrameType::touch:
+      return store_.touch(id) ? Status::ok : Status::not_found;
+    default:
+      return store_.exists(id) ? Status::ok : Status::not_found;
+  }
+}
+
 void Reactor::answer_keys(LinkState& state, const FrameHeader& header, const BatchView& batch) {
   const uint64_t started_ns = clock_.now_ns();
   const uint32_t tenant = state.session->tenant_id;
@@ -123,11 +145,8 @@ void Reactor::answer_keys(LinkState& state, const FrameHeader& header, const Bat
     state.link->send(frame.finish());
   } else {
     std::vector<Status> statuses(batch.keys.size());
-    for (size_t i = 0; i < statuses.size(); ++i) {
-      const bool there =
-          header.type == FrameType::touch ? store_.touch(id(batch.keys[i])) : store_.exists(id(batch.keys[i]));
-      statuses[i] = there ? Status::ok : Status::not_found;
-    }
+    for (size_t i = 0; i < statuses.size(); ++i)
+      statuses[i] = answer_key(header.type, id(batch.keys[i]), state.session->id, batch.fixed.duration_ms);
     state.link->send(statuses_frame(header, statuses));
   }
   count(header.type, batch.keys.size(), started_ns);
@@ -137,8 +156,25 @@ void Reactor::answer_keys(LinkState& state, const FrameHeader& header, const Bat
 
 void Reactor::begin_remove(LinkState& state, const FrameHeader& header, const BatchView& batch) {
   auto task = std::make_unique<RemoveTask>(*this, *state.link, header);
-  task->ids.reserve(batch.keys.size());
-  for (const Key& key : batch.keys) task->ids.push_back({key, batch.fixed.layout, state.session->tenant_id});
+  const uint32_t tenant = state.session->tenant_id;
+  task->kind = static_cast<DeleteKind>(batch.fixed.delete_kind);
+  switch (task->kind) {
+    case DeleteKind::keys:
+      task->ids.reserve(batch.keys.size());
+      for (const Key& key : batch.keys) task->ids.push_back({key, batch.fixed.layout, tenant});
+      break;
+    case DeleteKind::group:
+      task->group = batch.keys[0].bytes;
+      [[fallthrough]];
+    case DeleteKind::layout:
+      task->ids = {{Key{}, batch.fixed.layout, tenant}};
+      break;
+    case DeleteKind::scope:
+    case DeleteKind::tenant:
+      task->scope = batch.fixed.scope;
+      task->ids = {{Key{}, 0, tenant}};
+      break;
+  }
   RemoveTask& op = *task;
   removes_.insert(std::move(task));
   store_.remove(op);
@@ -157,19 +193,31 @@ void Reactor::RemoveTask::done() {
 
 // --- requests with payload ---------------------------------------------------------------------------------
 
+bool Reactor::may_open(LinkState& state, const FrameHeader& header) {
+  const Session& session = *state.session;
+  if (session.requests.size() + watches_.of_session(session) >= options_.credits) {
+    refuse(state, Status::busy, "more requests in flight than the session has credits");
+    return false;
+  }
+  if (session.requests.contains(header.request_id) || watches_.find(session, header.request_id) != nullptr) {
+    refuse(state, Status::invalid, "a request number that is in use");
+    return false;
+  }
+  return true;
+}
+
+uint64_t Reactor::deadline_ms_of(const FrameHeader& header) {
+  return header.deadline_ms == 0 ? kDeadlineMsDefault : std::min(header.deadline_ms, kDeadlineMsMost);
+}
+
 void Reactor::begin_request(LinkState& state, const FrameHeader& header, BatchView batch) {
+  if (!may_open(state, header)) return;
   Session& session = *state.session;
-  if (session.requests.size() >= options_.credits)
-    return refuse(state, Status::busy, "more requests in flight than the session has credits");
-  if (session.requests.contains(header.request_id))
-    return refuse(state, Status::invalid, "a request number that is in use");
   const size_t items = batch.items.size();
   if (session.items_open + items > kSessionItemsMost) {
     return fail_request(*state.link, header.request_id, header.tag, Status::busy,
                         "too many items are open in this session");
   }
-  const uint64_t deadline_ms =
-      header.deadline_ms == 0 ? kDeadlineMsDefault : std::min(header.deadline_ms, kDeadlineMsMost);
   auto request = std::make_unique<Request>();
   request->id = header.request_id;
   request->type = header.type;
@@ -178,7 +226,7 @@ void Reactor::begin_request(LinkState& state, const FrameHeader& header, BatchVi
   request->store = &store_;
   request->sink = this;
   request->started_ns = clock_.now_ns();
-  request->deadline_ns = request->started_ns + deadline_ms * 1'000'000;
+  request->deadline_ns = request->started_ns + deadline_ms_of(header) * 1'000'000;
   request->batch = std::move(batch);
   if (header.type == FrameType::put) {
     request->puts = std::vector<PutItem>(items);
@@ -311,6 +359,9 @@ void Reactor::cancel_request(LinkState& state, const FrameHeader& header) {
     abandon_all(*found->second, Status::cancelled);
     found->second->ready.clear();
     finish(*found->second);
+  } else if (Watch* watch = watches_.find(*state.session, header.request_id)) {
+    ++counters_.cancelled;
+    watches_.remove(*watch);
   }
   state.link->send(empty_frame(FrameType::cancelled, header));
 }

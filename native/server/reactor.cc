@@ -16,7 +16,7 @@ namespace cairn {
 
 namespace {
 
-constexpr int kEventsMost = 256;
+constexpr int kWaitedMost = 256;
 constexpr uint64_t kLookEveryNs = 250'000'000;
 constexpr uint64_t kTimerGrainMs = 10;
 // How long after its last event the reactor looks for the next without sleeping. On a single processor that
@@ -52,10 +52,12 @@ Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options
     event.data.ptr = &store_;
     CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0, "the wait set does not take a drive's event");
   }
+  store_.set_event_sink(&events_);
 }
 
 Reactor::~Reactor() {
   close_sessions();
+  store_.set_event_sink(nullptr);
   CAIRN_CHECK(removes_.empty(), "the reactor ended with deletes in flight");
   ::close(epoll_);
   ::close(wake_);
@@ -102,15 +104,25 @@ void Reactor::accept_from(Listener& listener) {
   }
 }
 
-void Reactor::turn(int timeout_ms) {
+// How long a turn may sleep, given how long it was allowed to.
+int Reactor::sleep_ms(int timeout_ms) const {
+  if (more_to_run_ || !dirty_.empty() || !unwatched_.empty() || events_.any_fresh()) return 0;
   if (store_.hungry()) timeout_ms = std::min(timeout_ms, 1);
-  if (more_to_run_ || !dirty_.empty() || !unwatched_.empty()) timeout_ms = 0;
   if (!deadlines_.empty()) timeout_ms = std::min<int>(timeout_ms, kTimerGrainMs);
-  std::array<epoll_event, kEventsMost> events;
-  int count = epoll_wait(epoll_, events.data(), kEventsMost, 0);
+  const uint64_t watch_ns = watches_.next_deadline_ns();
+  if (watch_ns == UINT64_MAX) return timeout_ms;
+  const uint64_t now_ns = clock_.now_ns();
+  const uint64_t left_ms = watch_ns > now_ns ? (watch_ns - now_ns) / 1'000'000 + 1 : 0;
+  return static_cast<int>(std::min<uint64_t>(left_ms, static_cast<uint64_t>(timeout_ms)));
+}
+
+void Reactor::turn(int timeout_ms) {
+  timeout_ms = sleep_ms(timeout_ms);
+  std::array<epoll_event, kWaitedMost> events;
+  int count = epoll_wait(epoll_, events.data(), kWaitedMost, 0);
   // Who asked a moment ago most often asks again: looking a little longer is cheaper than sleeping and waking.
   if (count == 0 && timeout_ms > 0 && clock_.now_ns() - busy_ns_ > spin_ns_)
-    count = epoll_wait(epoll_, events.data(), kEventsMost, timeout_ms);
+    count = epoll_wait(epoll_, events.data(), kWaitedMost, timeout_ms);
   if (count > 0) busy_ns_ = clock_.now_ns();
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<size_t>(i)];
@@ -140,6 +152,7 @@ void Reactor::turn(int timeout_ms) {
   store_.poll();
   run_queues();
   send_ready();
+  answer_watches();
   settle_touched();
   expire_requests();
   if (clock_.now_ns() >= next_look_ns_) check_links();
@@ -286,7 +299,7 @@ void Reactor::check_links() {
       ++counters_.timeouts;
       hang_up(state);
     } else if (options_.idle_timeout_ms > 0 && state.session != nullptr && state.session->requests.empty() &&
-               older(state.last_frame_ns, options_.idle_timeout_ms)) {
+               watches_.of_session(*state.session) == 0 && older(state.last_frame_ns, options_.idle_timeout_ms)) {
       refuse(state, Status::timeout, "the session was idle for too long");
     }
   }
@@ -310,6 +323,7 @@ void Reactor::bury_dead() {
         request->ready.clear();
         finish(*request);
       }
+      for (Watch* watch : watches_.of_link(*session, at->first)) watches_.remove(*watch);
       std::erase(session->lanes, at->first);
       if (session->lanes.empty()) {
         std::erase(active_, session);
@@ -325,6 +339,7 @@ void Reactor::bury_dead() {
 
 void Reactor::drain() {
   draining_ = true;
+  fail_watches(Status::draining, "the service is shutting down");
   for (const auto& listener : listeners_) epoll_ctl(epoll_, EPOLL_CTL_DEL, listener->event_fd(), nullptr);
   listeners_.clear();
 }

@@ -14,7 +14,9 @@
 
 #include "base/clock.h"
 #include "base/histogram.h"
+#include "server/event_log.h"
 #include "server/session.h"
+#include "server/watches.h"
 #include "store/store.h"
 #include "transport/transport.h"
 
@@ -29,8 +31,9 @@ struct ReactorOptions {
   uint64_t handshake_timeout_ms = 5'000;
 };
 
-inline constexpr std::array kOperations = {FrameType::put,   FrameType::get,    FrameType::exists,   FrameType::match,
-                                           FrameType::touch, FrameType::remove, FrameType::prefetch, FrameType::stats};
+inline constexpr std::array kOperations = {FrameType::put,   FrameType::get,     FrameType::exists,   FrameType::match,
+                                           FrameType::touch, FrameType::remove,  FrameType::prefetch, FrameType::stats,
+                                           FrameType::lease, FrameType::release, FrameType::watch};
 
 struct OperationCounters {
   uint64_t requests = 0;
@@ -86,14 +89,22 @@ class Reactor final : private ServerLinkHandler, private ItemSink {
   void hang_up(LinkState& state);
 
   void dispatch(LinkState& state, const FrameHeader& header, ConstByteSpan body);
+  Status answer_key(FrameType type, const BlockId& id, uint64_t holder, uint64_t duration_ms);
   void answer_keys(LinkState& state, const FrameHeader& header, const BatchView& batch);
   void answer_text(LinkState& state, const FrameHeader& header);
   void answer_status(LinkState& state, const FrameHeader& header, Status status);
   void begin_remove(LinkState& state, const FrameHeader& header, const BatchView& batch);
+  // Whether the session may have one request more under this number; it is refused if not.
+  bool may_open(LinkState& state, const FrameHeader& header);
   void begin_request(LinkState& state, const FrameHeader& header, BatchView batch);
   void cancel_request(LinkState& state, const FrameHeader& header);
   void fail_request(ServerLink& link, uint64_t request_id, const SessionTag& tag, Status status,
                     std::string_view reason);
+  static uint64_t deadline_ms_of(const FrameHeader& header);
+  void begin_watch(LinkState& state, const FrameHeader& header, ConstByteSpan body);
+  void answer_watches();
+  void answer_watch(Watch& watch);
+  void fail_watches(Status status, std::string_view reason);
   void run_queues();
   bool run_queue(Session& session, uint64_t quantum_bytes);
   void abandon_all(Request& request, Status status);
@@ -107,6 +118,7 @@ class Reactor final : private ServerLinkHandler, private ItemSink {
   void bury_dead();
   void touch(ServerLink& link);
   void settle_touched();
+  int sleep_ms(int timeout_ms) const;
 
   Store& store_;
   const Clock& clock_;
@@ -129,6 +141,8 @@ class Reactor final : private ServerLinkHandler, private ItemSink {
   std::vector<Request*> dirty_;
   class RemoveTask;
   std::set<std::unique_ptr<RemoveTask>> removes_;
+  EventLog events_;
+  Watches watches_;
   ReactorCounters counters_;
   bool any_dead_ = false;
   std::vector<ServerLink*> touched_;    // links to flush before the turn ends

@@ -16,6 +16,7 @@ Status check_item(FrameType type, const ItemBody& item) {
   if (type == FrameType::put) {
     if (item.length == 0) return Status::invalid;
     if (item.length > kBlockBytesMost) return Status::too_large;
+    if (item.group_members != 0 && item.group == GroupId{}) return Status::invalid;
   }
   return Status::ok;
 }
@@ -59,6 +60,8 @@ void Request::start_put(uint32_t index, uint32_t tenant, uint64_t now_unix_ms) {
   // A time to live beyond what the clock can count is for ever.
   put.expiry_unix_ms = item.ttl_ms == 0 || item.ttl_ms > UINT64_MAX - now_unix_ms ? 0 : now_unix_ms + item.ttl_ms;
   put.group = item.group;
+  put.group_members = item.group_members;
+  put.scope = batch.fixed.scope;
   put.has_crc = (item.flags & kItemHasCrc) != 0;
   put.crc = item.crc;
   put.request = this;

@@ -9,8 +9,8 @@ namespace cairn {
 
 namespace {
 
-constexpr std::array<std::string_view, kOperations.size()> kNames = {"put",   "get",    "exists",   "match",
-                                                                     "touch", "delete", "prefetch", "stats"};
+constexpr std::array<std::string_view, kOperations.size()> kNames = {
+    "put", "get", "exists", "match", "touch", "delete", "prefetch", "stats", "lease", "release", "watch"};
 
 std::string hex(std::span<const uint8_t> bytes) {
   std::string text;
@@ -62,7 +62,7 @@ void write_operation(JsonWriter& json, std::string_view name, const OperationCou
 }  // namespace
 
 std::string Reactor::stats_json() const {
-  uint64_t in_flight = removes_.size();
+  uint64_t in_flight = removes_.size() + watches_.size();
   for (const auto& [id, session] : sessions_) in_flight += session->requests.size();
   JsonWriter json;
   json.begin_object().text("version", CAIRN_VERSION).text("server_id", hex(server_id_));

@@ -1,5 +1,6 @@
 #include "wire/frame.h"
 
+#include <algorithm>
 #include <cstddef>
 
 namespace cairn {
@@ -29,6 +30,8 @@ uint64_t body_most(FrameType type) {
       return 0;
     case FrameType::matched:
       return sizeof(uint64_t);
+    case FrameType::watch:
+      return sizeof(WatchBody);
     case FrameType::data:
       return sizeof(DataBody);
     default:
@@ -58,6 +61,9 @@ bool is_known(FrameType type) {
     case FrameType::remove:
     case FrameType::prefetch:
     case FrameType::stats:
+    case FrameType::lease:
+    case FrameType::release:
+    case FrameType::watch:
     case FrameType::region_add:
     case FrameType::region_remove:
     case FrameType::results:
@@ -69,6 +75,7 @@ bool is_known(FrameType type) {
     case FrameType::cancel:
     case FrameType::cancelled:
     case FrameType::failed:
+    case FrameType::events:
       return true;
   }
   return false;
@@ -145,6 +152,36 @@ const char* decode_reason(ConstByteSpan body, ReasonView& out) {
   return nullptr;
 }
 
+namespace {
+
+bool is_zero(std::span<const uint8_t> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](uint8_t byte) { return byte == 0; });
+}
+
+// What is wrong with the fields that belong to some types only; nullptr if nothing.
+const char* check_batch_fields(FrameType type, const BatchBody& batch) {
+  if (type != FrameType::remove && batch.delete_kind != kRemoveKeys)
+    return "a kind of delete in a batch that deletes nothing";
+  if (batch.delete_kind > kRemoveTenant) return "an unknown kind of delete";
+  if (type != FrameType::lease && batch.duration_ms != 0) return "a duration in a batch that leases nothing";
+  const bool scoped = type == FrameType::put || batch.delete_kind == kRemoveScope;
+  if (!scoped && batch.scope != 0) return "a scope in a batch that has no use for one";
+  if (batch.delete_kind == kRemoveScope && batch.scope == 0) return "a delete of a scope that names none";
+  return nullptr;
+}
+
+// A delete of everything of a name has one key: the group, or none at all.
+const char* check_wide_remove(const BatchView& batch) {
+  if (batch.fixed.delete_kind == kRemoveKeys) return nullptr;
+  if (batch.keys.size() != 1) return "a delete of a name has exactly one key";
+  const bool group = batch.fixed.delete_kind == kRemoveGroup;
+  if (is_zero(batch.keys[0].bytes) == group)
+    return group ? "a delete of a group that names none" : "a key beside the name that is deleted";
+  return nullptr;
+}
+
+}  // namespace
+
 const char* decode_batch(const FrameHeader& header, ConstByteSpan body, BatchView& out) {
   if (body.size() < sizeof(BatchBody)) return "the batch is too short";
   out.fixed = load<BatchBody>(body.data());
@@ -154,11 +191,13 @@ const char* decode_batch(const FrameHeader& header, ConstByteSpan body, BatchVie
   if (out.fixed.durability != Durability::durable && out.fixed.durability != Durability::relaxed) {
     return "an unknown durability";
   }
+  if (const char* wrong = check_batch_fields(header.type, out.fixed)) return wrong;
   const bool with_items =
       header.type == FrameType::put || header.type == FrameType::get || header.type == FrameType::prefetch;
   if (!with_items) {
     if (out.fixed.extent_count != 0) return "extents in a batch that moves no payload";
-    return decode_array(header, body, out.keys);
+    if (const char* wrong = decode_array(header, body, out.keys)) return wrong;
+    return check_wide_remove(out);
   }
   if (out.fixed.extent_count > kBatchExtentsMost) return "more extents than a batch may hold";
   const size_t items_bytes = header.item_count * sizeof(ItemBody);
@@ -174,6 +213,19 @@ const char* decode_batch(const FrameHeader& header, ConstByteSpan body, BatchVie
       return "an item names extents that are not there";
   }
   return nullptr;
+}
+
+const char* decode_watch(ConstByteSpan body, WatchBody& out) {
+  if (const char* wrong = decode_fixed(body, out)) return wrong;
+  if (out.events_most > kEventsMost) return "more events than an answer may hold";
+  if (out.events_most == 0) out.events_most = kEventsMost;
+  return nullptr;
+}
+
+const char* decode_events(const FrameHeader& header, ConstByteSpan body, EventsView& out) {
+  if (body.size() < sizeof(EventsBody)) return "the events are too short";
+  out.fixed = load<EventsBody>(body.data());
+  return decode_array(header, body.subspan(sizeof(EventsBody)), out.events);
 }
 
 }  // namespace cairn

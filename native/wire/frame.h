@@ -24,7 +24,7 @@ inline constexpr uint32_t kFrameMagic = 0x4E524943;  // "CIRN"
 inline constexpr uint8_t kProtocolVersion = 1;
 inline constexpr size_t kFrameHeaderBytes = 64;
 
-// Numbers are never re-used. 24-26 are kept for lease, release and watch.
+// Numbers are never re-used.
 enum class FrameType : uint8_t {
   hello = 1,
   welcome = 2,
@@ -40,6 +40,9 @@ enum class FrameType : uint8_t {
   remove = 21,
   prefetch = 22,
   stats = 23,
+  lease = 24,
+  release = 25,
+  watch = 26,
   region_add = 32,
   region_remove = 33,
   results = 48,   // one ResultBody an item, in any order, over one or more frames
@@ -51,6 +54,7 @@ enum class FrameType : uint8_t {
   cancel = 54,
   cancelled = 55,
   failed = 56,  // one status for every item of the request that has none yet
+  events = 57,
 };
 
 inline constexpr uint16_t kFrameLast = 1;  // flags: the request is settled with this frame
@@ -116,15 +120,19 @@ struct ReasonBody {  // refuse, failed
 };
 static_assert(sizeof(ReasonBody) == 4);
 
-struct BatchBody {  // put, get, prefetch, exists, match, touch, remove
+// What a remove names. Of a group the one key is its id; of scope, layout and tenant it is all zero.
+inline constexpr uint8_t kRemoveKeys = 0, kRemoveGroup = 1, kRemoveScope = 2, kRemoveLayout = 3, kRemoveTenant = 4;
+
+struct BatchBody {  // put, get, prefetch, exists, match, touch, remove, lease, release
   uint64_t layout = 0;
   Durability durability = Durability::durable;
-  std::array<uint8_t, 3> reserved{};
+  uint8_t delete_kind = kRemoveKeys;  // remove
+  std::array<uint8_t, 2> reserved{};
   uint32_t extent_count = 0;
-  uint64_t scope = 0;  // kept for delete by scope
-  uint64_t reserved2 = 0;
+  uint64_t scope = 0;        // put: label of all items. remove of a scope: which
+  uint64_t duration_ms = 0;  // lease
   // then put, get, prefetch: item_count ItemBody, extent_count ExtentBody
-  // exists, match, touch, remove: item_count Key
+  // the others: item_count Key
 };
 static_assert(sizeof(BatchBody) == 32);
 
@@ -140,8 +148,9 @@ struct ItemBody {
   uint32_t extent_first = 0;
   uint16_t extent_count = 0;  // 0: payload travels in frames
   uint16_t flags = 0;
-  uint32_t crc = 0;  // put, with kItemHasCrc: CRC32C of the block, checked before it is stored
-  uint32_t reserved = 0;
+  uint32_t crc = 0;            // put, with kItemHasCrc: CRC32C of the block, checked before it is stored
+  uint16_t group_members = 0;  // put: how many members the group has when it is whole; 0: each stands for itself
+  uint16_t reserved = 0;
 };
 static_assert(sizeof(ItemBody) == 80);
 
@@ -198,6 +207,36 @@ struct DataTrailer {
 };
 static_assert(sizeof(DataTrailer) == 8);
 
+inline constexpr uint64_t kWatchFromNow = UINT64_MAX;
+
+struct WatchBody {
+  uint64_t after = 0;        // number of the last event that is known; kWatchFromNow: asks for the newest number only
+  uint32_t events_most = 0;  // 0: kEventsMost
+  uint32_t reserved = 0;
+};
+static_assert(sizeof(WatchBody) == 16);
+
+struct EventsBody {
+  uint64_t oldest = 0;  // number of the oldest event that is kept; newest + 1 when none is
+  uint64_t newest = 0;  // number of the last event; 0 before the first
+  uint64_t reserved = 0;
+  // then item_count EventBody
+};
+static_assert(sizeof(EventsBody) == 24);
+
+struct EventBody {
+  uint64_t number = 0;
+  uint64_t unix_ms = 0;
+  uint64_t sequence = 0;  // of the block
+  Key key;
+  GroupId group{};
+  uint64_t layout = 0;
+  uint64_t scope = 0;
+  uint8_t kind = 0;
+  std::array<uint8_t, 7> reserved{};
+};
+static_assert(sizeof(EventBody) == 80);
+
 // --- building --------------------------------------------------------------------------------------
 
 // Collects a header and a body; finish() fills in lengths and CRCs and gives the bytes away.
@@ -244,6 +283,14 @@ struct BatchView {
   std::vector<Key> keys;  // the others
 };
 const char* decode_batch(const FrameHeader& header, ConstByteSpan body, BatchView& out);
+
+const char* decode_watch(ConstByteSpan body, WatchBody& out);
+
+struct EventsView {
+  EventsBody fixed;
+  std::vector<EventBody> events;
+};
+const char* decode_events(const FrameHeader& header, ConstByteSpan body, EventsView& out);
 
 // A fixed body of type T with nothing after it.
 template <class T>

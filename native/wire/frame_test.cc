@@ -81,12 +81,91 @@ std::vector<std::byte> golden_failed() {
   return build_reason(FrameType::failed, 6, counting_tag(), Status::draining, "bye");
 }
 
+GroupId some_group() {
+  GroupId group;
+  group.fill(0x47);
+  return group;
+}
+
+std::vector<std::byte> golden_keys(FrameType type, uint64_t request, const BatchBody& batch, const Key& key) {
+  FrameBuilder frame(type, request);
+  frame.header().tag = counting_tag();
+  frame.header().item_count = 1;
+  frame.append(batch);
+  frame.append(key);
+  return frame.finish();
+}
+
+std::vector<std::byte> golden_put_group() {
+  FrameBuilder frame(FrameType::put, 7);
+  frame.header().tag = counting_tag();
+  frame.header().item_count = 1;
+  BatchBody batch;
+  batch.layout = 7;
+  batch.durability = Durability::relaxed;
+  batch.scope = 0x53;
+  frame.append(batch);
+  ItemBody item;
+  item.key = repeating_key();
+  item.group = some_group();
+  item.group_members = 8;
+  item.length = 100;
+  frame.append(item);
+  return frame.finish();
+}
+
+std::vector<std::byte> golden_lease() {
+  BatchBody batch;
+  batch.layout = 7;
+  batch.duration_ms = 60'000;
+  return golden_keys(FrameType::lease, 8, batch, repeating_key());
+}
+
+std::vector<std::byte> golden_remove_group() {
+  BatchBody batch;
+  batch.layout = 7;
+  batch.delete_kind = kRemoveGroup;
+  return golden_keys(FrameType::remove, 9, batch, Key{some_group()});
+}
+
+std::vector<std::byte> golden_watch() {
+  FrameBuilder frame(FrameType::watch, 10);
+  frame.header().tag = counting_tag();
+  frame.header().deadline_ms = 30'000;
+  frame.append(WatchBody{41, 16, 0});
+  return frame.finish();
+}
+
+std::vector<std::byte> golden_events() {
+  FrameBuilder frame(FrameType::events, 10);
+  frame.header().tag = counting_tag();
+  frame.header().flags = kFrameLast;
+  frame.header().item_count = 1;
+  frame.append(EventsBody{1, 42, 0});
+  EventBody event;
+  event.number = 42;
+  event.unix_ms = 1'700'000'000'000;
+  event.sequence = 9;
+  event.key = repeating_key();
+  event.group = some_group();
+  event.layout = 7;
+  event.scope = 0x53;
+  event.kind = 1;
+  frame.append(event);
+  return frame.finish();
+}
+
 TEST(WireFormat, TheGoldenBytesOfThePageAreWhatTheCodeBuilds) {
   EXPECT_EQ(golden_in_page("wire-format.md", "hello"), hex(golden_hello()));
   EXPECT_EQ(golden_in_page("wire-format.md", "exists"), hex(golden_exists()));
   EXPECT_EQ(golden_in_page("wire-format.md", "put"), hex(golden_put()));
   EXPECT_EQ(golden_in_page("wire-format.md", "results"), hex(golden_results()));
   EXPECT_EQ(golden_in_page("wire-format.md", "failed"), hex(golden_failed()));
+  EXPECT_EQ(golden_in_page("wire-format.md", "put-group"), hex(golden_put_group()));
+  EXPECT_EQ(golden_in_page("wire-format.md", "lease"), hex(golden_lease()));
+  EXPECT_EQ(golden_in_page("wire-format.md", "remove-group"), hex(golden_remove_group()));
+  EXPECT_EQ(golden_in_page("wire-format.md", "watch"), hex(golden_watch()));
+  EXPECT_EQ(golden_in_page("wire-format.md", "events"), hex(golden_events()));
 }
 
 TEST(WireFormat, WhatIsBuiltIsDecoded) {
@@ -109,8 +188,67 @@ TEST(WireFormat, WhatIsBuiltIsDecoded) {
   EXPECT_EQ(hello.name, "cairn");
 }
 
+TEST(WireFormat, FieldsThatBelongToOneTypeAreRefusedInOthers) {
+  const auto wrong = [](FrameType type, const BatchBody& fixed, const std::vector<Key>& keys) {
+    FrameHeader header;
+    header.type = type;
+    header.item_count = static_cast<uint32_t>(keys.size());
+    std::vector<std::byte> body(sizeof(fixed) + keys.size() * sizeof(Key));
+    store_bytes(body.data(), fixed);
+    if (!keys.empty()) std::memcpy(body.data() + sizeof(fixed), keys.data(), keys.size() * sizeof(Key));
+    BatchView batch;
+    return decode_batch(header, body, batch) != nullptr;
+  };
+  const std::vector<Key> none{Key{}}, one{repeating_key()}, two{Key{}, Key{}};
+  const auto kind = [](uint8_t number, uint64_t scope = 0) {
+    BatchBody batch;
+    batch.delete_kind = number;
+    batch.scope = scope;
+    return batch;
+  };
+  EXPECT_FALSE(wrong(FrameType::remove, kind(kRemoveKeys), two));
+  EXPECT_FALSE(wrong(FrameType::remove, kind(kRemoveGroup), one));
+  EXPECT_TRUE(wrong(FrameType::remove, kind(kRemoveGroup), none)) << "no group";
+  EXPECT_FALSE(wrong(FrameType::remove, kind(kRemoveScope, 5), none));
+  EXPECT_TRUE(wrong(FrameType::remove, kind(kRemoveScope), none)) << "no scope";
+  EXPECT_TRUE(wrong(FrameType::remove, kind(kRemoveKeys, 5), one)) << "a scope beside keys";
+  for (const uint8_t wide : {kRemoveLayout, kRemoveTenant}) {
+    EXPECT_FALSE(wrong(FrameType::remove, kind(wide), none));
+    EXPECT_TRUE(wrong(FrameType::remove, kind(wide), one)) << "a key beside the name";
+    EXPECT_TRUE(wrong(FrameType::remove, kind(wide), two)) << "two keys";
+  }
+  EXPECT_TRUE(wrong(FrameType::remove, kind(5), none));
+  EXPECT_TRUE(wrong(FrameType::exists, kind(kRemoveTenant), none)) << "a delete that is none";
+  BatchBody lasting;
+  lasting.duration_ms = 1;
+  EXPECT_FALSE(wrong(FrameType::lease, lasting, one));
+  EXPECT_TRUE(wrong(FrameType::release, lasting, one));
+}
+
+TEST(WireFormat, AWatchAndItsAnswer) {
+  WatchBody watch;
+  const auto asked = golden_watch();
+  ASSERT_EQ(decode_watch(std::span(asked).subspan(kFrameHeaderBytes), watch), nullptr);
+  EXPECT_EQ(watch.after, 41U);
+  ASSERT_EQ(decode_watch(bytes_of(WatchBody{0, 0, 0}), watch), nullptr);
+  EXPECT_EQ(watch.events_most, kEventsMost) << "0 stands for the most";
+  EXPECT_NE(decode_watch(bytes_of(WatchBody{0, kEventsMost + 1, 0}), watch), nullptr);
+  const auto frame = golden_events();
+  const auto header = load<FrameHeader>(frame.data());
+  const ConstByteSpan body = std::span(frame).subspan(kFrameHeaderBytes);
+  EventsView events;
+  ASSERT_EQ(check_header(header), nullptr);
+  ASSERT_EQ(decode_events(header, body, events), nullptr);
+  EXPECT_EQ(events.fixed.newest, 42U);
+  ASSERT_EQ(events.events.size(), 1U);
+  EXPECT_EQ(events.events[0].group, some_group());
+  for (size_t length = 0; length < body.size(); ++length)
+    EXPECT_NE(decode_events(header, body.first(length), events), nullptr) << length;
+}
+
 TEST(WireFormat, EveryFlippedBitOfAFrameIsNoticed) {
-  for (const auto& frame : {golden_hello(), golden_exists(), golden_put(), golden_results(), golden_failed()}) {
+  for (const auto& frame : {golden_hello(), golden_exists(), golden_put(), golden_results(), golden_failed(),
+                            golden_lease(), golden_watch(), golden_events()}) {
     for (size_t bit = 0; bit < frame.size() * 8; ++bit) {
       auto damaged = frame;
       damaged[bit / 8] ^= static_cast<std::byte>(1 << (bit % 8));

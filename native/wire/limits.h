@@ -16,6 +16,7 @@ inline constexpr uint32_t kBatchExtentsMost = 16384;
 inline constexpr uint32_t kBodyBytesMost = 1 * kMiB;
 inline constexpr uint32_t kGroupMembersMost = 1024;
 inline constexpr uint64_t kLeaseMsMost = 3'600'000;
+inline constexpr uint32_t kEventsMost = 4096;    // in one answer, and kept for one tenant
 inline constexpr uint32_t kNameBytesMost = 256;  // client name, tenant
 inline constexpr uint32_t kReasonBytesMost = 1024;
 inline constexpr uint64_t kRegionBytesMost = 1024 * kGiB;

@@ -10,28 +10,28 @@
 namespace cairn {
 
 // CAIRN_STATUS(name, code on the wire, HTTP status, sentence for a person)
-#define CAIRN_STATUS_LIST(X)                                                                              \
-  X(ok, 0, 200, "Done.")                                                                                  \
-  X(exists, 1, 200, "The key already holds a block; the first writer's bytes are kept.")                  \
-  X(not_found, 2, 404, "No block is stored under this key, tenant and layout.")                           \
-  X(timeout, 3, 504, "The deadline passed before the item was done.")                                     \
-  X(cancelled, 4, 499, "The caller cancelled the item.")                                                  \
-  X(busy, 5, 503, "The service is at its limit of work in flight; try again later.")                      \
-  X(no_space, 6, 507, "No drive has room, and nothing may be evicted to make it.")                        \
-  X(too_large, 7, 413, "The block, batch or frame is larger than the limit.")                             \
-  X(invalid, 8, 400, "The request is malformed; its reason says which field.")                            \
-  X(bad_region, 9, 400, "An extent lies outside the memory this session registered.")                     \
-  X(short_buffer, 10, 400, "The destination is smaller than the bytes asked for.")                        \
-  X(bad_range, 11, 416, "The range begins or ends beyond the block.")                                     \
-  X(corrupt, 12, 404, "The drive returned bytes that fail their checksum; the block is dropped: a miss.") \
-  X(io_error, 13, 503, "The drive reported an error; for a get this is a miss.")                          \
-  X(read_only, 14, 503, "No drive accepts writes.")                                                       \
-  X(bad_checksum, 15, 422, "The bytes that arrived do not match the checksum the client sent.")           \
-  X(denied, 16, 403, "The session's credentials do not allow this.")                                      \
-  X(bad_version, 17, 426, "The two sides share no version of the protocol.")                              \
-  X(unsupported, 18, 501, "This service does not offer the operation.")                                   \
-  X(draining, 19, 503, "The service is shutting down and takes no new work.")                             \
-  X(disconnected, 20, 503, "The connection was lost before the answer came.")                             \
+#define CAIRN_STATUS_LIST(X)                                                                               \
+  X(ok, 0, 200, "Done.")                                                                                   \
+  X(exists, 1, 200, "The key already holds a block; the first writer's bytes are kept.")                   \
+  X(not_found, 2, 404, "No block is stored under this key, tenant and layout.")                            \
+  X(timeout, 3, 504, "The deadline passed before the item was done.")                                      \
+  X(cancelled, 4, 499, "The caller cancelled the item.")                                                   \
+  X(busy, 5, 503, "The service is at its limit of work in flight; try again later.")                       \
+  X(no_space, 6, 507, "No drive has room, and nothing may be evicted to make it.")                         \
+  X(too_large, 7, 413, "The block, batch or frame is larger than the limit.")                              \
+  X(invalid, 8, 400, "The request is malformed; its reason says which field.")                             \
+  X(bad_region, 9, 400, "An extent lies outside the memory this session registered.")                      \
+  X(short_buffer, 10, 400, "The destination is smaller than the bytes asked for.")                         \
+  X(bad_range, 11, 416, "The range begins or ends beyond the block.")                                      \
+  X(corrupt, 12, 404, "The drive returned bytes that fail their checksum; the block is dropped: a miss.")  \
+  X(io_error, 13, 503, "The drive reported an error; for a get this is a miss.")                           \
+  X(read_only, 14, 503, "No drive accepts writes.")                                                        \
+  X(bad_checksum, 15, 422, "The bytes that arrived do not match the checksum the client sent.")            \
+  X(denied, 16, 403, "The session's credentials do not allow this.")                                       \
+  X(bad_version, 17, 426, "The two sides share no version of the protocol.")                               \
+  X(unsupported, 18, 501, "This service does not offer the operation.")                                    \
+  X(draining, 19, 503, "The service is shutting down and takes no new work.")                              \
+  X(disconnected, 20, 503, "The connection was lost before the answer came.")                              \
   X(unreachable, 21, 503, "The service cannot be reached; the circuit breaker will try again later.")      \
   X(quota_exceeded, 22, 507, "The tenant's quota is used up, and nothing of its own may be evicted.")      \
   X(leased, 23, 409, "The block is leased; release it, or wait until the lease ends.")                     \

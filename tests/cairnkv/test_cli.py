@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,11 +19,14 @@ from typer.testing import CliRunner
 from cairnkv import Status, cli
 from cairnkv.commands.options import explain, worst
 from cairnkv.errors import ConnectError, InUseError, UsageError, error_for
+from cairnkv.keys import derive_key
 from cairnkv.testing import RunningService
 from cairnkv.version import __version__
 
 Fresh = Callable[[], str]
-COMMANDS = ["put", "get", "exists", "rm", "match", "stats", "bench", "replay", "doctor", "version"]
+COMMANDS = [
+    "put", "get", "exists", "match", "rm", "lease", "release", "events", "stats", "bench", "replay", "doctor", "version",
+]  # fmt: skip
 
 
 class Done(NamedTuple):
@@ -309,6 +313,7 @@ def test_exit_codes() -> None:
     assert explain(KeyboardInterrupt()) == ("interrupted", 130)
     assert explain(ZeroDivisionError("oh")) == ("internal error, please report it: ZeroDivisionError: oh", 1)
     assert worst([Status.ok, Status.not_found]) == 3 and worst([Status.not_found, Status.timeout]) == 6
+    assert (told[Status.leased], told[Status.lease_too_long], told[Status.group_too_large]) == (5, 2, 2)
     assert worst([]) == worst([Status.ok]) == 0
 
 
@@ -322,3 +327,69 @@ def test_an_internal_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     assert done.stderr == "cairn: internal error, please report it: ZeroDivisionError: oh\n"
     monkeypatch.setenv("CAIRN_DEBUG", "1")
     assert "Traceback" in CliRunner().invoke(cli.app, ["stats"]).stderr
+
+
+def test_groups_scopes_and_deletes_by_name(cairn: Cairn, key: str) -> None:
+    group = ["--group", f"{key}-group", "--group-members", "2"]
+    cairn("put", f"{key}-0", "-", *group, stdin=b"x")
+    cairn("exists", f"{key}-0", code=3)
+    cairn("put", f"{key}-1", "-", *group, stdin=b"x")
+    assert cairn("match", f"{key}-0", f"{key}-1") == b"2\n"
+    assert cairn("rm", "--group", f"{key}-group") == f"group {key}-group  deleted\n".encode()
+    cairn("exists", f"{key}-0", f"{key}-1", code=3)
+    cairn("put", key, "-", "--scope", f"{key}-scope", "--ttl", "1h", stdin=b"x")
+    assert cairn.json("rm", "--scope", f"{key}-scope") == {
+        "deleted": True, "what": f"scope {key}-scope", "status": "ok",
+    }  # fmt: skip
+    cairn("exists", key, code=3)
+    cairn("put", key, "-", "--layout", "77", "--tenant", key, stdin=b"x")
+    cairn("put", key, "-", "--layout", "78", "--tenant", key, stdin=b"x")
+    assert "add --yes" in cairn.told("rm", "--layout-all", "--layout", "77", "--tenant", key, code=2)
+    cairn("rm", "--layout-all", "--layout", "77", "--tenant", key, "--yes")
+    cairn("exists", key, "--layout", "77", "--tenant", key, code=3)
+    cairn("exists", key, "--layout", "78", "--tenant", key)
+    assert f"every block of the tenant of '{key}'" in cairn.told("rm", "--tenant-all", "--tenant", key, code=2)
+    assert cairn("rm", "--tenant-all", "--tenant", key, "--yes") == f"tenant {key}  deleted\n".encode()
+    cairn("exists", key, "--layout", "78", "--tenant", key, code=3)
+    assert "name what to delete" in cairn.told("rm", code=2)
+    assert "name what to delete" in cairn.told("rm", key, "--scope", "s", code=2)
+
+
+def test_a_lease_outlives_its_command(cairn: Cairn, key: str) -> None:
+    cairn("put", key, "-", stdin=b"x")
+    assert cairn("lease", key, "--for", "30s") == f"{key}  leased\n".encode()
+    assert "is leased" in cairn.told("rm", key, code=5)
+    assert cairn("release", key, code=3) == f"{key}  no lease\n".encode(), "it belongs to the session that took it"
+    assert cairn.json("lease", key, "absent", code=3) == [
+        {"key": key, "leased": True, "status": "ok"},
+        {"key": "absent", "leased": False, "status": "not_found"},
+    ]
+    assert "longer than the service grants" in cairn.told("lease", key, "--for", "2h", code=2)
+    assert "write a positive whole number with a unit" in cairn.told("lease", key, "--for", "soon", code=2)
+
+
+def test_events(cairn: Cairn, key: str) -> None:
+    mine = ["--tenant", key]
+    assert cairn("events", *mine) == b""
+    cairn("put", key, "-", *mine, stdin=b"x")
+    cairn("rm", key, *mine)
+    lines = [json.loads(line) for line in cairn("events", *mine, "-o", "json").splitlines()]
+    assert [(line["number"], line["kind"]) for line in lines] == [(1, "stored"), (2, "deleted")]
+    assert {line["key"] for line in lines} == {derive_key(key).hex()}
+    assert re.match(
+        rf"2  \d{{4}}-.*Z  deleted   key={derive_key(key).hex()}", cairn("events", "--after", "1", *mine).decode()
+    )
+
+
+def test_events_are_followed_until_interrupted(cairn: Cairn, key: str) -> None:
+    mine = ["--tenant", key, "-o", "json"]
+    command = [sys.executable, "-m", "cairnkv", "events", "--follow", "--after", "0", *mine, "-s", cairn.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as following:
+        assert following.stdout is not None
+        cairn("put", key, "-", "--tenant", key, stdin=b"x")
+        assert json.loads(following.stdout.readline())["kind"] == "stored"
+        cairn("rm", key, "--tenant", key)
+        assert json.loads(following.stdout.readline())["kind"] == "deleted"
+        following.send_signal(signal.SIGINT)
+        _, told = following.communicate(timeout=20)
+        assert (following.returncode, told) == (130, b"cairn: interrupted\n")

@@ -11,6 +11,7 @@ import pytest
 from hurt_service import HurtService
 
 import cairnkv
+from cairnkv.testing import MemoryClient, MemoryStore
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,37 @@ def memory(client: cairnkv.Client, way: str) -> Callable[[int], memoryview]:
         return memoryview(region)
 
     return make
+
+
+# … and the store in memory that adapters are tested against: what it says must be what a service says.
+EVERYWHERE = [*MEMORY, "double"]
+Anyone = Callable[..., cairnkv.Client]
+
+
+@pytest.fixture(params=EVERYWHERE)
+def anyone(request: pytest.FixtureRequest) -> Iterator[Anyone]:
+    """Makes clients of one store, wherever that is."""
+    opened: list[cairnkv.Client] = []
+    store = MemoryStore()
+    service = None if request.param == "double" else request.getfixturevalue("service")
+
+    def make(tenant: str = "default") -> cairnkv.Client:
+        if service is None:
+            client: cairnkv.Client = MemoryClient(store, tenant=tenant)
+        else:
+            client = cairnkv.connect(service.urls[request.param.split("-", maxsplit=1)[0]], tenant=tenant)
+        opened.append(client)
+        return client
+
+    yield make
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def fresh_tenant() -> Callable[[], str]:
+    """The name of a tenant that nobody has used."""
+    return lambda: os.urandom(8).hex()
 
 
 @pytest.fixture

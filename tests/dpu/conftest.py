@@ -22,7 +22,7 @@ def example_snapshot() -> dict[str, Any]:
     """The JSON example in docs/metrics.md, with an operation of every kind and numbers that differ from one another."""
     example: dict[str, Any] = json.loads(DOCUMENT.read_text().split("```json")[1].split("```")[0])
     put = example["operations"]["put"]
-    kinds = ["put", "get", "exists", "match", "touch", "delete", "prefetch", "stats"]
+    kinds = ["put", "get", "exists", "match", "touch", "delete", "prefetch", "stats", "lease", "release", "watch"]
     example["operations"] = {kind: json.loads(json.dumps(put)) for kind in kinds}
     counter = iter(range(1, 10_000))
 

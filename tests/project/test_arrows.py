@@ -19,7 +19,8 @@ BELOW = {
 }
 LAYERS = set(BELOW)
 BINDINGS = {
-    "cairnkv.cc": {"client", *BELOW["client"]},
+    "cairnkv.cc": {"bindings", "client", *BELOW["client"]},
+    "cairnkv_memory.h": {"base"},
     "cairn_dpu.cc": {"server", *BELOW["server"]},
 }
 PACKAGES = {"cairnkv": "cairnkv", "cairn_dpu": "dpu/cairn_dpu"}

@@ -13,18 +13,25 @@ import pytest
 from raw_wire import (
     DATA,
     DATA_T,
+    EVENTS,
+    EVENTS_BODY,
     EXISTS,
     GET,
     HELLO,
     HELLO_T,
+    LEASE,
     PING_T,
     PULL_T,
     PUT,
     REGION_ADD,
+    RELEASE,
+    REMOVE,
     RESULT,
     RESULTS,
     STATS,
     TRAILER,
+    WATCH,
+    WATCH_BODY,
     WELCOME_T,
     Frame,
     RawSession,
@@ -53,7 +60,7 @@ def bystander(addresses: Addresses, fresh_key: Fresh) -> Iterator[RawSession]:
     session.close()
 
 
-KEY = bytes(16)
+KEY, NAME = bytes(16), b"n" * 16
 GOOD = {"body": batch([KEY]), "item_count": 1}
 BAD_FRAMES: dict[str, tuple[Frame, int]] = {
     "wrong magic": (Frame(EXISTS, 1, magic=1), INVALID),
@@ -61,7 +68,7 @@ BAD_FRAMES: dict[str, tuple[Frame, int]] = {
     "version 0": (Frame(EXISTS, 1, version=0, **GOOD), BAD_VERSION),
     "unknown type": (Frame(199, 1), INVALID),
     "type 0": (Frame(0, 1), INVALID),
-    "reserved type": (Frame(24, 1, **GOOD), INVALID),
+    "reserved type": (Frame(27, 1, **GOOD), INVALID),
     "header crc": (Frame(EXISTS, 1, header_crc=1, **GOOD), INVALID),
     "body crc": (Frame(EXISTS, 1, body_crc=1, **GOOD), INVALID),
     "body of 4 GiB": (Frame(PUT, 1, body_bytes=0xFFFFFFFF), INVALID),
@@ -76,6 +83,27 @@ BAD_FRAMES: dict[str, tuple[Frame, int]] = {
     "extents that are not there": (Frame(GET, 1, batch([item(KEY, 10, extent=(5, 1))]), item_count=1), INVALID),
     "extents in a key batch": (Frame(EXISTS, 1, batch([KEY], [bytes(24)]), item_count=1), INVALID),
     "unknown durability": (Frame(PUT, 1, batch([item(KEY, 10)], durability=9), item_count=1), INVALID),
+    "a kind of delete that is none": (Frame(REMOVE, 1, batch([KEY], kind=5), item_count=1), INVALID),
+    "a kind of delete without a delete": (Frame(EXISTS, 1, batch([KEY], kind=4), item_count=1), INVALID),
+    "delete of a group that names none": (Frame(REMOVE, 1, batch([KEY], kind=1), item_count=1), INVALID),
+    "delete of two groups": (Frame(REMOVE, 1, batch([NAME, NAME], kind=1), item_count=2), INVALID),
+    "delete of a scope that names none": (Frame(REMOVE, 1, batch([KEY], kind=2), item_count=1), INVALID),
+    "delete of a layout with a key": (Frame(REMOVE, 1, batch([NAME], kind=3), item_count=1), INVALID),
+    "delete of a tenant with a key": (Frame(REMOVE, 1, batch([NAME], kind=4), item_count=1), INVALID),
+    "delete of a tenant with two keys": (Frame(REMOVE, 1, batch([KEY, KEY], kind=4), item_count=2), INVALID),
+    "delete of a tenant without a key": (Frame(REMOVE, 1, batch([], kind=4), item_count=0), INVALID),
+    "a scope beside keys": (Frame(REMOVE, 1, batch([KEY], scope=7), item_count=1), INVALID),
+    "a scope in a get": (Frame(GET, 1, batch([item(KEY, 5)], scope=7), item_count=1), INVALID),
+    "a duration without a lease": (Frame(RELEASE, 1, batch([KEY], duration_ms=5), item_count=1), INVALID),
+    "extents in a lease": (Frame(LEASE, 1, batch([KEY], [bytes(24)], duration_ms=5), item_count=1), INVALID),
+    "leases over the limit": (Frame(LEASE, 1, batch([KEY] * 4097, duration_ms=5), item_count=4097), INVALID),
+    "watch cut short": (Frame(WATCH, 1, bytes(15)), INVALID),
+    "watch with more": (Frame(WATCH, 1, bytes(17)), INVALID),
+    "watch of 1 MiB": (Frame(WATCH, 1, body_bytes=1 << 20), INVALID),
+    "watch with payload": (Frame(WATCH, 1, WATCH_BODY.pack(0, 0, 0), b"x" * 10), INVALID),
+    "watch for too many": (Frame(WATCH, 1, WATCH_BODY.pack(0, 4097, 0)), INVALID),
+    "watch for 4 billion": (Frame(WATCH, 1, WATCH_BODY.pack(0, 2**32 - 1, 0)), INVALID),
+    "events from a client": (Frame(EVENTS, 1, EVENTS_BODY.pack(1, 0, 0)), INVALID),
     "second hello": (Frame(HELLO_T, 0, HELLO.pack(1, 1, 0, bytes(16), 0, 0, 0, 0)), INVALID),
     "a service's frame": (Frame(WELCOME_T, 0, bytes(64)), INVALID),
     "results from a client": (Frame(RESULTS, 1, bytes(32), item_count=1), INVALID),
@@ -101,7 +129,21 @@ def test_a_bad_frame_ends_its_own_session_only(
 
 
 @pytest.mark.parametrize(
-    "name", ["second hello", "a service's frame", "empty batch", "extents that are not there", "unknown durability"]
+    "name",
+    [
+        "second hello",
+        "a service's frame",
+        "empty batch",
+        "extents that are not there",
+        "unknown durability",
+        "delete of a tenant with two keys",
+        "delete of a tenant with a key",
+        "a kind of delete without a delete",
+        "a duration without a lease",
+        "a scope in a get",
+        "watch for too many",
+        "events from a client",
+    ],
 )
 def test_a_malformed_request_is_told_why(name: str, address: tuple[str, int] | str) -> None:
     frame, status = BAD_FRAMES[name]

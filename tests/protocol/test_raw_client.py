@@ -10,17 +10,20 @@ from raw_wire import (
     BATCH,
     CANCEL,
     CANCELLED,
+    EVENT,
     EXISTS,
     EXTENT,
     GET,
     HELLO,
     LAST,
+    LEASE,
     PING_T,
     PREFETCH,
     PULL_T,
     PUT,
     REGION_ADD,
     REGION_REMOVE,
+    RELEASE,
     REMOVE,
     RESULT,
     RESULTS,
@@ -34,7 +37,8 @@ from raw_wire import (
     item,
 )
 
-OK, EXISTS_ALREADY, NOT_FOUND, BAD_RANGE, SHORT_BUFFER = 0, 1, 2, 11, 10
+OK, EXISTS_ALREADY, NOT_FOUND, INVALID, BAD_RANGE, SHORT_BUFFER = 0, 1, 2, 8, 11, 10
+LEASED, LEASE_TOO_LONG, GROUP_TOO_LARGE = 23, 24, 25
 
 
 @pytest.fixture(params=["tcp", "shm"])
@@ -94,6 +98,36 @@ def test_exists_match_touch_delete_prefetch(session: RawSession, fresh_key: Fres
     assert session.get(keys[1], 100)[0] == NOT_FOUND
     statuses = session.results(session.request(PREFETCH, batch([item(key) for key in keys]), 4))
     assert statuses == {0: OK, 1: NOT_FOUND, 2: OK, 3: NOT_FOUND}
+
+
+def test_groups_scopes_and_deletes_by_name(session: RawSession, fresh_key: Fresh) -> None:
+    keys, group, scope = [fresh_key() for _ in range(3)], fresh_key(), int.from_bytes(os.urandom(8)) or 1
+    for at, key in enumerate(keys):
+        assert session.statuses(EXISTS, keys) == [NOT_FOUND] * 3
+        assert session.put(key, b"y" * 100, group=group, members=3)[0] == OK
+        assert session.match(keys) == (3 if at == 2 else 0)
+    assert session.statuses(REMOVE, [group], kind=1) == [OK]
+    assert session.statuses(EXISTS, keys) == [NOT_FOUND] * 3
+    assert session.put(keys[0], b"y" * 100, scope=scope)[0] == OK
+    assert session.statuses(REMOVE, [bytes(16)], kind=2, scope=scope ^ 1 or 2) == [OK]
+    assert session.match(keys) == 1
+    assert session.statuses(REMOVE, [bytes(16)], kind=2, scope=scope) == [OK]
+    assert session.match(keys) == 0
+    assert session.put(keys[0], b"y", members=3)[0] == INVALID, "members of no group"
+    assert session.put(keys[0], b"y", group=group, members=10_000)[0] == GROUP_TOO_LARGE
+
+
+def test_leases(session: RawSession, fresh_key: Fresh, addresses: dict[str, tuple[str, int] | str]) -> None:
+    other = RawSession.open(addresses["tcp"])
+    key, absent = fresh_key(), fresh_key()
+    session.put(key, b"y" * 100)
+    assert session.statuses(LEASE, [key, absent], duration_ms=60_000) == [OK, NOT_FOUND]
+    assert session.statuses(LEASE, [key], duration_ms=0) == [INVALID]
+    assert session.statuses(LEASE, [key], duration_ms=2**64 - 1) == [LEASE_TOO_LONG]
+    assert other.statuses(RELEASE, [key]) == [NOT_FOUND]
+    assert other.statuses(REMOVE, [key]) == [LEASED]
+    assert session.statuses(RELEASE, [key, key]) == [OK, NOT_FOUND]
+    assert session.statuses(REMOVE, [key]) == [OK]
 
 
 def test_an_expired_block_is_a_miss(session: RawSession, fresh_key: Fresh) -> None:
@@ -172,4 +206,4 @@ def test_a_second_lane_joins_the_session(addresses: dict[str, tuple[str, int] | 
     first.close()
     assert second.get(key, 4) == (OK, b"lane"), "the session did not outlive one of its lanes"
     second.close()
-    assert HELLO.size == 32 and BATCH.size == 32 and PING_T == 5
+    assert HELLO.size == 32 and BATCH.size == 32 and EVENT.size == 80 and PING_T == 5

@@ -8,24 +8,30 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 MAGIC = 0x4E524943
 HEADER = struct.Struct("<IBBHQIIQII16sII")
-BATCH = struct.Struct("<QB3xIQQ")
-ITEM = struct.Struct("<16s16sQQQQIHHII")
+BATCH = struct.Struct("<QBB2xIQQ")
+ITEM = struct.Struct("<16s16sQQQQIHHIHH")
 EXTENT = struct.Struct("<QQII")
 RESULT = struct.Struct("<IHHQQII")
 PULL = struct.Struct("<IIQQ")
 DATA = struct.Struct("<IIQQ")
 TRAILER = struct.Struct("<H6x")
+WATCH_BODY = struct.Struct("<QII")
+EVENTS_BODY = struct.Struct("<QQQ")
+EVENT = struct.Struct("<QQQ16s16sQQB7x")
 HELLO = struct.Struct("<HHI16sHHHH")
 WELCOME = struct.Struct("<HHI16sQQQIIII")
 
 HELLO_T, WELCOME_T, REFUSE_T, GOODBYE_T, PING_T, PONG_T = 1, 2, 3, 4, 5, 6
 PUT, GET, EXISTS, MATCH, TOUCH, REMOVE, PREFETCH, STATS = 16, 17, 18, 19, 20, 21, 22, 23
+LEASE, RELEASE, WATCH = 24, 25, 26
 REGION_ADD, REGION_REMOVE = 32, 33
 RESULTS, STATUSES, MATCHED, TEXT, PULL_T, DATA_T, CANCEL, CANCELLED, FAILED = 48, 49, 50, 51, 52, 53, 54, 55, 56
+EVENTS = 57
+FROM_NOW = 2**64 - 1
 LAST = 1
 
 
@@ -91,10 +97,20 @@ class Frame:
         return header + struct.pack("<I", crc) + self.body + self.payload
 
 
-def batch(items: list[bytes], extents: list[bytes] | None = None, layout: int = 0, durability: int = 0) -> bytes:
+def batch(
+    items: list[bytes],
+    extents: list[bytes] | None = None,
+    layout: int = 0,
+    durability: int = 0,
+    *,
+    kind: int = 0,
+    scope: int = 0,
+    duration_ms: int = 0,
+) -> bytes:
     """The body of a batch from packed keys or items."""
     extents = extents or []
-    return BATCH.pack(layout, durability, len(extents), 0, 0) + b"".join(items) + b"".join(extents)
+    fixed = BATCH.pack(layout, durability, kind, len(extents), scope, duration_ms)
+    return fixed + b"".join(items) + b"".join(extents)
 
 
 def item(
@@ -106,10 +122,11 @@ def item(
     ttl_ms: int = 0,
     extent: tuple[int, int] = (0, 0),
     crc: int | None = None,
+    group: bytes = bytes(16),
+    members: int = 0,
 ) -> bytes:
-    return ITEM.pack(
-        key, bytes(16), length, offset, count, ttl_ms, extent[0], extent[1], 0 if crc is None else 1, crc or 0, 0
-    )
+    flags = 0 if crc is None else 1
+    return ITEM.pack(key, group, length, offset, count, ttl_ms, extent[0], extent[1], flags, crc or 0, members, 0)
 
 
 @dataclass
@@ -200,9 +217,9 @@ class RawSession:
             if frame.flags & LAST:
                 return statuses
 
-    def put(self, key: bytes, data: bytes, **options: int) -> tuple[int, int]:
+    def put(self, key: bytes, data: bytes, scope: int = 0, **options: Any) -> tuple[int, int]:
         """Status and sequence. Answers the service's pull with one data frame."""
-        request_id = self.request(PUT, batch([item(key, len(data), **options)]), 1)
+        request_id = self.request(PUT, batch([item(key, len(data), **options)], scope=scope), 1)
         while True:
             frame = self.receive()
             assert frame.request_id == request_id
@@ -225,8 +242,8 @@ class RawSession:
             assert crc == crc32c(frame.payload)
         return status, frame.payload
 
-    def statuses(self, kind: int, keys: list[bytes], layout: int = 0) -> list[int]:
-        self.request(kind, batch(keys, layout=layout), len(keys))
+    def statuses(self, operation: int, keys: list[bytes], layout: int = 0, **fields: int) -> list[int]:
+        self.request(operation, batch(keys, layout=layout, **fields), len(keys))
         frame = self.receive()
         assert frame.type == STATUSES and frame.item_count == len(keys)
         return list(struct.unpack(f"<{len(keys)}H", frame.body))
@@ -236,6 +253,18 @@ class RawSession:
         frame = self.receive()
         assert frame.type == MATCHED
         return int(struct.unpack("<Q", frame.body)[0])
+
+    def watch(self, after: int, most: int = 0, deadline_ms: int = 0) -> int:
+        """Begins to; the request's number."""
+        return self.request(WATCH, WATCH_BODY.pack(after, most, 0), 0, deadline_ms)
+
+    def events(self) -> tuple[int, int, list[tuple[Any, ...]]]:
+        """The answer to a watch: oldest, newest, events."""
+        frame = self.receive()
+        assert frame.type == EVENTS and frame.flags & LAST
+        oldest, newest, reserved = EVENTS_BODY.unpack_from(frame.body)
+        assert reserved == 0 and len(frame.body) == EVENTS_BODY.size + frame.item_count * EVENT.size
+        return oldest, newest, list(EVENT.iter_unpack(frame.body[EVENTS_BODY.size :]))
 
     def alive(self) -> bool:
         self.send(Frame(PING_T, 999, tag=self.tag))

@@ -73,6 +73,19 @@ _HINTS = {
     "draining": "Connect to another service, or wait for the restart.",
     "disconnected": "Nothing needs doing: the client connects again by itself.",
     "unreachable": "See whether the service runs and the address is right: 'cairn doctor'.",
+    "quota_exceeded": "Raise the tenant's quota, or delete what it does not need.",
+    "leased": "Release the lease, wait until it ends, or delete by group, scope or layout: that does not ask for leases.",
+    "lease_too_long": "Ask for less, and lease again before it ends.",
+    "group_too_large": "Split the group: one has at most 1,024 members.",
+    "not_admitted": "Nothing needs doing; to store more, loosen the admission settings.",
+    "expired": "Give a longer time to live, or look at the clocks of client and service.",
+    "drive_unknown": "List the drives at /api/v1/drives.",
+    "drive_in_use": "Nothing needs doing if it is the same drive; a copy of a drive needs to be formatted first.",
+    "drive_foreign": "See what it holds with 'cairn-dpu inspect'; format it with 'cairn-dpu format' if that may go.",
+    "drive_newer": "Update this service.",
+    "drive_damaged": "See what is left with 'cairn-dpu check'; format it anew if its blocks may go.",
+    "drive_smaller": "Give the drive its former size, or format it anew.",
+    "drive_draining": "Wait until its state is drained.",
 }
 
 

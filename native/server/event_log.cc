@@ -1,0 +1,97 @@
+#include "server/event_log.h"
+
+#include <algorithm>
+
+namespace cairn {
+
+namespace {
+
+EventBody body_of(const StoreEvent& event) {
+  EventBody body;
+  body.unix_ms = event.unix_ms;
+  body.sequence = event.sequence;
+  body.key = event.id.key;
+  body.group = event.group;
+  body.layout = event.id.layout;
+  body.scope = event.scope;
+  body.kind = static_cast<uint8_t>(event.kind);
+  return body;
+}
+
+bool is_of_a_drive(StoreEvent::Kind kind) {
+  return kind == StoreEvent::Kind::drive_lost || kind == StoreEvent::Kind::drive_loaded;
+}
+
+}  // namespace
+
+void EventLog::on_event(const StoreEvent& event) {
+  const EventBody body = body_of(event);
+  if (!is_of_a_drive(event.kind)) {
+    Row& row = row_of(event.id.tenant);
+    if (!row.has_ring) begin_ring(row);
+    return append(row, body);
+  }
+  for (auto& [tenant, row] : rows_) append(row, body);
+}
+
+void EventLog::know(uint32_t tenant) {
+  Row& row = row_of(tenant);
+  if (!row.has_ring) begin_ring(row);
+}
+
+EventsBody EventLog::range(uint32_t tenant) const {
+  const auto found = rows_.find(tenant);
+  if (found == rows_.end()) return {1, 0, 0};
+  return {oldest_of(found->second), found->second.newest, 0};
+}
+
+uint64_t EventLog::newest(uint32_t tenant) const {
+  const auto found = rows_.find(tenant);
+  return found == rows_.end() ? 0 : found->second.newest;
+}
+
+void EventLog::read(uint32_t tenant, uint64_t after, uint32_t most, std::vector<EventBody>& out) const {
+  const auto found = rows_.find(tenant);
+  if (found == rows_.end() || after >= found->second.newest) return;
+  const Row& row = found->second;
+  const uint64_t first = std::max(after + 1, oldest_of(row));
+  const uint64_t count = std::min<uint64_t>(row.newest - first + 1, most);
+  for (uint64_t number = first; number < first + count; ++number)
+    out.push_back(row.ring[(number - row.before - 1) % kEventsMost]);
+}
+
+EventLog::Row& EventLog::row_of(uint32_t tenant) {
+  Row& row = rows_[tenant];
+  row.tenant = tenant;
+  return row;
+}
+
+void EventLog::begin_ring(Row& row) {
+  if (rings_.size() >= rings_most_) {
+    Row& oldest = *rings_.front();
+    rings_.pop_front();
+    oldest.has_ring = false;
+    oldest.ring = {};
+  }
+  row.has_ring = true;
+  row.before = row.newest;
+  row.place = rings_.insert(rings_.end(), &row);
+}
+
+// A row without a ring counts the event and keeps nothing: its readers see that they missed one.
+void EventLog::append(Row& row, EventBody event) {
+  event.number = ++row.newest;
+  if (row.has_ring) {
+    rings_.splice(rings_.end(), rings_, row.place);
+    if (row.ring.size() < kEventsMost) {
+      row.ring.push_back(event);
+    } else {
+      row.ring[(event.number - row.before - 1) % kEventsMost] = event;
+    }
+  }
+  if (row.fresh) return;
+  row.fresh = true;
+  fresh_.push_back(&row);
+}
+
+}  // namespace cairn

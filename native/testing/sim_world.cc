@@ -315,8 +315,17 @@ void SimWorld::settle() {
     return away || !removals_.empty() || !draining_.empty() || !store_->loaded() ||
            !std::all_of(clients_.begin(), clients_.end(), [](const auto& client) { return client->idle(); });
   };
+  constexpr uint64_t kTurnsMost = 300'000;
   for (uint64_t turns = 0; busy(); ++turns) {
-    CAIRN_CHECK(turns < 5'000'000, "a simulation does not come to rest");
+    if (turns >= kTurnsMost) {
+      std::fprintf(stderr, "seed %lu: removals %zu, draining '%s', loaded %d\n", plan_.seed, removals_.size(),
+                   draining_.c_str(), store_->loaded() ? 1 : 0);
+      for (const Place& place : places_) std::fprintf(stderr, "  %s back in %ld ms\n", place.drive->info().path.c_str(), place.back_ns == 0 ? 0L : (long)(place.back_ns - clock_.now_ns()) / 1000000);
+      for (const DriveStats& drive : store_->stats().drives)
+        std::fprintf(stderr, "  %s %s %s\n", drive.path.c_str(), drive.state.c_str(), drive.reason.c_str());
+      for (const auto& client : clients_) std::fprintf(stderr, "  client idle %d\n", client->idle() ? 1 : 0);
+    }
+    CAIRN_CHECK(turns < kTurnsMost, "a simulation does not come to rest");
     turn();
     meddle();
   }

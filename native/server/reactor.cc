@@ -52,12 +52,12 @@ Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options
     event.data.ptr = &store_;
     CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0, "the wait set does not take a drive's event");
   }
-  store_.set_event_sink(&events_);
+  store_.add_event_sink(events_);
 }
 
 Reactor::~Reactor() {
   close_sessions();
-  store_.set_event_sink(nullptr);
+  store_.remove_event_sink(events_);
   CAIRN_CHECK(removes_.empty(), "the reactor ended with deletes in flight");
   ::close(epoll_);
   ::close(wake_);

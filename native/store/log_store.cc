@@ -34,7 +34,7 @@ LogStore::LogStore(Slab& slab, const Clock& clock, const StoreOptions& options)
 LogStore::~LogStore() {
   // Requests on the drives point into our jobs. What waits for room is given up, and nobody is told any more: whoever
   // asked may be gone.
-  sink_ = nullptr;
+  sinks_.clear();
   for (auto& [id, pending] : pending_) {
     pending.owner = nullptr;
     pending.waiters.clear();
@@ -318,7 +318,8 @@ void LogStore::forget(const BlockId& id, Gone why) {
 
 void LogStore::emit(EventKind kind, const BlockId& id, const GroupId& group, Scope scope, uint64_t sequence) {
   const uint64_t number = next_event_++;
-  if (sink_ != nullptr) sink_->on_event({number, kind, id, group, scope, sequence, clock_.unix_ms()});
+  const StoreEvent event{number, kind, id, group, scope, sequence, clock_.unix_ms()};
+  for (EventSink* sink : sinks_) sink->on_event(event);
 }
 
 // --- asked and answered ----------------------------------------------------------------------------------

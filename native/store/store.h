@@ -223,7 +223,9 @@ class Store {
 
   // Replaces what is known of the tenants' limits.
   virtual void set_tenants(const std::vector<TenantOptions>& tenants) = 0;
-  virtual void set_event_sink(EventSink* sink) = 0;  // nullptr: none
+  // Tells a sink of all that happens from now on. It is taken away before it or the store ends.
+  virtual void add_event_sink(EventSink& sink) = 0;
+  virtual void remove_event_sink(EventSink& sink) = 0;
 
   // --- drives, while the store runs; named by their UUID ---
   // Looks at a drive: its superblock is read, nothing is written. Any thread; waits for the drive.

@@ -193,7 +193,7 @@ bool SimWorld::boot(bool healed) {
     return false;
   }
   store_ = opened.take();
-  store_->set_event_sink(this);
+  store_->add_event_sink(*this);
   if (plan_.quota_bytes > 0) {
     std::vector<TenantOptions> tenants(1);
     tenants[0].quota_bytes = plan_.quota_bytes;

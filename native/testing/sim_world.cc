@@ -322,7 +322,9 @@ void SimWorld::settle() {
                    draining_.c_str(), store_->loaded() ? 1 : 0);
       for (const Place& place : places_) std::fprintf(stderr, "  %s back in %ld ms\n", place.drive->info().path.c_str(), place.back_ns == 0 ? 0L : (long)(place.back_ns - clock_.now_ns()) / 1000000);
       for (const DriveStats& drive : store_->stats().drives)
-        std::fprintf(stderr, "  %s %s %s\n", drive.path.c_str(), drive.state.c_str(), drive.reason.c_str());
+        std::fprintf(stderr, "  %s %s %s; %lu reads, %lu writes, %lu segments given up, %lu blocks moved, %lu free, %lu bytes scrubbed\n",
+                     drive.path.c_str(), drive.state.c_str(), drive.reason.c_str(), drive.reads, drive.writes,
+                     drive.evicted_segments, drive.moved_blocks, drive.segments_free, drive.scrubbed_bytes);
       for (const auto& client : clients_) std::fprintf(stderr, "  client idle %d\n", client->idle() ? 1 : 0);
     }
     CAIRN_CHECK(turns < kTurnsMost, "a simulation does not come to rest");
@@ -352,7 +354,7 @@ void SimWorld::end_life(bool orderly) {
       client->reset();
     }
     reactor_->drain();
-    while (!reactor_->quiet()) reactor_->turn(0);
+    while (!reactor_->quiet()) turn();
     reactor_->close_sessions();
     reactor_.reset();
     store_->close();

@@ -64,7 +64,7 @@ bool LogStore::must_wait(const DeleteOp& op) const {
 // Whether some drive holds blocks that the index does not know: one that is away, or what was given up a moment ago.
 bool LogStore::any_hidden() const {
   return any_away() || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
-           return slot.log != nullptr && slot.log->remembers();
+           return slot.log != nullptr && slot.log->haunted();
          });
 }
 

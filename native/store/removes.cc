@@ -69,8 +69,9 @@ bool LogStore::any_hidden() const {
 }
 
 bool LogStore::any_away() const {
-  return options_.absent_drives > 0 ||
-         std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.set_aside; });
+  return options_.absent_drives > 0 || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+           return slot.set_aside || (slot.log != nullptr && slot.log->state() == DriveState::read_only);
+         });
 }
 
 void LogStore::remove(DeleteOp& op) {
@@ -223,7 +224,8 @@ void LogStore::send_tombstones(const std::shared_ptr<Removal>& removal, std::vec
   }
   if (sent) return;
   for (const size_t item : items) {
-    if (removal->op->statuses[item] == Status::ok) removal->op->statuses[item] = Status::read_only;
+    Status& told = removal->op->statuses[item];
+    if (told == Status::ok || told == Status::not_found) told = Status::read_only;
   }
 }
 

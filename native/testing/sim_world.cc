@@ -213,10 +213,12 @@ bool SimWorld::boot(bool healed) {
     turn();
   }
   for (auto& client : clients_) client->pause(false);
-  if (!blind) oracle_.impair(false);
+  const std::vector<DriveStats> loaded = store_->stats().drives;
+  const bool well = std::none_of(loaded.begin(), loaded.end(), [](const DriveStats& drive) { return drive.state == "failed"; });
+  if (!blind && well) oracle_.impair(false);
   // What could not be read at the start may be overwritten before the next.
   if (blind) oracle_.lost_for_good();
-  for (const DriveStats& drive : store_->stats().drives) {
+  for (const DriveStats& drive : loaded) {
     if (drive.distrusted) oracle_.lost_for_good();
   }
   faults_now_ = healed ? SimFaults{} : plan_.faults;
@@ -362,6 +364,7 @@ void SimWorld::end_life(bool orderly) {
     ++outcome_.closes;
   } else {
     const bool power_lost = random_() % 2 == 0;
+    store_->remove_event_sink(*this);
     kill_drives(power_lost);
     ++(power_lost ? outcome_.power_losses : outcome_.kills);
   }

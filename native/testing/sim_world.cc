@@ -40,7 +40,10 @@ SimPlan SimPlan::drawn(uint64_t seed) {
   plan.load.clients = 1 + static_cast<uint32_t>(random() % 4);
   plan.load.tenants = 1 + static_cast<uint32_t>(random() % 2);
   plan.load.keys_per_client = 20 + static_cast<uint32_t>(random() % 300);
-  plan.load.think_ms_most = 20ULL << random() % 8;
+  plan.load.think_ms_most = 20ULL << random() % 11;
+  // A crowd does as much in a short life as a few do in a long one.
+  if (plan.load.think_ms_most < 500) plan.life_seconds_most = 2 + plan.life_seconds_most / 10;
+  if (plan.load.think_ms_most > 5000) plan.life_seconds_most *= 10;
   plan.load.deadline_ms_most = random() % 3 == 0 ? 50 : 20'000;
   plan.load.dies = share(0.01);
   plan.load.cancels = share(0.02);
@@ -381,7 +384,10 @@ void SimWorld::forget_process() {
   // The reactor insists that deletes end; on dead drives they do, at once.
   if (reactor_ != nullptr) {
     reactor_->close_sessions();
-    for (int i = 0; i < 10'000 && !reactor_->quiet(); ++i) reactor_->turn(0);
+    for (int i = 0; i < 10'000 && !reactor_->quiet(); ++i) {
+      reactor_->turn(0);
+      clock_.advance_ms(1);  // what looks at a drive now and then has to see that it is dead
+    }
   }
   for (int i = 0; i < 10'000 && !removals_.empty() && store_ != nullptr; ++i) {
     store_->poll();

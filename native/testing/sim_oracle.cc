@@ -281,7 +281,7 @@ void SimOracle::wide_delete_ends(uint64_t ticket, Status status) {
   for (auto& [key, belief] : beliefs_) {
     if (!covers(wide, key)) continue;
     // Nobody knows which of the two came first.
-    belief.may_be_absent = true;
+    belief.may_be_absent = belief.went = true;
     belief.safe = false;
     if (wide.open.contains(key) || belief.opened > wide.began) continue;
     if (status == Status::ok) belief.versions.clear();

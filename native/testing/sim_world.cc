@@ -74,6 +74,9 @@ SimPlan SimPlan::drawn(uint64_t seed) {
 
 SimWorld::SimWorld(const SimPlan& plan)
     : plan_(plan), random_(plan.seed), entropy_(plan.seed + 1), oracle_(plan.seed), slab_(Slab::create(plan.slab_bytes).take()) {
+  // The first use of hashes in a process draws a seed as well: it may not be part of the run.
+  (void)hash_of(BlockId{});
+  entropy_.seed(plan.seed + 1);
   reseed_hashes();
   oracle_.drives_lie = plan_.faults.lies();
   oracle_.drives_fail = plan_.faults.fails() || plan_.drive_leaves > 0;
@@ -279,7 +282,7 @@ void SimWorld::meddle() {
   const uint32_t number = tenant_number(tenant);
   if (happens(plan_.wide_deletes)) {
     auto removal = std::make_unique<Removal>();
-    removal->scope = 0;
+    removal->scope = random_() % 3;
     removal->kind = removal->scope == 0 ? DeleteKind::tenant : DeleteKind::scope;
     removal->ids = {{Key{}, 0, number}};
     removal->ticket = oracle_.wide_delete_begins(tenant, removal->scope);

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/crc32c.h"
+#include "store/recovery.h"
 
 namespace cairn {
 
@@ -53,16 +54,45 @@ std::vector<std::byte> GetCall::bytes() const {
 }
 
 StoreWorld::StoreWorld(uint64_t drive_bytes, size_t drives, uint64_t slab_bytes, uint64_t segment_bytes)
-    : slab(Slab::create(slab_bytes).take()) {
-  for (size_t i = 0; i < drives; ++i) {
-    platters.push_back(std::make_shared<Platter>(drive_bytes));
-    MemoryDrive drive(platters.back());
-    FormatOptions options;
-    options.segment_bytes = segment_bytes;
-    const auto formatted = format_drive(drive, options, clock);
-    CAIRN_CHECK(formatted.ok(), "the test's drive cannot be formatted");
-  }
+    : slab(Slab::create(slab_bytes).take()), segment_bytes(segment_bytes) {
+  for (size_t i = 0; i < drives; ++i) add_platter(drive_bytes);
   open();
+}
+
+size_t StoreWorld::add_platter(uint64_t bytes) {
+  platters.push_back(std::make_shared<Platter>(bytes));
+  MemoryDrive drive(platters.back());
+  FormatOptions options;
+  options.segment_bytes = segment_bytes;
+  const auto formatted = format_drive(drive, options, clock);
+  CAIRN_CHECK(formatted.ok(), "the test's drive cannot be formatted");
+  return platters.size() - 1;
+}
+
+Result<Unit> StoreWorld::attach(size_t platter) {
+  auto drive = std::make_unique<MemoryDrive>(platters.at(platter));
+  if (drives_.size() <= platter) drives_.resize(platter + 1);
+  MemoryDrive* const known = drive.get();
+  auto identified = Store::identify(std::move(drive));
+  if (!identified) return identified.error();
+  auto attached = store->attach(identified.take());
+  if (attached.ok()) drives_[platter] = known;
+  return attached;
+}
+
+std::string StoreWorld::uuid(size_t platter) const {
+  format::Page<format::Superblock> page;
+  platters.at(platter)->read(0, reinterpret_cast<std::byte*>(&page), sizeof(page));
+  return uuid_text(page.body.drive);
+}
+
+bool StoreWorld::run_until(const std::function<bool()>& holds, int turns) {
+  for (int i = 0; i < turns; ++i) {
+    if (holds()) return true;
+    clock.advance_ms(1);
+    store->poll();
+  }
+  return holds();
 }
 
 StoreWorld::~StoreWorld() {
@@ -108,9 +138,13 @@ void StoreWorld::kill(uint64_t seed) {
 }
 
 Status StoreWorld::put(const std::string& name, uint64_t bytes, Durability durability) {
+  return put(name, bytes, [&](PutCall& call) { call.durability = durability; });
+}
+
+Status StoreWorld::put(const std::string& name, uint64_t bytes, const std::function<void(PutCall&)>& shape) {
   PutCall call(name, bytes);
   call.store = store.get();
-  call.durability = durability;
+  shape(call);
   store->begin_put(call);
   for (int i = 0; i < 10'000 && call.ended.empty(); ++i) store->poll();
   EXPECT_EQ(call.ended.size(), 1U) << name;
@@ -119,6 +153,24 @@ Status StoreWorld::put(const std::string& name, uint64_t bytes, Durability durab
 
 Status StoreWorld::get(const std::string& name) {
   return get_range(name, 0, 0);
+}
+
+Status StoreWorld::get_as(uint32_t tenant, const std::string& name) {
+  GetCall call(name);
+  call.id.tenant = tenant;
+  store->get(call);
+  for (int i = 0; i < 10'000 && call.ended.empty(); ++i) store->poll();
+  return call.ended.empty() ? Status::timeout : call.ended[0];
+}
+
+Status StoreWorld::remove_all(DeleteKind kind, const std::function<void(DeleteCall&)>& shape) {
+  DeleteCall call;
+  call.kind = kind;
+  call.ids.push_back({});
+  if (shape) shape(call);
+  store->remove(call);
+  EXPECT_TRUE(run_until([&] { return call.ended; }));
+  return call.ended ? call.statuses[0] : Status::timeout;
 }
 
 Status StoreWorld::get_range(const std::string& name, uint64_t offset, uint64_t length) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -73,6 +74,18 @@ class StoreWorld {
   Status get(const std::string& name);
   Status get_range(const std::string& name, uint64_t offset, uint64_t length);
   Status remove(const std::string& name);
+  // … of everything of a name. What the call says besides its kind is set by `shape`.
+  Status remove_all(DeleteKind kind, const std::function<void(DeleteCall&)>& shape = {});
+  // A put that `shape` says more of.
+  Status put(const std::string& name, uint64_t bytes, const std::function<void(PutCall&)>& shape);
+  Status get_as(uint32_t tenant, const std::string& name);
+  // A new drive, formatted; where it is plugged in is its number in `platters`.
+  size_t add_platter(uint64_t bytes);
+  // The drive of a platter, as a running store is given it.
+  Result<Unit> attach(size_t platter);
+  std::string uuid(size_t platter) const;
+  // Turns, a millisecond of the clock each, until it holds; false if it never does.
+  bool run_until(const std::function<bool()>& holds, int turns = 20'000);
   bool exists(const std::string& name) { return store->exists({key_of(name), 0, 0}); }
   MemoryDrive& drive(size_t index = 0) { return *drives_.at(index); }
 
@@ -83,6 +96,7 @@ class StoreWorld {
   uint64_t wrong_bytes = 0;
   uint64_t open_faults_seed = 0;  // given to the drives of the next open
   std::vector<uint64_t> open_unreadable;
+  uint64_t segment_bytes = 0;
 
  private:
   std::vector<MemoryDrive*> drives_;  // owned by the store

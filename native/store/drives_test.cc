@@ -1,0 +1,203 @@
+// Drives that come, go, come back, are drained, and are not what they seem; blocks on several of them.
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+#include "store/recovery.h"
+#include "testing/store_fixture.h"
+
+namespace cairn {
+namespace {
+
+std::string state_of(const StoreWorld& world, const std::string& uuid) {
+  for (const DriveStats& drive : world.store->stats().drives) {
+    if (drive.uuid == uuid) return drive.state;
+  }
+  return "";
+}
+
+// Every drive's requests end as ENODEV from now on.
+void vanish(MemoryDrive& drive) {
+  drive.faults.error = ENODEV;
+  drive.faults.fail_read = drive.faults.fail_write = drive.faults.fail_flush = 1;
+  drive.faults.for_ever = true;
+}
+
+void rewrite_superblock(Platter& platter, const std::function<void(format::Superblock&)>& change) {
+  format::Page<format::Superblock> page;
+  for (const uint64_t offset : format::kSuperblockOffsets) {
+    platter.read(offset, reinterpret_cast<std::byte*>(&page), sizeof(page));
+    change(page.body);
+    page.seal();
+    platter.write(offset, reinterpret_cast<const std::byte*>(&page), sizeof(page));
+  }
+}
+
+TEST(Striping, AnyRangeOfALargeBlockIsExact) {
+  StoreWorld world(256_MiB, 3, 160_MiB);
+  ASSERT_EQ(world.put("large", 33'333'333), Status::ok);
+  uint64_t drives = 0;
+  for (const DriveStats& drive : world.store->stats().drives) drives += drive.payload_bytes > 0 ? 1 : 0;
+  EXPECT_EQ(drives, 3U) << "one large get should use them all";
+  world.crash(4);
+  world.open();
+  EXPECT_EQ(world.get("large"), Status::ok);
+  for (const auto& [offset, length] : {std::pair<uint64_t, uint64_t>{0, 1}, {4'194'303, 2}, {4'194'304, 4'194'304},
+                                       {33'333'332, 1}, {1'000'000, 20'000'000}})
+    EXPECT_EQ(world.get_range("large", offset, length), Status::ok) << offset;
+  EXPECT_EQ(world.get_range("large", 33'333'333, 1), Status::bad_range);
+  EXPECT_EQ(world.remove("large"), Status::ok);
+  world.crash(5);
+  world.open();
+  EXPECT_EQ(world.get("large"), Status::not_found);
+}
+
+TEST(Striping, ADamagedPartIsAMissOfTheWholeBlock) {
+  StoreWorld world(128_MiB, 2, 64_MiB);
+  ASSERT_EQ(world.put("large", 10'000'000), Status::ok);
+  world.close();
+  // Somewhere in the payload of the record that comes first on the second drive.
+  world.platters[1]->flip(format::kFirstSegmentOffset + 3 * 4096 + 77, 3);
+  world.open();
+  EXPECT_EQ(world.get("large"), Status::corrupt);
+  EXPECT_EQ(world.get("large"), Status::not_found);
+}
+
+TEST(Drives, ThatVanishAreMissesAndTheRestServesOn) {
+  StoreWorld world(64_MiB, 2, 8_MiB);
+  for (int i = 0; i < 40; ++i) ASSERT_EQ(world.put(std::to_string(i), 300'000), Status::ok);
+  const std::string uuid = world.uuid(1);
+  vanish(world.drive(1));
+  ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "failed"; }, 5000)) << "nobody asked, yet it is noticed";
+  int found = 0;
+  for (int i = 0; i < 40; ++i) {
+    const Status status = world.get(std::to_string(i));
+    EXPECT_TRUE(status == Status::ok || status == Status::not_found) << i;
+    found += status == Status::ok ? 1 : 0;
+  }
+  EXPECT_GT(found, 5);
+  EXPECT_LT(found, 35);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(world.put("new " + std::to_string(i), 300'000), Status::ok);
+}
+
+// A drive that was unplugged held a copy of what was deleted meanwhile: the delete has to reach it when it is back.
+TEST(Drives, ThatComeBackAreReadAgainAndLearnWhatWasDeleted) {
+  StoreWorld world(64_MiB, 2, 8_MiB);
+  for (int i = 0; i < 40; ++i) ASSERT_EQ(world.put(std::to_string(i), 100'000), Status::ok);
+  const std::string uuid = world.uuid(1);
+  vanish(world.drive(1));
+  ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "failed"; }, 5000));
+  for (int i = 0; i < 40; i += 2) {
+    const Status status = world.remove(std::to_string(i));
+    EXPECT_TRUE(status == Status::ok || status == Status::not_found);
+  }
+  ASSERT_TRUE(world.attach(1).ok());
+  ASSERT_TRUE(world.run_until([&] { return world.store->loaded(); }));
+  for (int i = 0; i < 40; ++i) EXPECT_EQ(world.get(std::to_string(i)), i % 2 == 0 ? Status::not_found : Status::ok) << i;
+  world.run(100);
+  // The other drive may forget those deletes now.
+  world.crash(3);
+  world.platters = {world.platters[1]};
+  world.open();
+  for (int i = 0; i < 40; i += 2) EXPECT_EQ(world.get(std::to_string(i)), Status::not_found) << i;
+}
+
+TEST(Drives, AreDrainedWithoutLosingABlock) {
+  StoreWorld world(64_MiB, 2, 8_MiB, 1_MiB);
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 200'000), Status::ok);
+  const std::string uuid = world.uuid(0);
+  ASSERT_TRUE(world.store->drain(uuid).ok());
+  const auto early = world.store->detach(uuid);
+  ASSERT_FALSE(early.ok());
+  EXPECT_EQ(early.error().status, static_cast<uint16_t>(Status::drive_draining));
+  ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "drained"; }));
+  ASSERT_TRUE(world.store->detach(uuid).ok());
+  for (int i = 0; i < 60; ++i) EXPECT_EQ(world.get(std::to_string(i)), Status::ok) << i;
+  EXPECT_EQ(world.store->stats().drives.size(), 1U);
+  // Another one takes its place.
+  const size_t added = world.add_platter(64_MiB);
+  ASSERT_TRUE(world.attach(added).ok());
+  ASSERT_TRUE(world.run_until([&] { return state_of(world, world.uuid(added)) == "serving"; }));
+  for (int i = 0; i < 40; ++i) ASSERT_EQ(world.put("new " + std::to_string(i), 200'000), Status::ok);
+  EXPECT_GT(world.store->stats().drives[0].blocks + world.store->stats().drives[1].blocks, 90U);
+  EXPECT_EQ(world.wrong_bytes, 0U);
+}
+
+TEST(Drives, TakenOutWithoutDrainingLoseWhatTheyHeldAndNothingElse) {
+  StoreWorld world(64_MiB, 2, 8_MiB);
+  for (int i = 0; i < 40; ++i) ASSERT_EQ(world.put(std::to_string(i), 100'000), Status::ok);
+  const uint64_t there = world.store->stats().drives[1].blocks;
+  ASSERT_TRUE(world.store->detach(world.uuid(0)).ok());
+  int found = 0;
+  for (int i = 0; i < 40; ++i) found += world.get(std::to_string(i)) == Status::ok ? 1 : 0;
+  EXPECT_EQ(static_cast<uint64_t>(found), there);
+}
+
+TEST(Drives, TheLastOneCannotBeDrained) {
+  StoreWorld world;
+  const auto drained = world.store->drain(world.uuid(0));
+  ASSERT_FALSE(drained.ok());
+  EXPECT_EQ(drained.error().status, static_cast<uint16_t>(Status::no_space));
+}
+
+TEST(Drives, ThatAreNotWhatTheyShouldBeAreRefusedByName) {
+  StoreWorld world(64_MiB, 1);
+  const auto refusal = [&](size_t platter) {
+    const auto attached = world.attach(platter);
+    return attached.ok() ? Status::ok : static_cast<Status>(attached.error().status);
+  };
+  EXPECT_EQ(refusal(0), Status::drive_in_use) << "the same drive twice";
+  world.platters.push_back(std::make_shared<Platter>(world.platters[0]->copy()));
+  EXPECT_EQ(refusal(1), Status::drive_in_use) << "two drives with one identity";
+  world.platters.push_back(std::make_shared<Platter>(64_MiB));
+  EXPECT_EQ(refusal(2), Status::drive_foreign) << "blank";
+  const size_t newer = world.add_platter(64_MiB);
+  rewrite_superblock(*world.platters[newer], [](auto& block) { block.reader_version = block.version = format::kVersion + 1; });
+  EXPECT_EQ(refusal(newer), Status::drive_newer);
+  const size_t shrunk = world.add_platter(64_MiB);
+  rewrite_superblock(*world.platters[shrunk], [](auto& block) { block.total_bytes += 4096; });
+  EXPECT_EQ(refusal(shrunk), Status::drive_smaller);
+  const size_t damaged = world.add_platter(64_MiB);
+  for (const uint64_t offset : format::kSuperblockOffsets) world.platters[damaged]->flip(offset + 50, 1);
+  EXPECT_EQ(refusal(damaged), Status::drive_damaged);
+  const size_t older = world.add_platter(64_MiB);
+  rewrite_superblock(*world.platters[older], [](auto& block) { block.reader_version = block.version = 1; });
+  EXPECT_EQ(refusal(older), Status::ok) << "an older format is read, and becomes ours";
+  EXPECT_EQ(world.store->drain("no-such-drive").error().status, static_cast<uint16_t>(Status::drive_unknown));
+}
+
+TEST(Drives, OfAnotherFleetAreRefused) {
+  const auto platter = std::make_shared<Platter>(64_MiB);
+  StoreWorld world(64_MiB, 1);
+  rewrite_superblock(*world.platters[0], [](auto& block) { block.fleet[0] = 7; });
+  std::array<uint8_t, 16> ours{};
+  ours[0] = 8;
+  world.close();
+  auto identified = Store::identify(std::make_unique<MemoryDrive>(world.platters[0]), ours);
+  ASSERT_FALSE(identified.ok());
+  EXPECT_EQ(identified.error().status, static_cast<uint16_t>(Status::drive_foreign));
+  ours[0] = 7;
+  EXPECT_TRUE(Store::identify(std::make_unique<MemoryDrive>(world.platters[0]), ours).ok());
+  world.open();
+}
+
+TEST(Scrub, FindsDamageThatNobodyAskedForAndKeepsItsPlaceAcrossARestart) {
+  StoreWorld world(32_MiB, 1, 8_MiB, 1_MiB);
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 200'000), Status::ok);
+  world.close();
+  // In the middle of the second record of the first segment.
+  world.platters[0]->flip(format::kFirstSegmentOffset + 4096 + 50 * 4096 + 20'000, 2);
+  StoreOptions options;
+  options.scrub_bytes_per_second = 1_MiB;
+  world.open(options);
+  ASSERT_TRUE(world.run_until([&] { return world.store->stats().drives[0].scrub_share > 0.5; }, 200'000));
+  EXPECT_EQ(world.store->stats().drives[0].scrub_errors, 1U);
+  EXPECT_EQ(world.store->stats().corrupt, 1U);
+  ASSERT_TRUE(world.run_until([&] { return world.store->stats().drives[0].scrub_passes > 0; }, 200'000));
+  int missing = 0;
+  for (int i = 0; i < 60; ++i) missing += world.get(std::to_string(i)) == Status::ok ? 0 : 1;
+  EXPECT_EQ(missing, 1);
+}
+
+}  // namespace
+}  // namespace cairn

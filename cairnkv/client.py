@@ -131,8 +131,8 @@ class Client:
     ) -> list[ItemResult]:
         """Keeps blocks from eviction for so long; one result a key. A later lease of the same client makes it longer, never
         shorter. `lease_too_long` beyond the service's limit (an hour), `quota_exceeded` when the tenant may lease no more.
-        Leases are the session's: a client that goes leaves them to run out, and one that reconnects cannot release what it
-        leased before."""
+        Leases belong to the client's `name` within its tenant, or, without one, to its session: a client that goes leaves
+        them to run out, and one that comes back under its name can release them."""
         return self._drive(calls.lease(keys, duration_ms, layout, self._connection.deadline(deadline_ms)))
 
     def release(

@@ -178,7 +178,8 @@ class MemoryStore:
         """Of one block."""
         if self.find(block_id, hidden=True) is None:
             return Status.not_found
-        if self._holders(block_id):
+        group = self._group_of(block_id, self.blocks[block_id])
+        if any(self._holders(one) for one in (group.ids if group is not None else {block_id})):
             return Status.leased
         self._forget(block_id, EventKind.deleted)
         return Status.ok

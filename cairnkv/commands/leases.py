@@ -20,6 +20,9 @@ from cairnkv.quantities import parse_duration
 from cairnkv.status import Status
 
 
+HOLDER = "cairn lease"  # the name that leases of the command belong to
+
+
 @guarded
 def lease(
     keys: KeysArgument,
@@ -41,7 +44,7 @@ def lease(
         cairn lease system-prompt tools --for 10m
     """
     duration_ms = parse_duration(duration)
-    with open_client(server, tenant, deadline) as client:
+    with open_client(server, tenant, deadline, HOLDER) as client:
         results = client.lease(keys, duration_ms=duration_ms, layout=layout)
     tell_items(keys, results, {Status.ok: "leased", Status.not_found: "not found"}, "leased", output)
 
@@ -56,13 +59,13 @@ def release(
     deadline: Deadline = None,
     output: OutputOption = Output.table,
 ) -> None:
-    """End leases of this very session. A lease belongs to the session that took it, and each command is a session of its
-    own: what cairn lease or a program took stands until it ends by itself. Exit code 3 when there was none.
+    """End leases that cairn lease took, whoever typed it. What a program leased stands until that program releases it or it
+    ends by itself. Exit code 3 when there was none.
 
     Example:
 
         cairn release system-prompt
     """
-    with open_client(server, tenant, deadline) as client:
+    with open_client(server, tenant, deadline, HOLDER) as client:
         results = client.release(keys, layout=layout)
     tell_items(keys, results, {Status.ok: "released", Status.not_found: "no lease"}, "released", output)

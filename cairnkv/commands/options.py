@@ -106,16 +106,15 @@ def worst(statuses: list[Status]) -> ExitCode:
     return next(iter(serious or codes), ExitCode.OK)
 
 
-def open_client(server: str | None, tenant: str | None, deadline: int | None) -> Client:
-    """A client as the options say. Raises CairnError."""
+def open_client(server: str | None, tenant: str | None, deadline: int | None, name: str | None = None) -> Client:
+    """A client as the options say. Raises CairnError. name: what its leases belong to; else the command's."""
     if not (server or os.environ.get("CAIRN_SERVERS")):
         raise UsageError(
             "no service is named: add --server URL or set CAIRN_SERVERS. With none at hand, --server local:/var/tmp/cairn "
             "starts a private one"
         )
-    return connect(
-        server, tenant=tenant, deadline_ms=deadline, name=f"cairn {sys.argv[1] if len(sys.argv) > 1 else ''}".strip()
-    )
+    command = f"cairn {sys.argv[1] if len(sys.argv) > 1 else ''}".strip()
+    return connect(server, tenant=tenant, deadline_ms=deadline, name=name or command)
 
 
 def say(sentence: str) -> None:

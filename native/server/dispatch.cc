@@ -146,7 +146,7 @@ void Reactor::answer_keys(LinkState& state, const FrameHeader& header, const Bat
   } else {
     std::vector<Status> statuses(batch.keys.size());
     for (size_t i = 0; i < statuses.size(); ++i)
-      statuses[i] = answer_key(header.type, id(batch.keys[i]), state.session->id, batch.fixed.duration_ms);
+      statuses[i] = answer_key(header.type, id(batch.keys[i]), state.session->holder, batch.fixed.duration_ms);
     state.link->send(statuses_frame(header, statuses));
   }
   count(header.type, batch.keys.size(), started_ns);

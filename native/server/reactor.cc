@@ -31,6 +31,14 @@ uint32_t tenant_number(std::string_view name) {
   return number == 0 ? 1 : number;
 }
 
+// FNV-1a of the name; numbers of sessions stay far below the bit that tells the two apart.
+uint64_t holder_of(const Session& session) {
+  if (session.name.empty()) return session.id;
+  uint64_t hash = 0xCBF29CE484222325;
+  for (const char letter : session.name) hash = (hash ^ static_cast<uint8_t>(letter)) * 0x100000001B3;
+  return hash | uint64_t{1} << 63;
+}
+
 }  // namespace
 
 Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options)
@@ -212,6 +220,7 @@ Session* Reactor::open_session(const HelloView& hello) {
   session->tenant = hello.tenant;
   session->name = hello.name;
   session->tenant_id = tenant_number(hello.tenant);
+  session->holder = holder_of(*session);
   Session* opened = session.get();
   sessions_.emplace(opened->id, std::move(session));
   ++counters_.sessions_opened;

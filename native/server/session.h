@@ -16,6 +16,7 @@ namespace cairn {
 class Session {
  public:
   uint64_t id = 0;
+  uint64_t holder = 0;  // whose its leases are: of all sessions of its name, or its own if it has none
   SessionTag tag{};
   std::string tenant;
   std::string name;

@@ -156,6 +156,16 @@ TEST(Leases, EndWhenTheyAreReleasedOrRunOut) {
   EXPECT_EQ(world.store->stats().leases, 0U);
 }
 
+// An engine that leased one rank's block would lose it by a delete of another's.
+TEST(Leases, OfOneMemberHoldItsWholeGroup) {
+  StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
+  for (const char* name : {"a", "b"}) ASSERT_EQ(world.put(name, 100'000, in_group(1, 2)), Status::ok);
+  ASSERT_EQ(world.store->lease(id_of("a"), 1, 60'000), Status::ok);
+  EXPECT_EQ(world.remove("b"), Status::leased);
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 300'000), Status::ok) << i;
+  for (const char* name : {"a", "b"}) EXPECT_EQ(world.get(name), Status::ok) << name;
+}
+
 TEST(Leases, AreBoundedInTimeAndBytes) {
   StoreWorld world(16_MiB, 1, 8_MiB, 1_MiB);
   ASSERT_EQ(world.put("a", 300'000), Status::ok);

@@ -124,7 +124,9 @@ void LogStore::start_removal(const std::shared_ptr<Removal>& removal, const std:
     const BlockId& id = op.ids[item];
     const Index::Entry* head = find(id, false);
     if (head == nullptr && !hidden) continue;
-    if (head != nullptr && leases_.leased(id)) {
+    // What takes a leased member of its group along is held by that lease, too.
+    const bool held = head != nullptr && (leases_.leased(id) || groups_.row(head->group()).leases > 0);
+    if (held) {
       op.statuses[item] = Status::leased;
       continue;
     }

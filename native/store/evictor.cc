@@ -350,11 +350,13 @@ void LogStore::Evictor::moved(MoveJob& job, bool kept) {
   CAIRN_CHECK(at != store_.moving_.end() && at->second > 0, "a block was moved that nobody moved");
   if (--at->second == 0) store_.moving_.erase(at);
   if (!kept) {
-    // It could not be written again. A drained drive keeps it where it is; else it goes with its segment.
+    // It could not be written again. What is leased, and what a drained drive holds, stays where it is; else it goes
+    // with its segment.
     const Index::Entry* entry = store_.find_part(job.id, job.part);
     const bool current = entry != nullptr && entry->birth == job.birth && entry->place() == job.from;
-    if (current && draining_) stuck_ = true;
-    if (current && !draining_) store_.forget(job.id, Gone::evicted);
+    const bool stays = current && (draining_ || store_.leases_.leased(job.id) || store_.groups_.row(entry->group()).leases > 0);
+    if (stays) stuck_ = true;
+    if (current && !stays) store_.forget(job.id, Gone::evicted);
   }
   moves_.erase(job.self);
 }

@@ -240,12 +240,26 @@ void DriveLog::poll(uint64_t next_sequence) {
   if (state_ != DriveState::serving && state_ != DriveState::draining && state_ != DriveState::loading)
     fail_waiting(state_ == DriveState::failed ? Status::io_error : Status::read_only);
   serve_heads();
+  refuse_the_stuck();
   open_where_needed(next_sequence);
   seal_ready();
   start_flush();
   drive_->poll();
   start_flush();
   seal_ready();
+}
+
+// What is to make room waits for a segment, and none will ever be free but by it: whoever moves it has to do without.
+void DriveLog::refuse_the_stuck() {
+  if (!free_.empty() || opening_ != nullptr || wiping_ > 0) return;
+  std::vector<AppendOp*> stuck;
+  for (auto& [owner, head] : heads_) {
+    if (head.making_room.empty() || !head.open.empty()) continue;
+    stuck.insert(stuck.end(), head.making_room.begin(), head.making_room.end());
+    head.making_room.clear();
+  }
+  for (const AppendOp* op : stuck) waiting_bytes_ -= op->header->body.length;
+  for (AppendOp* op : stuck) op->settled(Status::no_space);
 }
 
 void AppendOp::completed(int error) {

@@ -84,6 +84,8 @@ class DriveLog {
   void begin(uint64_t next_generation, bool read_only);
   // Segments count their uses from here on; index entries with other counts are stale.
   void begin_uses(uint8_t use);
+  // Whether an index entry with this count was made since then.
+  bool counts_since_start(uint8_t use) const { return static_cast<int8_t>(use - first_use_) >= 0; }
   uint8_t next_use() const;
   // What it holds is not to be believed, or gone: every index entry that points here is stale from now on.
   void distrust();
@@ -185,6 +187,7 @@ class DriveLog {
   void settle(AppendOp& op, Status status);
   void note_write(int error);
 
+  void refuse_the_stuck();
   void open_where_needed(uint64_t next_sequence);
   bool may_open(const Head& head) const;
   void open_next(Head& head, uint64_t next_sequence);
@@ -216,6 +219,7 @@ class DriveLog {
   Head* opening_ = nullptr;
   uint64_t next_generation_ = 1;
   uint64_t segment_pages_;
+  uint8_t first_use_ = 0;
 
   uint64_t waiting_bytes_ = 0;
   uint32_t writes_ = 0;

@@ -101,10 +101,14 @@ bool LogStore::fresh(const Index::Entry& entry) const {
 // not be touched here.
 void LogStore::dropped(const Index::Entry& entry) {
   const uint32_t group = entry.group();
-  const bool broken = group != Groups::kNone && groups_.broken(group);
-  dropped_.push_back({entry, group == Groups::kNone ? GroupId{} : groups_.row(group).id, broken});
-  DriveLog* log = slots_[entry.drive].log.get();
-  if (broken && log != nullptr) {
+  const Slot& slot = slots_[entry.drive];
+  DriveLog* log = slot.log.get();
+  // Its segment was given up unread; what a drive took along with it was told of by the drive.
+  const bool unread = log != nullptr && !slot.set_aside && log->segments()[entry.segment].use != entry.use &&
+                      log->counts_since_start(entry.use);
+  const bool evicted = unread || (group != Groups::kNone && groups_.broken(group));
+  dropped_.push_back({entry, group == Groups::kNone ? GroupId{} : groups_.row(group).id, evicted});
+  if (evicted && log != nullptr) {
     log->note_ghost(static_cast<uint32_t>(entry.segment));
     log->evicted_sequence = std::max<uint64_t>(log->evicted_sequence, entry.birth);
     ++log->counters.evicted_blocks;
@@ -126,7 +130,7 @@ void LogStore::tell_dropped() {
     const Cache::Entry* cached = cache_.find(id);
     if (cached != nullptr && cached->birth == entry.birth) cache_.erase(id);
     if (leases_.leased(id) && find_part(id, 0) == nullptr) leases_.forget(id);
-    if (!one.broken) continue;  // the others were told of by the name that was deleted, or the drive that was lost
+    if (!one.evicted) continue;  // the others were told of by the name that was deleted, or the drive that was lost
     TenantCounters& tenant = tenants_.at(id.tenant).counters;
     ++tenant.evicted_blocks;
     tenant.evicted_bytes += entry.length();

@@ -208,7 +208,7 @@ class LogStore final : public Store, private Leases::Watcher {
   struct Dropped {
     Index::Entry entry;
     GroupId group;
-    bool broken;  // a member of a group that lost another
+    bool evicted;  // with its segment, or as a member of a group that lost another
   };
   std::vector<Dropped> dropped_;
 

@@ -138,6 +138,7 @@ void DriveLog::adopt(uint32_t index, const Segment& segment) {
 }
 
 void DriveLog::begin_uses(uint8_t use) {
+  first_use_ = use;
   for (Segment& segment : segments_) segment.use = use;
 }
 

@@ -146,7 +146,12 @@ void SimWorld::plug_in(Place& place) {
   static const SimFaults kNone;
   SimDrive* const before = place.drive;
   auto identified = Store::identify(plug(place, kNone));
-  CAIRN_CHECK(identified.ok(), "a simulation's drive that came back is not known");
+  if (!identified.ok()) {
+    CAIRN_CHECK(plan_.faults.lies(), "a simulation's drive that came back is not known");
+    oracle_.lost_for_good();
+    make_drive(place);
+    identified = Store::identify(plug(place, kNone));
+  }
   if (store_->attach(identified.take()).ok()) return;
   // The store has not noticed yet that it had left.
   place.drive = before;

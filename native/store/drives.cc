@@ -151,16 +151,21 @@ void LogStore::load(Slot& slot) {
 void LogStore::take_segment(Slot& slot, FoundSegment& found) {
   DriveLog& log = *slot.log;
   if (log.state() == DriveState::failed) return;
+  if (found.segment.state == SegmentState::free) return log.adopt(found.index, found.segment);
   Segment segment = found.segment;
   // A scanned segment keeps its entries until its summary is written; what could not be read may be readable next time,
   // so it gets none.
   if (!segment.summarised && !found.unreadable) segment.entries = found.entries;
   for (const format::SummaryEntry& entry : found.entries) {
-    if (entry.type == format::RecordType::block) segment.note_expiry(Index::ticks_of(entry.expiry_unix_ms));
+    if (entry.type != format::RecordType::block) continue;
+    segment.note_expiry(Index::ticks_of(entry.expiry_unix_ms));
+    segment.least_birth = std::min(segment.least_birth, entry.sequence);
   }
-  if (found.unreadable) segment.note_expiry(0);
+  if (found.unreadable) {
+    segment.note_expiry(0);
+    segment.least_birth = 0;
+  }
   log.adopt(found.index, segment);
-  if (segment.state != SegmentState::sealed) return;
   ++(found.scanned ? slot.scanned : slot.sealed);
   for (const format::SummaryEntry& entry : found.entries) {
     if (entry.type != format::RecordType::tombstones || entry.sequence > format::kNumberMost) continue;
@@ -253,6 +258,7 @@ void LogStore::check_missed_deletes() {
   graveyard_.raise_floor(forgotten);
   for (Slot& slot : slots_) {
     if (slot.log == nullptr || slot.set_aside || forgotten <= slot.last_sequence) continue;
+    slot.trusted = false;
     slot.log->distrust();
     sweep_left_ = 2 * index_.slots();
   }

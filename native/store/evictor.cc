@@ -11,6 +11,7 @@ namespace {
 constexpr size_t kEntriesATurn = 512;  // some 50 µs
 constexpr size_t kMovesMost = 8;
 constexpr uint64_t kRetryMs = 100;
+constexpr uint32_t kFailuresMost = 5;
 constexpr uint64_t kFutileMs = 1000;   // after a walk that found nothing of a tenant's to drop
 constexpr size_t kCarriedMost = 1024;  // tombstones in a record
 
@@ -49,13 +50,16 @@ void LogStore::MoveJob::record_read(RecordRead& read, Status status) {
     return evictor_.moved(*this, false);
   }
   auto* page = new (page_.data()) format::Page<format::RecordHeader>(read.page());
-  format::RecordHeader& moved = page->body;
-  if (moved.version == 1) moved.block_bytes = moved.length;
-  moved.version = format::kVersion;
+  format::RecordHeader& copy = page->body;
+  if (copy.version == 1) copy.block_bytes = copy.length;
+  copy.version = format::kVersion;
   buffer_.zero_tail(bytes_);
   header = page;
   payload = std::exchange(buffer_, {});
-  urgent = true;
+  moved = true;
+  // On its own drive it makes room. Another takes it as it takes a put.
+  makes_room = &to == &evictor_.log_;
+  if (makes_room) return to.append_beside(*this, id.tenant, evictor_.owner_);
   to.append(*this, id.tenant);
 }
 
@@ -75,7 +79,9 @@ void LogStore::MoveJob::settled(Status status) {
 class LogStore::Evictor::Carry final : public TombstoneAppend {
  public:
   Carry(Evictor& evictor, const std::vector<format::Tombstone>& buried)
-      : TombstoneAppend(buried, buried.back().sequence, evictor.store_.clock_.unix_ms()), evictor_(evictor) {}
+      : TombstoneAppend(buried, buried.back().sequence, evictor.store_.clock_.unix_ms()), evictor_(evictor) {
+    makes_room = true;
+  }
   void settled(Status status) override {
     evictor_.carry_failed_ |= status != Status::ok;
     --evictor_.carrying_;
@@ -225,6 +231,7 @@ void LogStore::Evictor::poll() {
 
 void LogStore::Evictor::begin(uint32_t segment) {
   segment_ = segment;
+  owner_ = log_.segments()[segment].owner;
   log_.begin_evicting(segment);
   entries_.clear();
   next_ = 0;
@@ -248,14 +255,18 @@ void LogStore::Evictor::begin(uint32_t segment) {
   stage_ = Stage::reading;
 }
 
+// What comes later is younger than any tombstone here, but for what is on its way already.
 void LogStore::Evictor::note_oldest() {
   oldest_.clear();
+  const auto note = [this](uint32_t owner, uint64_t birth) {
+    const auto [at, fresh] = oldest_.try_emplace(owner, birth);
+    if (!fresh) at->second = std::min(at->second, birth);
+  };
   for (uint32_t i = 0; i < log_.segments().size(); ++i) {
     const Segment& one = log_.segments()[i];
-    if (i == segment_ || one.state == SegmentState::free) continue;
-    const auto [at, fresh] = oldest_.try_emplace(one.owner, one.first_sequence);
-    if (!fresh) at->second = std::min(at->second, one.first_sequence);
+    if (i != segment_ && one.state != SegmentState::free) note(one.owner, one.least_birth);
   }
+  for (const auto& job : store_.writes_) note(job->id.tenant, job->sequence);
 }
 
 void LogStore::Evictor::walk() {
@@ -360,12 +371,12 @@ void LogStore::Evictor::moved(MoveJob& job, bool kept) {
 
 // --- tombstones ------------------------------------------------------------------------------------------
 
-// A tombstone has to stay as long as any segment of its tenant may hold a copy of what it deletes: one that was opened
-// before it was made. Copies in segments that were freed are overwritten before this one is.
+// A tombstone has to stay as long as any segment of its tenant may hold a copy of what it deletes: a block that was put
+// before it. Copies in segments that were freed are overwritten before this one is.
 bool LogStore::Evictor::still_needed(const format::Tombstone& tombstone) const {
   const auto older = [&](uint32_t owner) {
     const auto found = oldest_.find(owner);
-    return found != oldest_.end() && found->second <= tombstone.sequence;
+    return found != oldest_.end() && found->second < tombstone.sequence;
   };
   if (older(tombstone.tenant) || older(format::kSharedOwner)) return true;
   return store_.any_away() && tombstone.sequence > store_.graveyard_.floor();
@@ -395,7 +406,7 @@ void LogStore::Evictor::carry() {
       const size_t end = std::min(all.size(), at + kCarriedMost);
       const std::vector<format::Tombstone> some(all.begin() + static_cast<long>(at), all.begin() + static_cast<long>(end));
       ++carrying_;
-      log_.append(*new Carry(*this, some), tenant);
+      log_.append_beside(*new Carry(*this, some), tenant, owner_);
     }
   }
   carried_.clear();
@@ -412,9 +423,13 @@ void LogStore::Evictor::finish() {
     futile_[static_cast<uint32_t>(only_)] = store_.clock_.now_ms() + kFutileMs;
   if (failed || carry_failed_ || stuck_ || (only_ != kNobody && one.blocks > 0)) {
     log_.keep(segment_);
-    if (only_ == kNobody) retry_ms_ = store_.clock_.now_ms() + kRetryMs;
+    if (only_ != kNobody) return;
+    retry_ms_ = store_.clock_.now_ms() + kRetryMs;
+    // Who waits for room is told that there is none, rather than left to its deadline.
+    if (++failures_ >= kFailuresMost) log_.refuse_waiting(Status::no_space);
     return;
   }
+  failures_ = 0;
   // A walk for one tenant alone looked at no tombstones: emptied or not, the segment goes another time.
   if (only_ != kNobody) return log_.keep(segment_);
   log_.forgotten_sequence = std::max(log_.forgotten_sequence, forgotten_);

@@ -61,6 +61,7 @@ class LogStore::Evictor {
   bool whole_ = true;  // everything in the segment was met
   bool stuck_ = false; // a block that has to stay could not be moved
   uint32_t segment_ = 0;
+  uint32_t owner_ = 0;  // of the segment
   std::unique_ptr<SegmentRead> read_;
   std::vector<format::SummaryEntry> entries_;
   size_t next_ = 0;
@@ -69,12 +70,13 @@ class LogStore::Evictor {
   size_t carrying_ = 0;
   bool carry_failed_ = false;
   uint64_t forgotten_ = 0;
-  std::map<uint32_t, uint64_t> oldest_;       // the smallest first sequence of other segments, by owner
+  std::map<uint32_t, uint64_t> oldest_;       // the smallest birth of a block in other segments, by owner
   std::map<uint64_t, uint64_t> tried_;        // shared segments walked for a tenant, up to this generation
   std::map<uint32_t, uint64_t> futile_;       // tenants that had nothing to give, and until when they are not asked
   uint64_t held_before_ = 0;                  // by the tenant that gives up blocks, when the walk began
   uint64_t spent_bytes_ = 0;                  // of the budget for reinsertion
   uint64_t retry_ms_ = 0;                     // after a walk that could not end
+  uint32_t failures_ = 0;                     // such walks, one after another
 };
 
 // One record on its way from a segment that is given up to one that stays.

@@ -35,6 +35,7 @@ inline constexpr uint64_t kSuperblockMagic = 0x3156524E52494143;  // "CAIRNRV1"
 inline constexpr uint64_t kSegmentMagic = 0x3147455352494143;     // "CAIRSEG1"
 inline constexpr uint64_t kRecordMagic = 0x3143455252494143;      // "CAIRREC1"
 inline constexpr uint64_t kFooterMagic = 0x31544F4652494143;      // "CAIRFOT1"
+inline constexpr uint64_t kFreedMagic = 0x3145524652494143;       // "CAIRFRE1": a segment header's page that says it is free
 
 inline constexpr uint64_t kStateMagic = 0x3141545352494143;       // "CAIRSTA1"
 

@@ -99,6 +99,9 @@ class PageRead : public IoRequest {
     error = code;
   }
   ConstByteSpan span() const { return {memory->data(), memory->bytes()}; }
+  const Page<format::SegmentHeader>& header() const {
+    return *reinterpret_cast<const Page<format::SegmentHeader>*>(memory->data());
+  }
   std::unique_ptr<Pages> memory;
   bool done = true;
   int error = 0;
@@ -275,9 +278,8 @@ void Loader::poll() {
         ++i;
         continue;
       }
-      const bool good = probe.first.error == 0 &&
-                        header_is_good(*reinterpret_cast<const Page<format::SegmentHeader>*>(probe.first.memory->data()),
-                                       superblock_, probe.index);
+      const bool good = probe.first.error == 0 && (header_is_good(probe.first.header(), superblock_, probe.index) ||
+                                                   freed_is_good(probe.first.header(), superblock_, probe.index));
       if (!good && !probe.asked_last) {
         // The last page holds a copy of the header, or a footer that says as much.
         probe.asked_last = true;
@@ -315,9 +317,11 @@ void Loader::probe_done(Probe& probe) {
   found.index = probe.index;
   const auto take_header = [&](const PageRead& read) {
     if (read.memory == nullptr || read.error != 0) return false;
-    const auto& page = *reinterpret_cast<const Page<format::SegmentHeader>*>(read.memory->data());
-    if (!header_is_good(page, superblock_, probe.index)) return false;
+    const auto& page = read.header();
+    const bool freed = freed_is_good(page, superblock_, probe.index);
+    if (!freed && !header_is_good(page, superblock_, probe.index)) return false;
     found.segment = identity(page.body);
+    if (freed) found.segment.state = SegmentState::free;
     found_.evicted_sequence = std::max(found_.evicted_sequence, page.body.evicted_sequence);
     found_.forgotten_sequence = std::max(found_.forgotten_sequence, page.body.forgotten_sequence);
     return true;
@@ -355,6 +359,12 @@ void Loader::headers_done() {
                                                         : a.index < b.index;
   });
   for (const FoundSegment& one : known_) account(one);
+  // Those that were given up keep their age, so that they are used again in its order.
+  std::erase_if(known_, [this](FoundSegment& one) {
+    if (one.segment.state != SegmentState::free) return false;
+    take_(one);
+    return true;
+  });
   phase_ = Phase::segments;
 }
 

@@ -79,7 +79,7 @@ uint32_t DriveLog::heads_most() const {
 
 bool DriveLog::idle() const {
   return waiting_bytes_ == 0 && drive_->in_flight() == 0 && unflushed_.empty() && opening_ == nullptr &&
-         sealing_.empty();
+         sealing_.empty() && wiping_ == 0;
 }
 
 void DriveLog::set_state(DriveState state) {
@@ -105,31 +105,42 @@ DriveLog::Head& DriveLog::head_for(uint32_t tenant) {
   return head;
 }
 
-uint64_t DriveLog::youngest_open(const Head& head) const {
-  return head.open.empty() ? 0 : segments_[head.open.back()].generation;
+uint64_t DriveLog::youngest_used(uint32_t owner) const {
+  const auto found = used_.find(owner);
+  return found == used_.end() ? 0 : found->second;
 }
 
 // A tombstone must not lie in an older segment than what it deletes: a drive is loaded from its youngest segment to
 // its oldest, and serves what it has read. What the tenant stored lies in its own head's segments or in the shared ones.
 DriveLog::Head& DriveLog::head_for_tombstones(uint32_t tenant) {
-  Head& usual = head_for(tenant);
-  const auto shared = heads_.find(format::kSharedOwner);
-  if (shared == heads_.end() || youngest_open(shared->second) <= youngest_open(usual)) return usual;
-  return shared->second;
+  return youngest_used(format::kSharedOwner) > youngest_used(tenant) ? head_for(format::kSharedOwner) : head_for(tenant);
 }
 
-void DriveLog::append(AppendOp& op, uint32_t tenant) {
+void DriveLog::enqueue(Head& head, AppendOp& op, uint32_t tenant) {
   CAIRN_CHECK(op.header != nullptr && op.header->body.length > 0, "an empty record is appended");
   op.log_ = this;
   const bool block = op.header->body.type == format::RecordType::block;
-  Head& head = block ? head_for(tenant) : head_for_tombstones(tenant);
-  (op.urgent || !block ? head.urgent : head.waiting).push_back(&op);
+  op.generation_least_ = block ? 0 : std::max(youngest_used(tenant), youngest_used(format::kSharedOwner));
+  (op.makes_room ? head.making_room : block ? head.waiting : head.deletes).push_back(&op);
   waiting_bytes_ += op.header->body.length;
 }
 
-AppendOp* DriveLog::next_of(Head& head) {
-  if (!head.urgent.empty()) return head.urgent.front();
-  return head.waiting.empty() ? nullptr : head.waiting.front();
+void DriveLog::append(AppendOp& op, uint32_t tenant) {
+  const bool block = op.header->body.type == format::RecordType::block;
+  enqueue(block ? head_for(tenant) : head_for_tombstones(tenant), op, tenant);
+}
+
+void DriveLog::append_beside(AppendOp& op, uint32_t tenant, uint32_t owner) {
+  enqueue(head_for(owner), op, tenant);
+}
+
+// Whose turn it is of those that wait for the head; nullptr: nobody may be placed now.
+std::deque<AppendOp*>* DriveLog::next_queue(Head& head) {
+  if (!head.making_room.empty()) return &head.making_room;
+  // What is kept for making room was taken: until it is back, nobody else fills it up.
+  if (free_.size() < kFreeKept) return nullptr;
+  if (!head.deletes.empty()) return &head.deletes;
+  return head.waiting.empty() ? nullptr : &head.waiting;
 }
 
 bool DriveLog::has_room(const Segment& segment, uint64_t pages, uint64_t entries) const {
@@ -146,16 +157,20 @@ void DriveLog::retire_front(Head& head) {
 
 // Places the head's next record, if there is a segment for it.
 bool DriveLog::place_next(Head& head) {
-  AppendOp* op = next_of(head);
-  if (op == nullptr || head.open.empty() || writes_ >= writes_most_) return false;
+  std::deque<AppendOp*>* queue = next_queue(head);
+  if (queue == nullptr || head.open.empty() || writes_ >= writes_most_) return false;
+  AppendOp* op = queue->front();
   const uint64_t pages = format::record_pages(op->header->body.length);
   const uint64_t entries = op->header->body.type == format::RecordType::block ? 1 : op->dead.size();
-  while (!head.open.empty() && !has_room(segments_[head.open.front()], pages, entries)) {
-    CAIRN_CHECK(segments_[head.open.front()].next_page > 1, "a record is larger than a segment");
+  while (!head.open.empty()) {
+    const Segment& front = segments_[head.open.front()];
+    const bool young = front.generation >= op->generation_least_;
+    if (young && has_room(front, pages, entries)) break;
+    CAIRN_CHECK(!young || front.next_page > 1, "a record is larger than a segment");
     retire_front(head);
   }
   if (head.open.empty()) return false;
-  (head.urgent.empty() ? head.waiting : head.urgent).pop_front();
+  queue->pop_front();
   CAIRN_CHECK(waiting_bytes_ >= op->header->body.length, "more bytes leave the queue than entered it");
   waiting_bytes_ -= op->header->body.length;
   head.share_bytes -= std::min(head.share_bytes, pages * kPageBytes);
@@ -174,7 +189,7 @@ void DriveLog::serve_heads() {
       if (head.share_bytes == 0) head.share_bytes = kShareBytes;
       while (head.share_bytes > 0 && place_next(head)) any = true;
       // Whoever was stopped by the limit of writes goes on where it was.
-      next_head_ = head.share_bytes > 0 && next_of(head) != nullptr ? at->first : at->first + 1;
+      next_head_ = head.share_bytes > 0 && next_queue(head) != nullptr ? at->first : at->first + 1;
     }
   }
 }
@@ -193,6 +208,8 @@ void DriveLog::place(Head& head, AppendOp& op, uint64_t pages) {
   op.at = {index, segment.next_page, segment.generation};
   segment.next_page += static_cast<uint32_t>(pages);
   segment.last_sequence = std::max(segment.last_sequence, header.sequence);
+  uint64_t& youngest = used_[segment.owner];
+  youngest = std::max(youngest, segment.generation);
   ++segment.writes;
   ++writes_;
 
@@ -205,7 +222,8 @@ void DriveLog::place(Head& head, AppendOp& op, uint64_t pages) {
     segment.entries.push_back(format::entry_of(header));
     segment.note_expiry(Index::ticks_of(header.expiry_unix_ms));
     op.payload.slice(op.payload_offset, (pages - 1) * kPageBytes, op.vectors_);
-    counters.put_bytes += op.urgent ? 0 : header.length;
+    segment.least_birth = std::min(segment.least_birth, header.sequence);
+    counters.put_bytes += op.moved ? 0 : header.length;
   } else {
     for (const format::Tombstone& dead : op.dead) segment.entries.push_back(format::entry_of(header, dead));
     op.vectors_.push_back({op.tombstones->data(), op.tombstones->bytes()});
@@ -294,13 +312,24 @@ void DriveLog::settle(AppendOp& op, Status status) {
 void DriveLog::fail_waiting(Status status) {
   std::vector<AppendOp*> failed;
   for (auto& [owner, head] : heads_) {
-    failed.insert(failed.end(), head.urgent.begin(), head.urgent.end());
-    failed.insert(failed.end(), head.waiting.begin(), head.waiting.end());
-    head.urgent.clear();
+    failed.insert(failed.end(), head.making_room.begin(), head.making_room.end());
+    head.making_room.clear();
+  }
+  for (const AppendOp* op : failed) waiting_bytes_ -= op->header->body.length;
+  for (AppendOp* op : failed) op->settled(status);
+  refuse_waiting(status);
+}
+
+void DriveLog::refuse_waiting(Status status) {
+  std::vector<AppendOp*> refused;
+  for (auto& [owner, head] : heads_) {
+    refused.insert(refused.end(), head.deletes.begin(), head.deletes.end());
+    refused.insert(refused.end(), head.waiting.begin(), head.waiting.end());
+    head.deletes.clear();
     head.waiting.clear();
   }
-  waiting_bytes_ = 0;
-  for (AppendOp* op : failed) op->settled(status);
+  for (const AppendOp* op : refused) waiting_bytes_ -= op->header->body.length;
+  for (AppendOp* op : refused) op->settled(status);
 }
 
 }  // namespace cairn

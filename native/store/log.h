@@ -13,6 +13,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -40,7 +41,9 @@ class AppendOp : public IoRequest {
   uint64_t payload_offset = 0;         // whole pages
   std::unique_ptr<Pages> tombstones;   // tombstones: the payload
   std::vector<format::Tombstone> dead; // … and its entries, for the summary
-  bool urgent = false;                 // goes before the others, and may use what is kept for making room
+  // Written to make room: it goes before the others, and may use the segment that is kept for that.
+  bool makes_room = false;
+  bool moved = false;                  // a copy of what was put before
   Appended at;                         // out: set before placed()
 
   // The record has its place; the write was submitted.
@@ -53,6 +56,7 @@ class AppendOp : public IoRequest {
   friend class DriveLog;
   void completed(int error) final;
   class DriveLog* log_ = nullptr;
+  uint64_t generation_least_ = 0;  // no older segment will do
   std::vector<iovec> vectors_;
 };
 
@@ -86,6 +90,8 @@ class DriveLog {
 
   // Queues a record of the tenant; it is placed once a segment is open for it. Never calls back from inside.
   void append(AppendOp& op, uint32_t tenant);
+  // … where the segments of that owner go, whoever's it is: so emptying one segment never takes more than one.
+  void append_beside(AppendOp& op, uint32_t tenant, uint32_t owner);
   void poll(uint64_t next_sequence);
   // Seals what is open and waits for the drive.
   void close(uint64_t next_sequence);
@@ -94,13 +100,18 @@ class DriveLog {
   // Free segments are fewer than those who wait need: something should be given up.
   bool wants_room() const;
   uint64_t free_segments() const { return free_.size(); }
+  // A restart might find blocks that were given up: what held them is not wiped yet, or could not be.
+  bool remembers() const { return wiping_ > 0 || !unwiped_.empty(); }
   const std::deque<uint32_t>& sealed() const { return sealed_; }  // in the order of their generations
-  // A sealed segment is about to be given up, and then is: every block in it was dropped or moved. unread: nobody
-  // could tell what is in it, so index entries that point there are to be taken for stale.
+  // A sealed segment is about to be given up, and then is: every block in it was dropped or moved. It is wiped, so that
+  // a restart does not find it again, and then it is free. unread: nobody could tell what is in it, so index entries that
+  // point there are to be taken for stale.
   void begin_evicting(uint32_t segment);
   void release(uint32_t segment, bool unread);
   // Back to the sealed ones: it could not be emptied.
   void keep(uint32_t segment);
+  // Of those who wait, what is not written to make room ends.
+  void refuse_waiting(Status status);
   // The tenant's open segment is sealed at once if it holds anything, so that it can be evicted.
   void seal_open(uint32_t tenant);
   void seal_all();
@@ -110,7 +121,9 @@ class DriveLog {
   void set_state(DriveState state);
   bool writable() const { return state_ == DriveState::serving; }
   bool readable() const { return state_ != DriveState::failed; }
-  // Ends every append that waits, and sends no more.
+  // Ends every append that waits for a place.
+  void fail_waiting(Status status);
+  // … from now on, and sends no more.
   void fail(const std::string& why);
   const std::string& why_failed() const { return why_failed_; }
   void note_read(int error);
@@ -136,21 +149,25 @@ class DriveLog {
 
  private:
   friend class AppendOp;
+  // Free segments that only what makes room may open.
+  static constexpr uint64_t kFreeKept = 1;
   class HeaderWrite;
   class SummaryWrite;
+  class Wipe;
   class Flush;
   // Where one tenant's records go.
   struct Head {
     uint32_t owner = format::kSharedOwner;
     std::deque<uint32_t> open;  // front: being filled; behind it the next, opened early
-    std::deque<AppendOp*> urgent, waiting;
+    std::deque<AppendOp*> making_room, deletes, waiting;
     uint64_t share_bytes = 0;  // what it may still place in this round
   };
 
   Head& head_for(uint32_t tenant);
   Head& head_for_tombstones(uint32_t tenant);
-  uint64_t youngest_open(const Head& head) const;
-  AppendOp* next_of(Head& head);
+  uint64_t youngest_used(uint32_t owner) const;
+  void enqueue(Head& head, AppendOp& op, uint32_t tenant);
+  std::deque<AppendOp*>* next_queue(Head& head);
   bool place_next(Head& head);
   void serve_heads();
   bool has_room(const Segment& segment, uint64_t pages, uint64_t entries) const;
@@ -161,16 +178,17 @@ class DriveLog {
   void start_flush();
   void flushed(std::vector<AppendOp*> covered, int error);
   void settle(AppendOp& op, Status status);
-  void fail_waiting(Status status);
   void note_write(int error);
 
   void open_where_needed(uint64_t next_sequence);
   bool may_open(const Head& head) const;
   void open_next(Head& head, uint64_t next_sequence);
+  void fill_header(format::SegmentHeader& header, uint32_t segment) const;
   void header_written(uint32_t segment, int error);
   void seal_ready();
   void summary_written(uint32_t segment, int error);
   void insert_sealed(uint32_t segment);
+  void wiped(uint32_t segment, int error);
 
   std::unique_ptr<Drive> drive_;
   format::Superblock superblock_;
@@ -185,7 +203,10 @@ class DriveLog {
   std::deque<uint32_t> free_;    // in the order they will be used
   std::deque<uint32_t> sealed_;  // oldest first
   std::vector<uint32_t> sealing_;
+  uint32_t wiping_ = 0;
+  std::set<uint32_t> unwiped_;  // free, but what lay in it could be found again
   std::map<uint32_t, Head> heads_;  // by owner
+  std::map<uint32_t, uint64_t> used_;  // the generation of the youngest segment with a record in it, by owner
   uint32_t next_head_ = 0;          // the owner whose turn it is
   Head* opening_ = nullptr;
   uint64_t next_generation_ = 1;

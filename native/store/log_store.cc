@@ -32,9 +32,31 @@ LogStore::LogStore(Slab& slab, const Clock& clock, const StoreOptions& options)
 }
 
 LogStore::~LogStore() {
-  // Requests on the drives point into our jobs.
+  // Requests on the drives point into our jobs. What waits for room is given up, and nobody is told any more: whoever
+  // asked may be gone.
   sink_ = nullptr;
+  for (auto& [id, pending] : pending_) {
+    pending.owner = nullptr;
+    pending.waiters.clear();
+    pending.removals.clear();
+  }
+  for (const auto& job : removes_) job->removal = nullptr;
+  for (const auto& job : reads_) job->waiters.clear();
+  restart_.clear();
+  for (const Slot& slot : slots_) {
+    if (slot.log != nullptr) slot.log->fail("the store is gone");
+  }
   settle_down();
+}
+
+void LogStore::turn_drives() {
+  for (const Slot& slot : slots_) {
+    if (slot.log == nullptr) continue;
+    slot.log->poll(next_sequence_);
+    if (slot.evictor != nullptr) slot.evictor->poll();
+    if (slot.scrubber != nullptr) slot.scrubber->poll();
+    slot.log->drive().wait(10);
+  }
 }
 
 // Until nothing is on its way and nothing is begun.
@@ -43,14 +65,25 @@ void LogStore::settle_down() {
     if (slot.evictor != nullptr) slot.evictor->stop();
     if (slot.scrubber != nullptr) slot.scrubber->stop();
   }
-  while (!idle()) {
-    for (const Slot& slot : slots_) {
-      if (slot.log == nullptr) continue;
-      slot.log->poll(next_sequence_);
-      if (slot.evictor != nullptr) slot.evictor->poll();
-      if (slot.scrubber != nullptr) slot.scrubber->poll();
-      slot.log->drive().wait(10);
-    }
+  while (!idle()) turn_drives();
+}
+
+// What was taken and not written yet is written, as long as room can be made for it.
+void LogStore::write_what_waits() {
+  constexpr int kStillMost = 100;
+  const auto written = [this] {
+    uint64_t bytes = 0;
+    for (const Slot& slot : slots_) bytes += slot.log == nullptr ? 0 : slot.log->counters.written_bytes;
+    return bytes;
+  };
+  uint64_t before = written();
+  for (int still = 0; still < kStillMost && !(writes_.empty() && removes_.empty()); ++still) {
+    turn_drives();
+    if (written() != before) still = 0;
+    before = written();
+  }
+  for (const Slot& slot : slots_) {
+    if (slot.log != nullptr) slot.log->fail_waiting(Status::no_space);
   }
 }
 
@@ -395,6 +428,7 @@ bool LogStore::idle() const {
 }
 
 void LogStore::close() {
+  write_what_waits();
   settle_down();
   for (const Slot& slot : slots_) {
     if (slot.log != nullptr && slot.loader == nullptr) slot.log->close(next_sequence_);
@@ -437,6 +471,7 @@ StoreStats LogStore::stats() const {
     drive.moved_blocks = counters.moved_blocks;
     drive.moved_bytes = counters.moved_bytes;
     drive.oldest_sequence = log.evicted_sequence == 0 ? 0 : log.evicted_sequence + 1;
+    drive.distrusted = !slot.trusted;
     drive.loaded_share = slot.loader == nullptr ? 1 : slot.loader->share();
     if (slot.scrubber != nullptr) slot.scrubber->tell(drive);
     stats.recovered_blocks += slot.recovered_blocks;

@@ -171,6 +171,7 @@ class LogStore final : public Store, private Leases::Watcher {
   bool must_wait(const DeleteOp& op) const;
   void bury(const format::Tombstone& tombstone);
   bool any_away() const;
+  bool any_hidden() const;
 
   // --- drives ---
   void load(Slot& slot);
@@ -183,6 +184,8 @@ class LogStore final : public Store, private Leases::Watcher {
   void pay_tombstones(Slot& slot, uint64_t since);
   void bury_group_members();
   bool idle() const;
+  void turn_drives();
+  void write_what_waits();
   void settle_down();
 
   Slab& slab_;

@@ -47,11 +47,24 @@ std::string uuid_text(const format::Uuid& uuid) {
 
 // --- proofs ----------------------------------------------------------------------------------------------
 
-bool header_is_good(const Page<format::SegmentHeader>& page, const format::Superblock& superblock, uint64_t index) {
-  return page.intact(format::kSegmentMagic) && readable_version(page.body.version) &&
+namespace {
+
+bool names_segment(const Page<format::SegmentHeader>& page, uint64_t magic, const format::Superblock& superblock,
+                   uint64_t index) {
+  return page.intact(magic) && readable_version(page.body.version) &&
          page.body.drive == superblock.drive && page.body.index == index && page.body.generation > 0 &&
          page.body.generation <= format::kNumberMost && page.body.first_sequence <= format::kNumberMost &&
          page.body.evicted_sequence <= format::kNumberMost && page.body.forgotten_sequence <= format::kNumberMost;
+}
+
+}  // namespace
+
+bool header_is_good(const Page<format::SegmentHeader>& page, const format::Superblock& superblock, uint64_t index) {
+  return names_segment(page, format::kSegmentMagic, superblock, index);
+}
+
+bool freed_is_good(const Page<format::SegmentHeader>& page, const format::Superblock& superblock, uint64_t index) {
+  return names_segment(page, format::kFreedMagic, superblock, index);
 }
 
 bool record_belongs(const Page<format::RecordHeader>& page, uint64_t index, const Segment& segment, uint64_t at_page) {

@@ -24,6 +24,9 @@ Result<bool> is_blank(Drive& drive);
 // A header that says it belongs here: magic, checksum, version, drive, index.
 bool header_is_good(const format::Page<format::SegmentHeader>& page, const format::Superblock& superblock,
                     uint64_t index);
+// … or one that says that the segment here was given up.
+bool freed_is_good(const format::Page<format::SegmentHeader>& page, const format::Superblock& superblock,
+                   uint64_t index);
 bool record_belongs(const format::Page<format::RecordHeader>& page, uint64_t index, const Segment& segment,
                     uint64_t at_page);
 // Every chunk of a record's payload against its checksum.

@@ -61,6 +61,13 @@ bool LogStore::must_wait(const DeleteOp& op) const {
          std::any_of(op.ids.begin(), op.ids.end(), [&](const BlockId& id) { return moving_.contains(id); });
 }
 
+// Whether some drive holds blocks that the index does not know: one that is away, or what was given up a moment ago.
+bool LogStore::any_hidden() const {
+  return any_away() || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+           return slot.log != nullptr && slot.log->remembers();
+         });
+}
+
 bool LogStore::any_away() const {
   return options_.absent_drives > 0 ||
          std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.set_aside; });
@@ -111,11 +118,11 @@ void LogStore::start_removal(const std::shared_ptr<Removal>& removal, const std:
   std::vector<format::Tombstone> tombstones;
   std::vector<size_t> sent;
   std::vector<uint32_t> held_by;
-  const bool anybody_away = any_away();
+  const bool hidden = any_hidden();
   for (const size_t item : items) {
     const BlockId& id = op.ids[item];
     const Index::Entry* head = find(id, false);
-    if (head == nullptr && !anybody_away) continue;
+    if (head == nullptr && !hidden) continue;
     if (head != nullptr && leases_.leased(id)) {
       op.statuses[item] = Status::leased;
       continue;
@@ -151,7 +158,7 @@ void LogStore::start_wide_removal(const std::shared_ptr<Removal>& removal) {
   tombstone.kind = buried_kind(op.kind);
   tombstone.tenant = id.tenant;
   EventKind event = EventKind::tenant_deleted;
-  bool any = any_away();
+  bool any = any_hidden();
   if (op.kind == DeleteKind::group) {
     tombstone.key = Key{op.group};
     tombstone.value = id.layout;

@@ -25,8 +25,8 @@ class Pages {
   std::unique_ptr<std::byte, Free> memory_;
 };
 
-// free → opening → open → sealing → sealed → evicting → free. `retired`: it cannot be read or written any more.
-enum class SegmentState : uint8_t { free, opening, open, sealing, sealed, evicting };
+// free → opening → open → sealing → sealed → evicting → wiping → free.
+enum class SegmentState : uint8_t { free, opening, open, sealing, sealed, evicting, wiping };
 
 struct Segment {
   SegmentState state = SegmentState::free;
@@ -42,6 +42,7 @@ struct Segment {
   uint32_t pins = 0;                       // records in it whose block is not settled: it may not be given up
   bool summarised = false;                 // sealed, and its summary is on the drive
   uint64_t blocks = 0, payload_bytes = 0;  // live records and their payload
+  uint64_t least_birth = UINT64_MAX;       // of any block whose record lies in it, live or not
   uint32_t latest_expiry_ticks = 0;        // when the last record in it has expired; UINT32_MAX: some never do
   std::vector<format::SummaryEntry> entries;  // while open or sealing
 

@@ -11,13 +11,6 @@ namespace cairn {
 using format::kPageBytes;
 using format::Page;
 
-namespace {
-
-// Free segments that only urgent records may open: what is moved out of a segment to empty it needs room first.
-constexpr uint64_t kFreeKept = 1;
-
-}  // namespace
-
 // --- requests of the log's own: each deletes itself when it is completed ---------------------------------------
 
 // A segment's header goes to its first page and, so that one bad page does not lose the segment, to its last.
@@ -85,6 +78,52 @@ class DriveLog::SummaryWrite final : public IoRequest {
   iovec vector_{};
 };
 
+// Says on a segment's first and last page that it was given up: a restart finds nothing there.
+class DriveLog::Wipe final : public IoRequest {
+ public:
+  Wipe(DriveLog& log, uint32_t segment) : log_(log), segment_(segment), memory_(1) {
+    kind = IoKind::write;
+    bytes = kPageBytes;
+    vector_ = {memory_.data(), kPageBytes};
+    vectors = &vector_;
+    vector_count = 1;
+    offset = log.offset_of(segment, 0);
+    auto* page = new (memory_.data()) Page<format::SegmentHeader>{};
+    log.fill_header(page->body, segment);
+    page->body.magic = format::kFreedMagic;
+    page->seal();
+  }
+  void completed(int error) override {
+    ++done_;
+    if (error != 0 || done_ == 3 || (done_ == 2 && !log_.drive_->info().volatile_write_cache)) {
+      log_.wiped(segment_, error);
+      delete this;
+      return;
+    }
+    if (done_ == 1) {
+      offset = log_.offset_of(segment_, static_cast<uint32_t>(log_.segment_pages_ - 1));
+    } else {
+      kind = IoKind::flush;
+      vector_count = 0;
+      bytes = 0;
+    }
+    start();
+  }
+  void start() {
+    log_.counters.writes += kind == IoKind::write ? 1 : 0;
+    log_.counters.flushes += kind == IoKind::flush ? 1 : 0;
+    log_.counters.written_bytes += bytes;
+    log_.drive_->submit(*this);
+  }
+
+ private:
+  DriveLog& log_;
+  uint32_t segment_;
+  int done_ = 0;
+  Pages memory_;
+  iovec vector_{};
+};
+
 // --- loading ---------------------------------------------------------------------------------------------
 
 void DriveLog::adopt(uint32_t index, const Segment& segment) {
@@ -94,6 +133,8 @@ void DriveLog::adopt(uint32_t index, const Segment& segment) {
   const uint8_t use = segments_[index].use;
   segments_[index] = segment;
   segments_[index].use = use;
+  uint64_t& youngest = used_[segment.owner];
+  youngest = std::max(youngest, segment.generation);
 }
 
 void DriveLog::begin_uses(uint8_t use) {
@@ -133,7 +174,7 @@ void DriveLog::begin(uint64_t next_generation, bool read_only) {
   }
   const auto older = [&](uint32_t a, uint32_t b) { return segments_[a].generation < segments_[b].generation; };
   std::sort(sealed_.begin(), sealed_.end(), older);
-  // Freed segments are told from those never used by their generation: they go in the order of their age.
+  // Those never used go first, the others in the order of their age.
   std::stable_sort(free_.begin(), free_.end(), older);
 }
 
@@ -142,9 +183,9 @@ void DriveLog::begin(uint64_t next_generation, bool read_only) {
 bool DriveLog::may_open(const Head& head) const {
   if (opening_ != nullptr || free_.empty() || head.open.size() > 1) return false;
   if (state_ != DriveState::serving && state_ != DriveState::draining) return false;
-  if (head.open.empty() && !head.urgent.empty()) return true;
+  if (head.open.empty() && !head.making_room.empty()) return true;
   if (free_.size() <= kFreeKept) return false;
-  if (head.open.empty()) return !head.waiting.empty();
+  if (head.open.empty()) return !head.waiting.empty() || !head.deletes.empty();
   // The next segment is opened before it is needed, so that nobody waits for it.
   return segments_[head.open.front()].next_page > segment_pages_ / 2;
 }
@@ -157,6 +198,20 @@ void DriveLog::open_where_needed(uint64_t next_sequence) {
   for (auto& [owner, head] : heads_) {
     if (may_open(head)) return open_next(head, next_sequence);
   }
+}
+
+void DriveLog::fill_header(format::SegmentHeader& header, uint32_t index) const {
+  const Segment& segment = segments_[index];
+  header = format::SegmentHeader{};
+  header.drive = superblock_.drive;
+  header.index = index;
+  header.generation = segment.generation;
+  header.nonce = segment.nonce;
+  header.first_sequence = segment.first_sequence;
+  header.opened_unix_ms = clock_.unix_ms();
+  header.owner = segment.owner;
+  header.evicted_sequence = evicted_sequence;
+  header.forgotten_sequence = forgotten_sequence;
 }
 
 void DriveLog::open_next(Head& head, uint64_t next_sequence) {
@@ -175,17 +230,7 @@ void DriveLog::open_next(Head& head, uint64_t next_sequence) {
   segment.first_sequence = segment.last_sequence = next_sequence;
   opening_ = &head;
   auto* write = new HeaderWrite(*this, index);
-  format::SegmentHeader& header = write->page().body;
-  header = format::SegmentHeader{};
-  header.drive = superblock_.drive;
-  header.index = index;
-  header.generation = segment.generation;
-  header.nonce = segment.nonce;
-  header.first_sequence = next_sequence;
-  header.opened_unix_ms = clock_.unix_ms();
-  header.owner = head.owner;
-  header.evicted_sequence = evicted_sequence;
-  header.forgotten_sequence = forgotten_sequence;
+  fill_header(write->page().body, index);
   write->page().seal();
   ++counters.writes;
   counters.written_bytes += kPageBytes;
@@ -197,6 +242,7 @@ void DriveLog::header_written(uint32_t index, int error) {
   Head& head = *std::exchange(opening_, nullptr);
   note_write(error);
   if (error == 0) {
+    unwiped_.erase(index);
     segments_[index].state = SegmentState::open;
     head.open.push_back(index);
     return;
@@ -255,7 +301,8 @@ void DriveLog::summary_written(uint32_t index, int error) {
 // --- giving up -------------------------------------------------------------------------------------------
 
 bool DriveLog::wants_room() const {
-  if (state_ != DriveState::serving || sealed_.empty()) return false;
+  // Before anybody writes, nothing is given up: a restart costs no block.
+  if (state_ != DriveState::serving || sealed_.empty() || heads_.empty()) return false;
   return free_.size() <= kFreeKept;
 }
 
@@ -279,9 +326,21 @@ void DriveLog::release(uint32_t index, bool unread) {
   CAIRN_CHECK(unread || segment.blocks == 0, "a segment is freed with blocks in it");
   ++counters.evicted_segments;
   if (unread) ++segment.use;
-  segment.state = SegmentState::free;
   segment.blocks = segment.payload_bytes = 0;
   segment.entries = {};
+  segment.state = SegmentState::wiping;
+  ++wiping_;
+  (new Wipe(*this, index))->start();
+}
+
+void DriveLog::wiped(uint32_t index, int error) {
+  Segment& segment = segments_[index];
+  CAIRN_CHECK(segment.state == SegmentState::wiping && wiping_ > 0, "a segment was wiped that was not given up");
+  --wiping_;
+  note_write(error);
+  // It serves as well; but until it is used again a restart would find what lay there.
+  if (error != 0) unwiped_.insert(index);
+  segment.state = SegmentState::free;
   free_.push_back(index);
 }
 

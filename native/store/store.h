@@ -174,6 +174,7 @@ struct DriveStats {
   // No block with this sequence or a larger one was evicted from this drive, in this life or an earlier one. 0: none was.
   uint64_t oldest_sequence = 0;
   double loaded_share = 1;  // of its segments
+  bool distrusted = false;  // it was away while deletes were made that nobody remembers: nothing it held is believed
   uint64_t scrubbed_bytes = 0, scrub_passes = 0, scrub_errors = 0, scrub_started_unix_ms = 0;
   double scrub_share = 0;                                    // of the present pass
   uint64_t lifetime_written_bytes = 0, lifetime_put_bytes = 0;  // since it was formatted

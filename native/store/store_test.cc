@@ -180,7 +180,7 @@ TEST(StoreTest, AWriteErrorFailsThatPutAndThreeInARowTheDrive) {
   world.drive().faults.for_ever = true;
   for (int i = 0; i < 3; ++i) EXPECT_EQ(world.put("c", 5000), Status::io_error);
   EXPECT_EQ(world.put("c", 5000), Status::read_only);
-  EXPECT_EQ(world.store->stats().drives[0].state, "failed");
+  EXPECT_EQ(world.store->stats().drives[0].state, "read_only");
   EXPECT_EQ(world.get("a"), Status::ok) << "what is stored serves on";
 }
 
@@ -247,8 +247,11 @@ TEST(StoreTest, FullDrivesMakeRoomByAgeAndSaySo) {
   oldest.buffer = {};
   world.close();
   world.open();
-  EXPECT_EQ(world.store->stats().blocks, stats.blocks);
-  EXPECT_EQ(world.store->stats().drives[0].oldest_sequence, stats.drives[0].oldest_sequence);
+  // What was given up and not yet overwritten is back.
+  EXPECT_GE(world.store->stats().blocks, stats.blocks);
+  EXPECT_LE(world.store->stats().drives[0].oldest_sequence, stats.drives[0].oldest_sequence);
+  const int back = static_cast<int>(300 - world.store->stats().blocks);
+  for (int i = 0; i < 300; ++i) EXPECT_EQ(world.get(std::to_string(i)), i < back ? Status::not_found : Status::ok) << i;
 }
 
 TEST(StoreTest, DrivesShareTheLoadAndOneMayFail) {

@@ -44,6 +44,7 @@ class Crowd {
       harvest();
     }
     for (int turn = 0; turn < 20'000 && !(gets_.empty() && puts_.empty() && removes_.empty()); ++turn) {
+      world_.clock.advance_ms(1);
       world_.store->poll();
       harvest();
     }

@@ -26,14 +26,15 @@ DriveInfo describe(const Platter& platter, bool volatile_cache, bool read_only) 
 }  // namespace
 
 void Platter::read(uint64_t offset, std::byte* to, uint64_t count) const {
+  CAIRN_CHECK(offset + count <= pages_.size() * kPageBytes, "a read beyond the platter");
   while (count > 0) {
     const uint64_t within = offset % kPageBytes;
     const uint64_t step = std::min(kPageBytes - within, count);
-    const auto page = pages_.find(offset / kPageBytes);
-    if (page == pages_.end()) {
+    const auto& page = pages_[offset / kPageBytes];
+    if (page == nullptr) {
       std::memset(to, 0, step);
     } else {
-      std::memcpy(to, page->second.data() + within, step);
+      std::memcpy(to, page->data() + within, step);
     }
     offset += step;
     to += step;
@@ -42,12 +43,17 @@ void Platter::read(uint64_t offset, std::byte* to, uint64_t count) const {
 }
 
 void Platter::write(uint64_t offset, const std::byte* from, uint64_t count) {
+  CAIRN_CHECK(offset + count <= pages_.size() * kPageBytes, "a write beyond the platter");
   while (count > 0) {
     const uint64_t within = offset % kPageBytes;
     const uint64_t step = std::min(kPageBytes - within, count);
     auto& page = pages_[offset / kPageBytes];
-    page.resize(kPageBytes);
-    std::memcpy(page.data() + within, from, step);
+    if (page == nullptr) {
+      page = std::make_shared<Page>();
+    } else if (page.use_count() > 1) {
+      page = std::make_shared<Page>(*page);
+    }
+    std::memcpy(page->data() + within, from, step);
     offset += step;
     from += step;
     count -= step;
@@ -61,20 +67,53 @@ void Platter::flip(uint64_t offset, int bit) {
   write(offset, &byte, 1);
 }
 
-MemoryDrive::MemoryDrive(std::shared_ptr<Platter> platter, bool volatile_cache, bool read_only)
-    : Drive(describe(*platter, volatile_cache, read_only)), platter_(std::move(platter)) {
-  cached_ = std::exchange(platter_->cached, {});
+void Platter::write_cached(uint64_t offset, const iovec* vectors, uint32_t count) {
+  CachedWrite write{offset, {}};
+  for (uint32_t i = 0; i < count; ++i) {
+    const auto* base = static_cast<const std::byte*>(vectors[i].iov_base);
+    write.bytes.insert(write.bytes.end(), base, base + vectors[i].iov_len);
+  }
+  cache_.push_back(std::move(write));
 }
+
+void Platter::read_cached(uint64_t offset, const iovec* vectors, uint32_t count) const {
+  for (uint32_t i = 0; i < count; ++i) {
+    auto* base = static_cast<std::byte*>(vectors[i].iov_base);
+    const uint64_t length = vectors[i].iov_len;
+    read(offset, base, length);
+    for (const CachedWrite& write : cache_) {
+      const uint64_t from = std::max(offset, write.offset);
+      const uint64_t to = std::min(offset + length, write.offset + write.bytes.size());
+      if (from < to) std::memcpy(base + (from - offset), write.bytes.data() + (from - write.offset), to - from);
+    }
+    offset += length;
+  }
+}
+
+void Platter::flush() {
+  for (const CachedWrite& one : cache_) write(one.offset, one.bytes.data(), one.bytes.size());
+  cache_.clear();
+}
+
+void Platter::lose_power(std::mt19937_64& random) {
+  std::shuffle(cache_.begin(), cache_.end(), random);
+  for (const CachedWrite& one : cache_) {
+    const uint64_t fate = random() % 3;  // all of it, none of it, some sectors of it
+    for (uint64_t at = 0; at < one.bytes.size(); at += kSectorBytes) {
+      if (fate == 0 || (fate == 2 && random() % 2 == 0))
+        write(one.offset + at, one.bytes.data() + at, std::min(kSectorBytes, one.bytes.size() - at));
+    }
+  }
+  cache_.clear();
+}
+
+MemoryDrive::MemoryDrive(std::shared_ptr<Platter> platter, bool volatile_cache, bool read_only)
+    : Drive(describe(*platter, volatile_cache, read_only)), platter_(std::move(platter)) {}
 
 MemoryDrive::~MemoryDrive() {
   if (dead_) return;
   CAIRN_CHECK(queue_.empty(), "a drive was closed with requests in flight");
-  // An orderly end is no crash: the cache reaches the platter.
-  for (const CachedWrite& write : cached_) apply_cached(write);
-}
-
-void MemoryDrive::apply_cached(const CachedWrite& write) {
-  platter_->write(write.offset, write.bytes.data(), write.bytes.size());
+  platter_->flush();  // an orderly end is no crash
 }
 
 void MemoryDrive::start(IoRequest& request) {
@@ -99,33 +138,10 @@ void MemoryDrive::finish(IoRequest& request) {
   for (const uint64_t bad : faults.unreadable) {
     if (request.kind == IoKind::read && bad >= request.offset && bad < request.offset + request.bytes) error = EIO;
   }
-  if (error == 0 && request.kind == IoKind::flush) {
-    for (const CachedWrite& write : cached_) apply_cached(write);
-    cached_.clear();
-  } else if (error == 0 && request.kind == IoKind::write) {
-    CachedWrite write{request.offset, {}};
-    for (uint32_t i = 0; i < request.vector_count; ++i) {
-      const auto* base = static_cast<const std::byte*>(request.vectors[i].iov_base);
-      write.bytes.insert(write.bytes.end(), base, base + request.vectors[i].iov_len);
-    }
-    if (info().volatile_write_cache) {
-      cached_.push_back(std::move(write));
-    } else {
-      apply_cached(write);
-    }
-  } else if (error == 0) {
-    uint64_t at = request.offset;
-    for (uint32_t i = 0; i < request.vector_count; ++i) {
-      auto* base = static_cast<std::byte*>(request.vectors[i].iov_base);
-      platter_->read(at, base, request.vectors[i].iov_len);
-      // What the cache holds is newer than the platter.
-      for (const CachedWrite& write : cached_) {
-        const uint64_t from = std::max(at, write.offset);
-        const uint64_t to = std::min(at + request.vectors[i].iov_len, write.offset + write.bytes.size());
-        if (from < to) std::memcpy(base + (from - at), write.bytes.data() + (from - write.offset), to - from);
-      }
-      at += request.vectors[i].iov_len;
-    }
+  if (error == 0) {
+    if (request.kind == IoKind::read) platter_->read_cached(request.offset, request.vectors, request.vector_count);
+    if (request.kind == IoKind::write) platter_->write_cached(request.offset, request.vectors, request.vector_count);
+    if (request.kind == IoKind::flush || !info().volatile_write_cache) platter_->flush();
   }
   request.completed(error);
 }
@@ -157,36 +173,22 @@ void MemoryDrive::wait(int) {
 
 // What was in flight may have reached the cache.
 void MemoryDrive::take_in_flight(std::mt19937_64& random) {
-  for (IoRequest* request : queue_) {
-    if (request->kind != IoKind::write || random() % 2 == 0) continue;
-    CachedWrite write{request->offset, {}};
-    for (uint32_t i = 0; i < request->vector_count; ++i) {
-      const auto* base = static_cast<const std::byte*>(request->vectors[i].iov_base);
-      write.bytes.insert(write.bytes.end(), base, base + request->vectors[i].iov_len);
-    }
-    cached_.push_back(std::move(write));
+  for (const IoRequest* request : queue_) {
+    if (request->kind == IoKind::write && random() % 2 != 0)
+      platter_->write_cached(request->offset, request->vectors, request->vector_count);
   }
 }
 
 void MemoryDrive::kill(uint64_t seed) {
   std::mt19937_64 random(seed);
   take_in_flight(random);
-  platter_->cached = std::exchange(cached_, {});
   dead_ = true;
 }
 
 void MemoryDrive::crash(uint64_t seed) {
   std::mt19937_64 random(seed);
   take_in_flight(random);
-  std::shuffle(cached_.begin(), cached_.end(), random);
-  for (const CachedWrite& write : cached_) {
-    const uint64_t fate = random() % 3;  // all of it, none of it, some sectors of it
-    for (uint64_t at = 0; at < write.bytes.size(); at += kSectorBytes) {
-      if (fate == 0 || (fate == 2 && random() % 2 == 0))
-        platter_->write(write.offset + at, write.bytes.data() + at, std::min(kSectorBytes, write.bytes.size() - at));
-    }
-  }
-  cached_.clear();
+  platter_->lose_power(random);
   dead_ = true;
 }
 

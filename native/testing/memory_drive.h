@@ -1,9 +1,9 @@
 // The fake drive: bytes in memory, a volatile write cache that a crash empties, faults by name and seed.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <random>
 #include <vector>
@@ -12,27 +12,37 @@
 
 namespace cairn {
 
-struct CachedWrite {
-  uint64_t offset;
-  std::vector<std::byte> bytes;
-};
-
-// What survives of a drive: shared by the drives that stand for its lives before and after a crash.
+// A device: what survives, and the volatile cache before it. Shared by the drives that stand for its lives before and
+// after a crash. Copies share pages until one of them writes.
 class Platter {
  public:
-  explicit Platter(uint64_t bytes) : bytes_(bytes) {}
+  explicit Platter(uint64_t bytes) : bytes_(bytes), pages_((bytes + kPageBytes - 1) / kPageBytes) {}
   uint64_t bytes() const { return bytes_; }
+  Platter copy() const { return *this; }
+
+  // Past the cache.
   void read(uint64_t offset, std::byte* to, uint64_t count) const;
   void write(uint64_t offset, const std::byte* from, uint64_t count);
   void flip(uint64_t offset, int bit);
-  Platter copy() const { return *this; }
-  // What the device's cache holds while no process has the drive open: after a kill, until the power goes.
-  std::vector<CachedWrite> cached;
+
+  // As the device does it: writes lie in the cache until a flush, reads see them.
+  void write_cached(uint64_t offset, const iovec* vectors, uint32_t count);
+  void read_cached(uint64_t offset, const iovec* vectors, uint32_t count) const;
+  void flush();
+  // The power goes: of every write that no flush covered, each 512-byte sector is there or not, in any order.
+  void lose_power(std::mt19937_64& random);
+  uint64_t cached_writes() const { return cache_.size(); }
 
  private:
   static constexpr uint64_t kPageBytes = 4096;
+  using Page = std::array<std::byte, kPageBytes>;
+  struct CachedWrite {
+    uint64_t offset;
+    std::vector<std::byte> bytes;
+  };
   uint64_t bytes_;
-  std::map<uint64_t, std::vector<std::byte>> pages_;  // those ever written
+  std::vector<std::shared_ptr<Page>> pages_;  // nullptr: never written
+  std::vector<CachedWrite> cache_;            // in order
 };
 
 struct DriveFaults {
@@ -70,10 +80,8 @@ class MemoryDrive final : public Drive {
   void start(IoRequest& request) override;
   void finish(IoRequest& request);
   int fault_of(IoKind kind);
-  void apply_cached(const CachedWrite& write);
 
   std::shared_ptr<Platter> platter_;
-  std::vector<CachedWrite> cached_;  // completed, not flushed, in order
   std::deque<IoRequest*> queue_;
   std::mt19937_64 random_;
   bool dead_ = false;

@@ -30,6 +30,30 @@ from cairnkv.quantities import parse_duration
 from cairnkv.status import Status
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="1 to 512 bytes of text.")]
+TtlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ttl", metavar="TIME", show_default=False, help="Forget the block after so long: 500ms, 30s, 5m, 1h, 2d."
+    ),
+]
+GroupOption = Annotated[
+    str | None,
+    typer.Option("--group", metavar="NAME", show_default=False, help="Blocks that are useful only together."),
+]
+MembersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--group-members",
+        metavar="N",
+        min=1,
+        show_default=False,
+        help="How many blocks the group has; it is found once all are there.",
+    ),
+]
+ScopeOption = Annotated[
+    str | None,
+    typer.Option("--scope", metavar="LABEL", show_default=False, help="A label for cairn rm --scope."),
+]
 
 
 @guarded
@@ -41,30 +65,10 @@ def put(
         bool,
         typer.Option("--relaxed", help="Return when the service has the bytes, before they are safe from power loss."),
     ] = False,
-    ttl: Annotated[
-        str | None,
-        typer.Option(
-            "--ttl", metavar="TIME", show_default=False, help="Forget the block after so long: 500ms, 30s, 5m, 1h, 2d."
-        ),
-    ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option("--group", metavar="NAME", show_default=False, help="Blocks that are useful only together."),
-    ] = None,
-    group_members: Annotated[
-        int | None,
-        typer.Option(
-            "--group-members",
-            metavar="N",
-            min=1,
-            show_default=False,
-            help="How many blocks the group has; it is found once all are there.",
-        ),
-    ] = None,
-    scope: Annotated[
-        str | None,
-        typer.Option("--scope", metavar="LABEL", show_default=False, help="A label for cairn rm --scope."),
-    ] = None,
+    ttl: TtlOption = None,
+    group: GroupOption = None,
+    group_members: MembersOption = None,
+    scope: ScopeOption = None,
     exist_ok: Annotated[bool, typer.Option("--exist-ok", help="A key that holds a block already is no error.")] = False,
     layout: LayoutOption = 0,
     server: Server = None,

@@ -240,6 +240,8 @@ void Client::finish_request(Lane& lane, uint64_t request_id, Status rest) {
   Request& request = node.mapped();
   if (request.sent) ++lane.credits;
   if (const auto operation = request.operation) {
+    // A service that gave an item up may answer before all of its bytes are sent: from here on they are the caller's.
+    if (operation->type == FrameType::put) lane.link->forget(request_id);
     for (uint32_t i = 0; i < request.count; ++i) settle(*operation, request.first + i, rest);
     finish_if_settled(*operation);
   }

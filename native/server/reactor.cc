@@ -42,7 +42,7 @@ Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options
   event.data.u64 = kWakeEvent;
   CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) == 0, "the wait set does not take its own event");
   watch_drives();
-  store_.set_event_sink(&events_);
+  store_.add_event_sink(events_);
 }
 
 void Reactor::watch_drives() {
@@ -64,7 +64,7 @@ Result<Unit> Reactor::set_tenants(const std::vector<TenantOptions>& tenants) {
 
 Reactor::~Reactor() {
   close_sessions();
-  store_.set_event_sink(nullptr);
+  store_.remove_event_sink(events_);
   CAIRN_CHECK(removes_.empty(), "the reactor ended with deletes in flight");
   ::close(epoll_);
   ::close(wake_);

@@ -206,12 +206,7 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
       forget(what.id, Gone::replaced);
       known = find_part(what.id, entry.part);
     }
-    if (known != nullptr) {
-      Index::Entry* stale = find_part(what.id, entry.part);
-      const Index::Entry gone = *stale;
-      index_.erase(*stale);
-      account(gone, false);
-    }
+    if (known != nullptr) drop_entry(*find_part(what.id, entry.part));
   }
   if (insert(what, *slot.log, found.index, entry.page) && entry.part == 0) ++slot.recovered_blocks;
 }

@@ -302,9 +302,7 @@ bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
   if (head == nullptr || live == nullptr || head->birth != live->birth) {
     if (live == nullptr) return true;
     // Part of a block of which the first is gone: nobody will ask for it.
-    const Index::Entry orphan = *live;
-    store_.index_.erase(*live);
-    store_.account(orphan, false);
+    store_.drop_entry(*live);
     return true;
   }
   const uint32_t group = head->group();

@@ -34,7 +34,7 @@ LogStore::LogStore(Slab& slab, const Clock& clock, const StoreOptions& options)
 LogStore::~LogStore() {
   // Requests on the drives point into our jobs. What waits for room is given up, and nobody is told any more: whoever
   // asked may be gone.
-  sink_ = nullptr;
+  sinks_.clear();
   for (auto& [id, pending] : pending_) {
     pending.owner = nullptr;
     pending.waiters.clear();
@@ -219,7 +219,10 @@ bool LogStore::insert(const NewEntry& what, DriveLog& log, uint32_t segment, uin
   entry.expiry_ticks = Index::ticks_of(what.expiry_unix_ms);
   entry.set_place({log.number(), segment, page, log.segment(segment).use});
   if (what.group != GroupId{}) entry.set_group(groups_.join(keyspace, what.group, what.group_members));
+  // Counted first, so that its names are held while others let go of them.
   account(entry, true);
+  // A later part of an earlier put may have outlived its first.
+  if (Index::Entry* orphan = index_.find({what.id.key, keyspace, what.part})) drop_entry(*orphan);
   index_.insert(entry);
   return true;
 }
@@ -255,6 +258,12 @@ void LogStore::account(const Index::Entry& entry, bool comes) {
   keyspaces_.release(static_cast<uint32_t>(entry.keyspace));
 }
 
+void LogStore::drop_entry(Index::Entry& entry) {
+  const Index::Entry gone = entry;
+  index_.erase(entry);
+  account(gone, false);
+}
+
 void LogStore::move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page) {
   const uint64_t bytes = part_bytes(entry);
   Segment& before = slots_[entry.drive].log->segment(entry.segment);
@@ -285,9 +294,7 @@ void LogStore::forget(const BlockId& id, Gone why) {
       log.evicted_sequence = std::max(log.evicted_sequence, birth);
       ++log.counters.evicted_blocks;
     }
-    const Index::Entry gone = *entry;
-    index_.erase(*entry);
-    account(gone, false);
+    drop_entry(*entry);
   }
   if (why != Gone::replaced && group != Groups::kNone && groups_.row(group).id == group_id &&
       groups_.row(group).entries > 0) {
@@ -311,7 +318,8 @@ void LogStore::forget(const BlockId& id, Gone why) {
 
 void LogStore::emit(EventKind kind, const BlockId& id, const GroupId& group, Scope scope, uint64_t sequence) {
   const uint64_t number = next_event_++;
-  if (sink_ != nullptr) sink_->on_event({number, kind, id, group, scope, sequence, clock_.unix_ms()});
+  const StoreEvent event{number, kind, id, group, scope, sequence, clock_.unix_ms()};
+  for (EventSink* sink : sinks_) sink->on_event(event);
 }
 
 // --- asked and answered ----------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ class LogStore final : public Store, private Leases::Watcher {
   Status release(const BlockId& id, uint64_t holder) override;
   StoreStats stats() const override;
   void set_tenants(const std::vector<TenantOptions>& tenants) override;
-  void set_event_sink(EventSink* sink) override { sink_ = sink; }
+  void add_event_sink(EventSink& sink) override { sinks_.push_back(&sink); }
+  void remove_event_sink(EventSink& sink) override { std::erase(sinks_, &sink); }
   Result<Unit> attach(IdentifiedDrive drive) override;
   Result<Unit> drain(const std::string& uuid) override;
   Result<Unit> detach(const std::string& uuid, bool even_if_draining) override;
@@ -129,6 +130,7 @@ class LogStore final : public Store, private Leases::Watcher {
   // False when there are too many layouts, or scopes, to name one more.
   bool insert(const NewEntry& what, DriveLog& log, uint32_t segment, uint32_t page);
   void account(const Index::Entry& entry, bool comes);
+  void drop_entry(Index::Entry& entry);
   void move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page);
   // Takes a block, all of its parts, out of the index.
   void forget(const BlockId& id, Gone why);
@@ -200,7 +202,7 @@ class LogStore final : public Store, private Leases::Watcher {
   Cache cache_;
   Leases leases_;
   Admission admission_;
-  EventSink* sink_ = nullptr;
+  std::vector<EventSink*> sinks_;
   uint64_t next_event_ = 1;
   // Entries that were found stale: told of once the index may be touched again.
   struct Dropped {

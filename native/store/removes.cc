@@ -127,7 +127,8 @@ void LogStore::start_removal(const std::shared_ptr<Removal>& removal, const std:
       op.statuses[item] = Status::leased;
       continue;
     }
-    uint32_t drives = 0;
+    // What the index does not know may lie on any of them.
+    uint32_t drives = head == nullptr ? UINT32_MAX : 0;
     const uint32_t parts = head == nullptr ? 0 : parts_of(*head);
     bool writable = true;
     for (uint32_t part = 0; part < parts; ++part) {
@@ -232,7 +233,7 @@ void LogStore::remove_done(RemoveJob& job, Status status) {
   if (job.removal == nullptr) return;
   for (size_t i = 0; i < job.items.size(); ++i) {
     Status& told = job.removal->op->statuses[job.items[i]];
-    if (status == Status::ok || told != Status::ok) continue;
+    if (status == Status::ok || (told != Status::ok && told != Status::not_found)) continue;
     // A drive that never held the block has nothing to bring back.
     if ((job.held_by[i] & 1U << job.drive) == 0) continue;
     told = status;

@@ -11,6 +11,7 @@ using format::Page;
 namespace {
 
 constexpr uint64_t kStateEveryNs = 60'000'000'000;
+constexpr uint64_t kBeatEveryNs = 1'000'000'000;
 constexpr size_t kEntriesATurn = 512;
 
 }  // namespace
@@ -32,6 +33,7 @@ class LogStore::Scrubber::StatePage final : public IoRequest {
     error = code;
     // A state that cannot be written costs a figure, no block.
     if (code != 0 && kind == IoKind::write) ++log_.counters.write_errors;
+    if (kind == IoKind::read) log_.note_read(code);
   }
   Page<format::State>& page() { return *reinterpret_cast<Page<format::State>*>(memory_.data()); }
   bool good() {
@@ -61,7 +63,7 @@ LogStore::Scrubber::~Scrubber() {
 bool LogStore::Scrubber::idle() const {
   const bool pages = std::all_of(std::begin(pages_), std::end(pages_),
                                  [](const auto& page) { return page == nullptr || page->done; });
-  return pages && !reading_ && (summary_ == nullptr || summary_->done());
+  return pages && (beat_ == nullptr || beat_->done) && !reading_ && (summary_ == nullptr || summary_->done());
 }
 
 void LogStore::Scrubber::tell(DriveStats& stats) const {
@@ -105,6 +107,14 @@ void LogStore::Scrubber::write_state() {
   pages_[0]->start();
 }
 
+void LogStore::Scrubber::beat() {
+  const uint64_t now = store_.clock_.now_ns();
+  if (stopped_ || now - beat_ns_ < kBeatEveryNs || (beat_ != nullptr && !beat_->done)) return;
+  beat_ns_ = now;
+  beat_ = std::make_unique<StatePage>(log_, 0, IoKind::read);
+  beat_->start();
+}
+
 // --- reading ---------------------------------------------------------------------------------------------
 
 void LogStore::Scrubber::poll() {
@@ -113,6 +123,7 @@ void LogStore::Scrubber::poll() {
     return;
   }
   if (log_.state() == DriveState::failed) stopped_ = true;
+  beat();
   const bool writable = log_.state() == DriveState::serving || log_.state() == DriveState::draining;
   if (!stopped_ && writable && store_.clock_.now_ns() - state_written_ns_ > kStateEveryNs &&
       (pages_[0] == nullptr || pages_[0]->done)) {

@@ -1,5 +1,6 @@
-// Reads what a drive holds in the background, slowly, so that damage is found before somebody asks; and keeps the
-// drive's state page: how far it came, what was written in the drive's life. Reactor thread.
+// Reads what a drive holds in the background, slowly, so that damage is found before somebody asks; keeps the drive's
+// state page: how far it came, what was written in the drive's life; and asks the drive for a page every second, so that
+// one that vanished is noticed although nobody wants anything of it. Reactor thread.
 #pragma once
 
 #include <memory>
@@ -24,6 +25,7 @@ class LogStore::Scrubber final : public RecordRead::Owner {
   enum class Stage : uint8_t { idle, summary, records };
 
   void record_read(RecordRead& read, Status status) override;
+  void beat();
   void read_state();
   void write_state();
   bool next_segment();
@@ -35,6 +37,8 @@ class LogStore::Scrubber final : public RecordRead::Owner {
   bool stopped_ = false;
   format::State state_;
   std::unique_ptr<StatePage> pages_[2];  // as they were read; then the one being written
+  std::unique_ptr<StatePage> beat_;
+  uint64_t beat_ns_ = 0;
   bool state_known_ = false;
   uint64_t state_written_ns_ = 0;
   uint64_t written_before_ = 0, put_before_ = 0;  // of earlier lives

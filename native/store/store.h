@@ -40,8 +40,8 @@ struct StoreOptions {
   // and deletes wait for it. True: open() returns when the index is whole.
   bool wait_until_loaded = true;
   // Of what is put, this share may be written again to keep blocks that were hit when their segment is given up.
-  uint32_t reinsert_percent = 2;
-  uint32_t reinsert_hits_least = 1;
+  uint32_t reinsert_percent = 4;  // docs/decisions/0005-eviction.md
+  uint32_t reinsert_hits_least = 2;
   AdmissionOptions admission;
   uint64_t lease_ms_most = kLeaseMsMost;
   std::array<uint8_t, 16> fleet{};      // drives of another fleet are refused; all zero: of any
@@ -223,7 +223,9 @@ class Store {
 
   // Replaces what is known of the tenants' limits.
   virtual void set_tenants(const std::vector<TenantOptions>& tenants) = 0;
-  virtual void set_event_sink(EventSink* sink) = 0;  // nullptr: none
+  // Tells a sink of all that happens from now on. It is taken away before it or the store ends.
+  virtual void add_event_sink(EventSink& sink) = 0;
+  virtual void remove_event_sink(EventSink& sink) = 0;
 
   // --- drives, while the store runs; named by their UUID ---
   // Looks at a drive: its superblock is read, nothing is written. Any thread; waits for the drive.

@@ -237,6 +237,8 @@ void SimClient::close_request(Status rest) {
     settle(item, rest, 0);
   }
   open_ = false;
+  // A service that refused an item may have answered before all of its bytes were sent.
+  link_->forget(request_id_);
   act_ns_ = clock_.now_ns() + (1 + random_() % load_.think_ms_most) * kMsNs;
 }
 

@@ -42,7 +42,7 @@ class SimClient final : public ClientLinkHandler {
 
   // One turn. True if anything happened.
   bool step();
-  uint64_t next_event_ns() const { return open_ ? give_up_ns_ : act_ns_; }
+  uint64_t next_event_ns() const { return open_ ? give_up_ns_ : paused_ ? UINT64_MAX : act_ns_; }
   // The process of the service ended: begin anew.
   void reset();
   bool idle() const { return !open_; }

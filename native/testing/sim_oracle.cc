@@ -104,6 +104,13 @@ std::vector<SimKey> SimOracle::keys() const {
   return all;
 }
 
+// A drive that lies may lose a tombstone, as it may lose a block.
+void SimOracle::came_back(const SimKey& key, const std::string& what) {
+  if (drives_lie) return;
+  ++undeleted;
+  violate(key, what);
+}
+
 // --- clients ---------------------------------------------------------------------------------------------
 
 uint32_t SimOracle::put_begins(const SimKey& key, uint64_t now_unix_ms) {
@@ -135,10 +142,7 @@ void SimOracle::put_ends(const SimKey& key, uint32_t version, Status status, boo
       return;
     case Status::exists:
       belief.versions.erase(version);
-      if (belief.versions.empty()) {
-        ++undeleted;
-        violate(key, "a put was told that it exists, and nothing was ever there");
-      }
+      if (belief.versions.empty()) came_back(key, "a put was told that it exists, and nothing was ever there");
       if (durable) {
         belief.may_be_absent = false;
         belief.safe = true;
@@ -198,9 +202,13 @@ void SimOracle::delete_ends(const SimKey& key, Status status) {
 void SimOracle::missing(const SimKey& key, Belief& belief, uint64_t now_unix_ms, uint64_t since) {
   if (belief.may_be_absent || stirred(belief, since) || impaired_) return;
   if (belief.expires_from_unix_ms != 0 && now_unix_ms >= belief.expires_from_unix_ms) return;
+  for (const auto& [began, wide] : wides_) {
+    if (covers(wide, key)) return;
+  }
+  belief.may_be_absent = true;
+  if (drives_lie) return;
   ++lost;
   violate(key, "an acknowledged block is gone");
-  belief.may_be_absent = true;
 }
 
 void SimOracle::got(const SimKey& key, Status status, uint64_t offset, ConstByteSpan bytes, uint64_t now_unix_ms,
@@ -227,8 +235,7 @@ void SimOracle::got(const SimKey& key, Status status, uint64_t offset, ConstByte
   for (uint32_t version = 1; version <= belief.last_version; ++version) {
     if (!holds(bytes, offset, content(key, version))) continue;
     if (stirred(belief, since)) return;
-    ++undeleted;
-    return violate(key, "version " + std::to_string(version) + " is back, which was deleted");
+    return came_back(key, "version " + std::to_string(version) + " is back, which was deleted");
   }
   ++wrong_bytes;
   uint64_t right = 0;
@@ -243,10 +250,11 @@ void SimOracle::told_exists(const SimKey& key, bool exists, uint64_t now_unix_ms
   Belief& belief = beliefs_[key];
   tell(key, exists ? "it exists" : "it does not exist");
   if (!exists) return missing(key, belief, now_unix_ms, since);
-  if (belief.versions.empty() && !stirred(belief, since)) {
-    ++undeleted;
-    violate(key, "it exists, and was deleted");
-  }
+  if (belief.versions.empty() && !stirred(belief, since)) came_back(key, "it exists, and was deleted");
+}
+
+bool SimOracle::covers(const Wide& wide, const SimKey& key) {
+  return key.tenant == wide.tenant && (wide.scope == 0 || scope_of(key) == wide.scope);
 }
 
 uint64_t SimOracle::wide_delete_begins(uint32_t tenant, Scope scope) {
@@ -265,8 +273,11 @@ void SimOracle::wide_delete_ends(uint64_t ticket, Status status) {
   const auto node = wides_.extract(ticket);
   const Wide& wide = node.mapped();
   for (auto& [key, belief] : beliefs_) {
-    if (key.tenant != wide.tenant || wide.open.contains(key) || belief.opened > wide.began) continue;
-    if (wide.scope != 0 && scope_of(key) != wide.scope) continue;
+    if (!covers(wide, key)) continue;
+    // Nobody knows which of the two came first.
+    belief.may_be_absent = true;
+    belief.safe = false;
+    if (wide.open.contains(key) || belief.opened > wide.began) continue;
     if (status == Status::ok) belief.versions.clear();
     tell(key, "wide delete ended: " + std::string(status_row(status).name));
     belief.changed = ++step_;

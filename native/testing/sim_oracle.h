@@ -64,7 +64,9 @@ class SimOracle {
   }
   bool impaired() const { return impaired_; }
   void lost_for_good();
-  bool drives_lie = false;   // the drives hand out other bytes than were written: what is damaged is a miss
+  // The drives hand out other bytes than were written, or keep other ones, or say that they flushed and did not: then
+  // only wrong bytes are a violation.
+  bool drives_lie = false;
   bool drives_fail = false;  // drives report errors
 
   // Prints what is done to this key, on stderr.
@@ -93,7 +95,9 @@ class SimOracle {
     std::set<SimKey> open;
   };
   bool stirred(const Belief& belief, uint64_t since) const { return belief.open || belief.changed > since || well_since_ > since; }
+  static bool covers(const Wide& wide, const SimKey& key);
   void violate(const SimKey& key, const std::string& what);
+  void came_back(const SimKey& key, const std::string& what);
   void tell(const SimKey& key, const std::string& what) const;
   void missing(const SimKey& key, Belief& belief, uint64_t now_unix_ms, uint64_t since);
 

@@ -73,7 +73,7 @@ SimWorld::SimWorld(const SimPlan& plan)
     : plan_(plan), random_(plan.seed), entropy_(plan.seed + 1), oracle_(plan.seed), slab_(Slab::create(plan.slab_bytes).take()) {
   reseed_hashes();
   oracle_.drives_lie = plan_.faults.lies();
-  oracle_.drives_fail = plan_.faults.fails();
+  oracle_.drives_fail = plan_.faults.fails() || plan_.drive_leaves > 0;
   places_.resize(plan_.drives);
   for (Place& place : places_) make_drive(place);
   for (uint32_t i = 0; i < plan_.load.clients; ++i)
@@ -193,7 +193,7 @@ bool SimWorld::boot(bool healed) {
     return false;
   }
   store_ = opened.take();
-  store_->set_event_sink(this);
+  store_->add_event_sink(*this);
   if (plan_.quota_bytes > 0) {
     std::vector<TenantOptions> tenants(1);
     tenants[0].quota_bytes = plan_.quota_bytes;
@@ -315,8 +315,19 @@ void SimWorld::settle() {
     return away || !removals_.empty() || !draining_.empty() || !store_->loaded() ||
            !std::all_of(clients_.begin(), clients_.end(), [](const auto& client) { return client->idle(); });
   };
+  constexpr uint64_t kTurnsMost = 300'000;
   for (uint64_t turns = 0; busy(); ++turns) {
-    CAIRN_CHECK(turns < 5'000'000, "a simulation does not come to rest");
+    if (turns >= kTurnsMost) {
+      std::fprintf(stderr, "seed %lu: removals %zu, draining '%s', loaded %d\n", plan_.seed, removals_.size(),
+                   draining_.c_str(), store_->loaded() ? 1 : 0);
+      for (const Place& place : places_) std::fprintf(stderr, "  %s back in %ld ms\n", place.drive->info().path.c_str(), place.back_ns == 0 ? 0L : (long)(place.back_ns - clock_.now_ns()) / 1000000);
+      for (const DriveStats& drive : store_->stats().drives)
+        std::fprintf(stderr, "  %s %s %s; %lu reads, %lu writes, %lu segments given up, %lu blocks moved, %lu free, %lu bytes scrubbed\n",
+                     drive.path.c_str(), drive.state.c_str(), drive.reason.c_str(), drive.reads, drive.writes,
+                     drive.evicted_segments, drive.moved_blocks, drive.segments_free, drive.scrubbed_bytes);
+      for (const auto& client : clients_) std::fprintf(stderr, "  client idle %d\n", client->idle() ? 1 : 0);
+    }
+    CAIRN_CHECK(turns < kTurnsMost, "a simulation does not come to rest");
     turn();
     meddle();
   }
@@ -343,7 +354,7 @@ void SimWorld::end_life(bool orderly) {
       client->reset();
     }
     reactor_->drain();
-    while (!reactor_->quiet()) reactor_->turn(0);
+    while (!reactor_->quiet()) turn();
     reactor_->close_sessions();
     reactor_.reset();
     store_->close();
@@ -423,9 +434,7 @@ SimOutcome SimWorld::run() {
     live(clock_.now_ns() + (1 + random_() % (plan_.life_seconds_most * 1000)) * kMsNs, false);
     end_life(random_() % 4 == 0);
   }
-  oracle_.drives_lie = false;
   CAIRN_CHECK(boot(true), "healthy drives do not start");
-  oracle_.drives_lie = plan_.faults.lies();
   verify_all();
   end_life(true);
   outcome_.simulated_seconds = static_cast<double>(clock_.now_ns() - began_ns) / 1e9;

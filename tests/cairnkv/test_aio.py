@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cairnkv import AsyncClient, Client, ClosedError, ConnectError, Status, UsageError, aconnect
+from cairnkv import AsyncClient, Client, ClosedError, ConnectError, Event, Status, UsageError, aconnect
 from cairnkv.testing import MemoryStore, RunningService, memory_connection, service
 
 Fresh = Callable[[], bytes]
@@ -57,12 +57,26 @@ async def every_call(client: AsyncClient, key: bytes) -> None:
     region.close()
     (await client.register(target)).close()
     assert client.info()["connected"]
+    assert all(await client.lease([key], duration_ms=60_000))
+    assert (await client.delete([key]))[0].status == Status.leased
+    assert all(await client.release([key]))
     assert all(await client.delete([key]))
+    assert all(await client.put([(key, b"x")], group="g", group_members=1, scope="s", layout=5))
+    await client.put_one(key, b"x", layout=6, group="g", group_members=1, scope="s")
+    newest = (await client.watch()).newest
+    for deleted in (client.delete_group("g", layout=5), client.delete_scope("s"), client.delete_layout(6)):
+        assert (await deleted).ok
+    assert not any([*await client.exists([key], layout=5), *await client.exists([key], layout=6)])
+    told = [await anext(client.events(after=newest + at)) for at in range(2)]
+    assert all(isinstance(event, Event) and event.number == newest + 1 + at for at, event in enumerate(told))
+    with pytest.raises(UsageError):
+        await client.delete_tenant("another")
+    assert (await client.delete_tenant(client.tenant)).ok
 
 
 def test_every_call(url: str, fresh: Fresh) -> None:
     async def main() -> None:
-        async with await aconnect(url) as client:
+        async with await aconnect(url, tenant=fresh().hex()) as client:
             await every_call(client, fresh())
 
     asyncio.run(main())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cairnkv import Key16, Layout, UsageError, raw_key
-from cairnkv.keys import derive_group, derive_key, derive_keys, layout_id
+from cairnkv.keys import derive_group, derive_key, derive_keys, derive_scope, layout_id
 
 LLAMA = Layout(
     model="llama-3-8b", revision="abc", dtype="bf16", tokens_per_block=16, page_layout="NHD", tp_size=2, tp_rank=1
@@ -42,6 +42,32 @@ def test_golden_layout() -> None:
 def test_golden_group() -> None:
     assert derive_group("chunk-1", 5).hex() == "ce041d891d1e138a8d553fe65b1fd402"
     assert derive_group(None) == b""
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ("a conversation", 0x35726F4BDC4A7941),
+        (b"\x00bytes", 0x382A646AD42C492E),
+        (7, 7),
+        (2**64 - 1, 2**64 - 1),
+        (None, 0),
+    ],
+)
+def test_golden_scopes(scope: str | bytes | int | None, expected: int) -> None:
+    assert derive_scope(scope) == expected
+
+
+@given(st.binary(min_size=1, max_size=512))
+def test_the_formula_of_a_scope(scope: bytes) -> None:
+    digest = blake2b(scope, digest_size=8, person=b"cairn scope" + bytes(5)).digest()
+    assert derive_scope(scope) == (int.from_bytes(digest, "little") or 1)
+
+
+@pytest.mark.parametrize("wrong", ["", b"", "x" * 513, 0, -1, 2**64, 1.5, True, bytearray(b"x")])
+def test_what_is_no_scope(wrong: object) -> None:
+    with pytest.raises(UsageError, match="a scope"):
+        derive_scope(wrong)  # type: ignore[arg-type]
 
 
 @given(st.binary(min_size=1, max_size=512), st.integers(0, 2**64 - 1))

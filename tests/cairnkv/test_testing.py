@@ -21,6 +21,35 @@ def test_clients_of_one_store_see_one_another() -> None:
     assert len(store.blocks) == 1 and store.puts == 1
 
 
+def test_tenants_of_one_store_see_nothing_of_one_another() -> None:
+    store = MemoryStore()
+    red, blue = MemoryClient(store, tenant="red"), MemoryClient(store, tenant="blue")
+    red.put_one("key", b"x")
+    assert not blue.exists(["key"])[0] and blue.watch().newest == 0 and red.watch().newest == 1
+    assert (red.tenant, blue.tenant) == ("red", "blue")
+
+
+def test_a_restart_on_order() -> None:
+    store = MemoryStore()
+    client = MemoryClient(store)
+    client.put_one("key", b"x")
+    client.lease(["key"], duration_ms=60_000)
+    before = client.info()["server_id"]
+    store.restart()
+    assert client.exists(["key"])[0].status == Status.disconnected
+    assert client.exists(["key"])[0] and client.info()["server_id"] != before
+    assert client.delete(["key"])[0].status == Status.ok, "leases end with the service"
+
+
+def test_a_watch_of_a_service_that_is_gone() -> None:
+    client = MemoryClient()
+    client.store.faults.unreachable = True
+    answer = client.watch(after=5)
+    assert (answer.status, answer.next_after) == (Status.unreachable, 5)
+    with pytest.raises(cairnkv.StatusError):
+        answer.raise_for_status()
+
+
 def test_the_nth_get_fails_as_planned() -> None:
     client = MemoryClient()
     client.put([(f"key-{at}", b"x") for at in range(5)])

@@ -197,6 +197,52 @@ def test_4_5_8_across_kill_9(service: HurtService, client: cairnkv.Client, memor
             assert reader.get([(key, target)])[0].hit and _native.check_pattern(target, seed) == -1
 
 
+def test_8_what_was_deleted_by_name_stays_deleted_across_kill_9(
+    service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh
+) -> None:
+    """Group, scope, layout and tenant; and what was put under the same names afterwards is there."""
+    source, layout = filled(memory, 10_000, 1), int.from_bytes(fresh()[:8], "big")
+    tenant = fresh().hex()
+    grouped, scoped, laid, owned, later = ([fresh() for _ in range(5)] for _ in range(5))
+    with cairnkv.connect(service.urls["shm"], tenant=tenant) as other:
+        client.put([(key, source) for key in grouped], group="g", group_members=5, layout=7)
+        client.put([(key, source) for key in scoped], scope=tenant)
+        client.put([(key, source) for key in laid], layout=layout)
+        other.put([(key, source) for key in owned])
+        for result in (
+            client.delete_group("g", layout=7),
+            client.delete_scope(tenant),
+            client.delete_layout(layout),
+            other.delete_tenant(tenant),
+        ):
+            assert result.status == Status.ok
+        client.put([(key, source) for key in later], scope=tenant, layout=layout)
+        other.put([(key, source) for key in later])
+    service.kill()
+    service.start()
+    with cairnkv.connect(service.urls["shm"], tenant=tenant) as other, cairnkv.connect(service.urls["tcp"]) as reader:
+        assert not any(reader.exists(grouped, layout=7))
+        assert not any(reader.exists(scoped)) and not any(reader.exists(laid, layout=layout))
+        assert not any(other.exists(owned))
+        assert all(reader.exists(later, layout=layout)) and all(other.exists(later))
+
+
+def test_5_a_group_is_whole_or_absent_after_kill_9(
+    service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh
+) -> None:
+    source = filled(memory, 10_000, 1)
+    whole, part = [fresh() for _ in range(4)], [fresh() for _ in range(3)]
+    group = fresh()
+    client.put([(key, source) for key in whole], group=group, group_members=4, ttl_ms=600_000)
+    client.put([(key, source) for key in part], group=fresh(), group_members=4)
+    service.kill()
+    service.start()
+    with cairnkv.connect(service.urls["tcp"]) as reader:
+        assert all(reader.exists(whole)) and not any(reader.exists(part))
+        assert reader.delete(whole[:1])[0].status == Status.ok
+        assert not any(reader.exists(whole)), "the group was forgotten in the restart"
+
+
 def test_5_warm_after_a_clean_stop_and_nothing_is_scanned(
     service: HurtService, client: cairnkv.Client, memory: Memory, fresh: Fresh
 ) -> None:
@@ -256,3 +302,25 @@ def test_9_a_full_drive_makes_room_and_goes_on(client: cairnkv.Client, memory: M
     found = [bool(one) for one in client.exists(keys)]
     assert found == sorted(found), "what was put first is evicted first"
     assert found[-1] and not found[0]
+
+
+def test_a_leased_block_outlives_what_is_evicted_and_watchers_are_told(
+    connect: Callable[..., cairnkv.Client], memory: Memory, fresh: Fresh
+) -> None:
+    client = connect(tenant=fresh().hex())
+    source = filled(memory, 4 << 20, 1)
+    leased, grouped, keys = fresh(), [fresh() for _ in range(2)], [fresh() for _ in range(100)]
+    client.put_one(leased, source)
+    client.put([(key, source) for key in grouped], group="g", group_members=2)
+    assert client.lease([leased], duration_ms=600_000)[0].status == Status.ok
+    told = client.watch()
+    for key in keys:  # 400 MiB into 256
+        assert client.put_one(key, source).status == Status.ok
+    assert client.exists([leased])[0].status == Status.ok, "a leased block was evicted"
+    assert len({bool(one) for one in client.exists(grouped)}) == 1, "a group was evicted in part"
+    gone = {cairnkv.keys.derive_key(key) for key, one in zip(keys, client.exists(keys), strict=True) if not one}
+    events = client.watch(after=told.newest).items
+    evicted = {event.key for event in events if event.kind == cairnkv.EventKind.evicted}
+    assert gone and gone <= evicted, "a block went and nobody was told"
+    assert client.release([leased])[0].status == Status.ok
+    assert client.get([(leased, memory(4 << 20))])[0].hit

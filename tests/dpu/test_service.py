@@ -51,7 +51,8 @@ def test_the_native_statistics_have_the_documented_shape(serve: Any) -> None:
     assert not snapshot.model_extra
     assert not snapshot.store.model_extra
     assert not snapshot.store.drives[0].model_extra
-    assert set(snapshot.operations) == {"put", "get", "exists", "match", "touch", "delete", "prefetch", "stats"}
+    kinds = {"put", "get", "exists", "match", "touch", "delete", "prefetch", "stats", "lease", "release", "watch"}
+    assert set(snapshot.operations) == kinds
     assert raw.keys() == Snapshot.model_fields.keys()
     with urllib.request.urlopen(ready["admin"] + "/metrics", timeout=5) as response:
         assert f'cairn_drive_info{{drive="{snapshot.store.drives[0].uuid}"' in response.read().decode()

@@ -173,6 +173,16 @@ std::vector<AbsentDrive> Server::absent_drives() {
 }
 
 Result<std::string> Server::attach_drive(const std::string& path) {
+  // Its own lock would make a stranger of it.
+  const auto known = ask<Unit>([&]() -> Result<Unit> {
+    for (const DriveStats& one : store_->stats().drives) {
+      if (one.path != path) continue;
+      return with_status(Status::drive_in_use, path + " is part of the store already, and " + one.state +
+                                                   "; a drive that failed is let go first");
+    }
+    return Unit{};
+  });
+  if (!known) return known.error();
   auto identified = open_and_identify(path, options_);
   if (!identified) return identified.error();
   IdentifiedDrive drive = identified.take();

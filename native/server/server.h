@@ -59,7 +59,8 @@ class Server {
 
   // All of these wait for the reactor; once it has stopped they are an Error (draining).
   // Opens the drive and looks at it on the calling thread. Returns its UUID; it is read in the background then. An Error
-  // with a status: drive_foreign, drive_newer, drive_damaged, drive_smaller, drive_in_use, busy, too_large.
+  // with a status: drive_foreign, drive_newer, drive_damaged, drive_smaller, drive_in_use, busy, too_large; or with an
+  // errno and none when it cannot be opened. A drive that failed and comes back under its old path is detached first.
   Result<std::string> attach_drive(const std::string& path);
   // Begins to move what the drive holds to the others. drive_unknown, busy, no_space.
   Result<Unit> drain_drive(const std::string& uuid);

@@ -198,7 +198,7 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
   if (!sane || graveyard_.covers(what.id, what.group, what.scope, what.sequence)) return;
   if (Index::expired(Index::ticks_of(entry.expiry_unix_ms), clock_.unix_ms())) return;
   const Index::Entry* known = find_part(what.id, entry.part);
-  if (known != nullptr && known->birth >= entry.sequence) return;  // of a later put, or the same record moved
+  if (known != nullptr && known->birth >= entry.sequence) return slot.log->note_ghost(found.index);  // of a later put, or moved
   if (known != nullptr) {
     // Of an earlier put. Its first part stands for the block; a later part without one goes alone.
     const Index::Entry* head = find_part(what.id, 0);

@@ -304,6 +304,7 @@ void DriveLog::settle(AppendOp& op, Status status) {
   CAIRN_CHECK(segment.writes > 0 && segment.generation == op.at.generation, "a segment was re-used under a write");
   --segment.writes;
   if (status != Status::ok) {
+    note_ghost(op.at.segment);
     std::erase_if(segment.entries, [&](const format::SummaryEntry& entry) { return entry.page == op.at.page; });
   }
   op.settled(status);

@@ -100,8 +100,11 @@ class DriveLog {
   // Free segments are fewer than those who wait need: something should be given up.
   bool wants_room() const;
   uint64_t free_segments() const { return free_.size(); }
-  // A restart might find blocks that were given up: what held them is not wiped yet, or could not be.
-  bool remembers() const { return wiping_ > 0 || !unwiped_.empty(); }
+  // A restart might find blocks that the index does not have: given up, dropped, or put and answered with an error,
+  // while their segment is not wiped. Deletes have to reach them all the same.
+  bool haunted() const { return wiping_ > 0 || !ghosts_.empty(); }
+  // Such a block lies in this segment.
+  void note_ghost(uint32_t segment) { ghosts_.insert(segment); }
   const std::deque<uint32_t>& sealed() const { return sealed_; }  // in the order of their generations
   // A sealed segment is about to be given up, and then is: every block in it was dropped or moved. It is wiped, so that
   // a restart does not find it again, and then it is free. unread: nobody could tell what is in it, so index entries that
@@ -204,7 +207,7 @@ class DriveLog {
   std::deque<uint32_t> sealed_;  // oldest first
   std::vector<uint32_t> sealing_;
   uint32_t wiping_ = 0;
-  std::set<uint32_t> unwiped_;  // free, but what lay in it could be found again
+  std::set<uint32_t> ghosts_;  // segments with such blocks
   std::map<uint32_t, Head> heads_;  // by owner
   std::map<uint32_t, uint64_t> used_;  // the generation of the youngest segment with a record in it, by owner
   uint32_t next_head_ = 0;          // the owner whose turn it is

@@ -105,6 +105,7 @@ void LogStore::dropped(const Index::Entry& entry) {
   dropped_.push_back({entry, group == Groups::kNone ? GroupId{} : groups_.row(group).id, broken});
   DriveLog* log = slots_[entry.drive].log.get();
   if (broken && log != nullptr) {
+    log->note_ghost(static_cast<uint32_t>(entry.segment));
     log->evicted_sequence = std::max<uint64_t>(log->evicted_sequence, entry.birth);
     ++log->counters.evicted_blocks;
   }
@@ -290,6 +291,7 @@ void LogStore::forget(const BlockId& id, Gone why) {
     Index::Entry* entry = index_.find({id.key, keyspace, static_cast<uint8_t>(part)});
     if (entry == nullptr || entry->birth != birth) continue;
     DriveLog& log = *slots_[entry->drive].log;
+    if (why != Gone::deleted) log.note_ghost(static_cast<uint32_t>(entry->segment));
     if (why == Gone::evicted) {
       log.evicted_sequence = std::max(log.evicted_sequence, birth);
       ++log.counters.evicted_blocks;

@@ -64,13 +64,14 @@ bool LogStore::must_wait(const DeleteOp& op) const {
 // Whether some drive holds blocks that the index does not know: one that is away, or what was given up a moment ago.
 bool LogStore::any_hidden() const {
   return any_away() || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
-           return slot.log != nullptr && slot.log->remembers();
+           return slot.log != nullptr && slot.log->haunted();
          });
 }
 
 bool LogStore::any_away() const {
-  return options_.absent_drives > 0 ||
-         std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.set_aside; });
+  return options_.absent_drives > 0 || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+           return slot.set_aside || (slot.log != nullptr && slot.log->state() == DriveState::read_only);
+         });
 }
 
 void LogStore::remove(DeleteOp& op) {
@@ -223,7 +224,8 @@ void LogStore::send_tombstones(const std::shared_ptr<Removal>& removal, std::vec
   }
   if (sent) return;
   for (const size_t item : items) {
-    if (removal->op->statuses[item] == Status::ok) removal->op->statuses[item] = Status::read_only;
+    Status& told = removal->op->statuses[item];
+    if (told == Status::ok || told == Status::not_found) told = Status::read_only;
   }
 }
 

@@ -117,6 +117,7 @@ uint32_t SimOracle::put_begins(const SimKey& key, uint64_t now_unix_ms) {
   Belief& belief = beliefs_[key];
   CAIRN_CHECK(!belief.open, "a simulation has two operations open on one key");
   belief.open = true;
+  belief.went = false;
   belief.opened = belief.changed = ++step_;
   const uint32_t version = ++belief.last_version;
   if (const uint64_t ttl = ttl_ms_of(key); ttl != 0) {
@@ -137,13 +138,13 @@ void SimOracle::put_ends(const SimKey& key, uint32_t version, Status status, boo
   switch (status) {
     case Status::ok:
       ++puts_ok;
-      belief.may_be_absent = false;
-      belief.safe = durable;
+      belief.may_be_absent = belief.went || belief.delete_at_large;
+      belief.safe = durable && !belief.may_be_absent;
       return;
     case Status::exists:
       belief.versions.erase(version);
       if (belief.versions.empty()) came_back(key, "a put was told that it exists, and nothing was ever there");
-      if (durable) {
+      if (durable && !belief.went && !belief.delete_at_large) {
         belief.may_be_absent = false;
         belief.safe = true;
       }
@@ -168,7 +169,10 @@ void SimOracle::abandoned(const SimKey& key, uint64_t now_unix_ms) {
   Belief& belief = beliefs_[key];
   belief.changed = ++step_;
   if (const uint64_t ttl = ttl_ms_of(key); ttl != 0) belief.expires_by_unix_ms = now_unix_ms + ttl;
-  if (belief.open) ++doubts;
+  if (belief.open) {
+    ++doubts;
+    belief.delete_at_large = true;  // whatever it was
+  }
   belief.open = false;
   belief.may_be_absent |= belief.versions.size() != 1;
   tell(key, "abandoned");
@@ -178,6 +182,7 @@ void SimOracle::delete_begins(const SimKey& key) {
   Belief& belief = beliefs_[key];
   CAIRN_CHECK(!belief.open, "a simulation has two operations open on one key");
   belief.open = true;
+  belief.went = false;
   belief.opened = belief.changed = ++step_;
   belief.may_be_absent = true;
   belief.safe = false;
@@ -192,6 +197,7 @@ void SimOracle::delete_ends(const SimKey& key, Status status) {
   if (status != Status::ok && status != Status::not_found) {
     if (status == Status::leased && belief.versions.empty()) violate(key, "a lease holds what is not there");
     ++doubts;
+    belief.delete_at_large = true;
     return;
   }
   ++deletes_ok;
@@ -302,6 +308,7 @@ void SimOracle::event(const StoreEvent& event, uint64_t now_ns) {
     violate(key, "it was evicted under a lease");
   if (event.kind == Kind::dropped && !drives_lie && !drives_fail) violate(key, "it was dropped, and the drives are well");
   belief.may_be_absent = true;
+  belief.went = true;
   belief.leased_until_ns = 0;
 }
 
@@ -313,7 +320,7 @@ void SimOracle::process_ended(uint64_t now_unix_ms) {
       if (const uint64_t ttl = ttl_ms_of(key); ttl != 0) belief.expires_by_unix_ms = now_unix_ms + ttl;
     }
     if (belief.open || !belief.safe) belief.may_be_absent = true;
-    belief.open = false;
+    belief.open = belief.delete_at_large = false;
     belief.leased_until_ns = 0;
   }
   wides_.clear();

@@ -40,7 +40,10 @@ SimPlan SimPlan::drawn(uint64_t seed) {
   plan.load.clients = 1 + static_cast<uint32_t>(random() % 4);
   plan.load.tenants = 1 + static_cast<uint32_t>(random() % 2);
   plan.load.keys_per_client = 20 + static_cast<uint32_t>(random() % 300);
-  plan.load.think_ms_most = 20ULL << random() % 8;
+  plan.load.think_ms_most = 20ULL << random() % 11;
+  // A crowd does as much in a short life as a few do in a long one.
+  if (plan.load.think_ms_most < 500) plan.life_seconds_most = 2 + plan.life_seconds_most / 10;
+  if (plan.load.think_ms_most > 5000) plan.life_seconds_most *= 10;
   plan.load.deadline_ms_most = random() % 3 == 0 ? 50 : 20'000;
   plan.load.dies = share(0.01);
   plan.load.cancels = share(0.02);
@@ -213,10 +216,12 @@ bool SimWorld::boot(bool healed) {
     turn();
   }
   for (auto& client : clients_) client->pause(false);
-  if (!blind) oracle_.impair(false);
+  const std::vector<DriveStats> loaded = store_->stats().drives;
+  const bool well = std::none_of(loaded.begin(), loaded.end(), [](const DriveStats& drive) { return drive.state == "failed"; });
+  if (!blind && well) oracle_.impair(false);
   // What could not be read at the start may be overwritten before the next.
   if (blind) oracle_.lost_for_good();
-  for (const DriveStats& drive : store_->stats().drives) {
+  for (const DriveStats& drive : loaded) {
     if (drive.distrusted) oracle_.lost_for_good();
   }
   faults_now_ = healed ? SimFaults{} : plan_.faults;
@@ -362,6 +367,7 @@ void SimWorld::end_life(bool orderly) {
     ++outcome_.closes;
   } else {
     const bool power_lost = random_() % 2 == 0;
+    store_->remove_event_sink(*this);
     kill_drives(power_lost);
     ++(power_lost ? outcome_.power_losses : outcome_.kills);
   }
@@ -378,7 +384,10 @@ void SimWorld::forget_process() {
   // The reactor insists that deletes end; on dead drives they do, at once.
   if (reactor_ != nullptr) {
     reactor_->close_sessions();
-    for (int i = 0; i < 10'000 && !reactor_->quiet(); ++i) reactor_->turn(0);
+    for (int i = 0; i < 10'000 && !reactor_->quiet(); ++i) {
+      reactor_->turn(0);
+      clock_.advance_ms(1);  // what looks at a drive now and then has to see that it is dead
+    }
   }
   for (int i = 0; i < 10'000 && !removals_.empty() && store_ != nullptr; ++i) {
     store_->poll();

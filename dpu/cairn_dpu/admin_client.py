@@ -22,7 +22,8 @@ class AdminClient:
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request; the answer's JSON."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._base + path, data, {"Content-Type": "application/json"}, method=method)
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self._base + path, data, headers, method=method)  # noqa: S310
         try:
             with self._opener.open(request, timeout=SECONDS_MOST) as response:
                 return json.load(response)

@@ -1,5 +1,6 @@
 // Drives: opened with the store, taken in while it runs, read in the background, set aside, drained, let go.
 #include <algorithm>
+#include <map>
 
 #include "store/evictor.h"
 #include "store/jobs.h"
@@ -171,7 +172,7 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
     if (entry.type != format::RecordType::tombstones || entry.sequence > format::kNumberMost) continue;
     const format::Tombstone tombstone = format::tombstone_of(entry);
     if (static_cast<uint8_t>(tombstone.kind) > format::kBuriedMost) continue;
-    bury(tombstone);
+    bury(tombstone, 1U << log.number());
     if (tombstone.kind == format::Buried::group) group_tombstones_ = true;
     if (tombstone.kind != format::Buried::key) continue;
     // It may be of a block that another drive holds.
@@ -235,9 +236,8 @@ void LogStore::loading_done(Slot& slot) {
   visible_ = true;
   if (!loaded_once_) recovery_seconds_ = static_cast<double>(clock_.now_ns() - opened_ns_) / 1e9;
   loaded_once_ = true;
+  for (Slot& one : slots_) pay_tombstones(one);
   if (!failed) {
-    // What was deleted while the drive was away, or being read, is deleted on it as well.
-    pay_tombstones(slot, slot.departed_sequence);
     slot.departed_sequence = 0;
     emit(EventKind::drive_loaded, {}, {}, 0, 0);
   }
@@ -271,18 +271,28 @@ void LogStore::bury_group_members() {
   for (const BlockId& id : dead) forget(id, Gone::deleted);
 }
 
-void LogStore::pay_tombstones(Slot& slot, uint64_t since) {
-  if (since == 0 || slot.log->state() != DriveState::serving) return;
+// What was deleted while the drive was away, or was not written to it: else, once the others let go of those
+// tombstones, a restart would find the blocks on this one.
+void LogStore::pay_tombstones(Slot& slot) {
+  if (slot.log == nullptr || slot.log->state() != DriveState::serving) return;
   constexpr size_t kPaidMost = 1024;
-  const std::vector<format::Tombstone> owed = graveyard_.since(since);
-  for (size_t at = 0; at < owed.size(); at += kPaidMost) {
-    const size_t end = std::min(owed.size(), at + kPaidMost);
-    const std::vector<format::Tombstone> some_of(owed.begin() + static_cast<long>(at), owed.begin() + static_cast<long>(end));
-    auto job = std::make_unique<RemoveJob>(*this, some_of, some_of.back().sequence);
-    RemoveJob& started = *job;
-    removes_.push_front(std::move(job));
-    started.self = removes_.begin();
-    slot.log->append(started, format::kSharedOwner);
+  std::map<uint32_t, std::vector<format::Tombstone>> owed;
+  const OldestBirths oldest = slot.log->oldest_births();
+  for (const format::Tombstone& one : graveyard_.missing_on(slot.log->number())) {
+    if (oldest.any_before(one.tenant, one.sequence)) owed[one.tenant].push_back(one);
+  }
+  for (const auto& [tenant, all] : owed) {
+    for (size_t at = 0; at < all.size(); at += kPaidMost) {
+      const size_t end = std::min(all.size(), at + kPaidMost);
+      const std::vector<format::Tombstone> some_of(all.begin() + static_cast<long>(at), all.begin() + static_cast<long>(end));
+      auto job = std::make_unique<RemoveJob>(*this, some_of, some_of.back().sequence);
+      RemoveJob& started = *job;
+      removes_.push_front(std::move(job));
+      started.self = removes_.begin();
+      ++paying_;
+      slot.log->append(started, tenant);
+      for (const format::Tombstone& one : some_of) graveyard_.bury(one, 1U << slot.log->number());
+    }
   }
 }
 

@@ -257,16 +257,8 @@ void LogStore::Evictor::begin(uint32_t segment) {
 
 // What comes later is younger than any tombstone here, but for what is on its way already.
 void LogStore::Evictor::note_oldest() {
-  oldest_.clear();
-  const auto note = [this](uint32_t owner, uint64_t birth) {
-    const auto [at, fresh] = oldest_.try_emplace(owner, birth);
-    if (!fresh) at->second = std::min(at->second, birth);
-  };
-  for (uint32_t i = 0; i < log_.segments().size(); ++i) {
-    const Segment& one = log_.segments()[i];
-    if (i != segment_ && one.state != SegmentState::free) note(one.owner, one.least_birth);
-  }
-  for (const auto& job : store_.writes_) note(job->id.tenant, job->sequence);
+  oldest_ = log_.oldest_births(segment_);
+  for (const auto& job : store_.writes_) oldest_.note(job->id.tenant, job->sequence);
 }
 
 void LogStore::Evictor::walk() {
@@ -372,11 +364,7 @@ void LogStore::Evictor::moved(MoveJob& job, bool kept) {
 // A tombstone has to stay as long as any segment of its tenant may hold a copy of what it deletes: a block that was put
 // before it. Copies in segments that were freed are overwritten before this one is.
 bool LogStore::Evictor::still_needed(const format::Tombstone& tombstone) const {
-  const auto older = [&](uint32_t owner) {
-    const auto found = oldest_.find(owner);
-    return found != oldest_.end() && found->second < tombstone.sequence;
-  };
-  if (older(tombstone.tenant) || older(format::kSharedOwner)) return true;
+  if (oldest_.any_before(tombstone.tenant, tombstone.sequence)) return true;
   return store_.any_away() && tombstone.sequence > store_.graveyard_.floor();
 }
 

@@ -70,7 +70,7 @@ class LogStore::Evictor {
   size_t carrying_ = 0;
   bool carry_failed_ = false;
   uint64_t forgotten_ = 0;
-  std::map<uint32_t, uint64_t> oldest_;       // the smallest birth of a block in other segments, by owner
+  OldestBirths oldest_;                       // of a block in other segments
   std::map<uint64_t, uint64_t> tried_;        // shared segments walked for a tenant, up to this generation
   std::map<uint32_t, uint64_t> futile_;       // tenants that had nothing to give, and until when they are not asked
   uint64_t held_before_ = 0;                  // by the tenant that gives up blocks, when the walk began

@@ -12,18 +12,30 @@ size_t Graveyard::Hash::operator()(const Name& name) const {
   return hash_of(name.key.bytes, name.value ^ uint64_t{name.tenant} << 32 ^ static_cast<uint64_t>(name.kind));
 }
 
-void Graveyard::bury(const format::Tombstone& tombstone) {
+void Graveyard::bury(const format::Tombstone& tombstone, uint32_t drives) {
   const Name name{tombstone.key, tombstone.value, tombstone.tenant, tombstone.kind};
-  uint64_t& youngest = buried_[name];
-  if (youngest == 0 && name.kind != Buried::key) ++wide_;
-  if (youngest >= tombstone.sequence) return;
-  youngest = tombstone.sequence;
+  Grave& youngest = buried_[name];
+  if (youngest.sequence == 0 && name.kind != Buried::key) ++wide_;
+  if (youngest.sequence == tombstone.sequence) youngest.drives |= drives;
+  if (youngest.sequence >= tombstone.sequence) return;
+  youngest = {tombstone.sequence, drives};
   order_.push_back(tombstone);
+}
+
+std::vector<format::Tombstone> Graveyard::missing_on(uint8_t drive) const {
+  std::vector<format::Tombstone> all;
+  for (const format::Tombstone& one : order_) {
+    const auto found = buried_.find({one.key, one.value, one.tenant, one.kind});
+    const bool youngest = found != buried_.end() && found->second.sequence == one.sequence;
+    if (youngest && (found->second.drives >> drive & 1) == 0) all.push_back(one);
+  }
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.sequence < b.sequence; });
+  return all;
 }
 
 uint64_t Graveyard::sequence_of(const Name& name) const {
   const auto found = buried_.find(name);
-  return found == buried_.end() ? 0 : found->second;
+  return found == buried_.end() ? 0 : found->second.sequence;
 }
 
 bool Graveyard::covers(const BlockId& id, const GroupId& group, Scope scope, uint64_t birth) const {
@@ -52,7 +64,7 @@ void Graveyard::trim() {
     const format::Tombstone& oldest = order_.front();
     raise_floor(oldest.sequence);
     const auto found = buried_.find({oldest.key, oldest.value, oldest.tenant, oldest.kind});
-    if (found != buried_.end() && found->second == oldest.sequence) {
+    if (found != buried_.end() && found->second.sequence == oldest.sequence) {
       if (oldest.kind != Buried::key) --wide_;
       buried_.erase(found);
     }

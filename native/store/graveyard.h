@@ -16,12 +16,15 @@ class Graveyard {
  public:
   static constexpr size_t kRememberedMost = 256 * 1024;
 
-  // What `sequence` deleted: everything of that name that was put before.
-  void bury(const format::Tombstone& tombstone);
+  // What `sequence` deleted: everything of that name that was put before. `drives`: which of them hold the tombstone, a
+  // bit a drive.
+  void bury(const format::Tombstone& tombstone, uint32_t drives);
   // Whether a block with these names, born at `birth`, is deleted by what is remembered.
   bool covers(const BlockId& id, const GroupId& group, Scope scope, uint64_t birth) const;
   // Those with a sequence of at least `from`, the oldest first.
   std::vector<format::Tombstone> since(uint64_t from) const;
+  // Those that this drive does not hold, the oldest first.
+  std::vector<format::Tombstone> missing_on(uint8_t drive) const;
 
   // Forgets the oldest beyond kRememberedMost. Not while a drive is loading: then all are needed.
   void trim();
@@ -41,9 +44,13 @@ class Graveyard {
   struct Hash {
     size_t operator()(const Name& name) const;
   };
+  struct Grave {
+    uint64_t sequence = 0;
+    uint32_t drives = 0;
+  };
   uint64_t sequence_of(const Name& name) const;
 
-  std::unordered_map<Name, uint64_t, Hash> buried_;  // the youngest delete of each name
+  std::unordered_map<Name, Grave, Hash> buried_;  // the youngest delete of each name
   std::deque<format::Tombstone> order_;
   uint64_t wide_ = 0;  // how many names are not plain keys: most often none
   uint64_t floor_ = 0;

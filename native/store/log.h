@@ -143,6 +143,8 @@ class DriveLog {
   Segment& segment(uint32_t index) { return segments_[index]; }
   const std::vector<Segment>& segments() const { return segments_; }
   uint64_t waiting_bytes() const { return waiting_bytes_; }
+  // Of all segments that are not free, but one.
+  OldestBirths oldest_births(uint32_t but_not = UINT32_MAX) const;
   uint32_t heads_most() const;
   uint64_t next_generation() const { return next_generation_; }
 

@@ -171,7 +171,7 @@ class LogStore final : public Store, private Leases::Watcher {
   void remove_done(RemoveJob& job, Status status);
   void finish_removal(const std::shared_ptr<Removal>& removal);
   bool must_wait(const DeleteOp& op) const;
-  void bury(const format::Tombstone& tombstone);
+  void bury(const format::Tombstone& tombstone, uint32_t drives);
   bool any_away() const;
   bool any_hidden() const;
 
@@ -183,7 +183,7 @@ class LogStore final : public Store, private Leases::Watcher {
   void check_missed_deletes();
   void set_aside(Slot& slot);
   Slot* slot_of(const std::string& uuid);
-  void pay_tombstones(Slot& slot, uint64_t since);
+  void pay_tombstones(Slot& slot);
   void bury_group_members();
   bool idle() const;
   void turn_drives();
@@ -219,6 +219,7 @@ class LogStore final : public Store, private Leases::Watcher {
   uint64_t opened_ns_ = 0;
   double recovery_seconds_ = 0;
   uint64_t next_sequence_ = 1;
+  uint64_t paying_ = 0;  // records of tombstones on their way to a drive that missed them, or that could not be written
   size_t next_log_ = 0;
   uint64_t sweep_left_ = 0;  // slots to look at, a few a turn
 

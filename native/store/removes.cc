@@ -69,7 +69,7 @@ bool LogStore::any_hidden() const {
 }
 
 bool LogStore::any_away() const {
-  return options_.absent_drives > 0 || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+  return options_.absent_drives > 0 || paying_ > 0 || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
            return slot.set_aside || (slot.log != nullptr && slot.log->state() == DriveState::read_only);
          });
 }
@@ -98,8 +98,8 @@ void LogStore::remove(DeleteOp& op) {
   start_removal(removal, now);
 }
 
-void LogStore::bury(const format::Tombstone& tombstone) {
-  graveyard_.bury(tombstone);
+void LogStore::bury(const format::Tombstone& tombstone, uint32_t drives) {
+  graveyard_.bury(tombstone, drives);
   tell_dropped();
   if (tombstone.kind == Buried::scope) {
     if (const uint32_t scope = scopes_.find(tombstone.tenant, tombstone.value); scope != Names::kNone)
@@ -129,7 +129,7 @@ void LogStore::start_removal(const std::shared_ptr<Removal>& removal, const std:
       continue;
     }
     // What the index does not know may lie on any of them.
-    uint32_t drives = head == nullptr ? UINT32_MAX : 0;
+    uint32_t drives = hidden ? UINT32_MAX : 0;
     const uint32_t parts = head == nullptr ? 0 : parts_of(*head);
     bool writable = true;
     for (uint32_t part = 0; part < parts; ++part) {
@@ -202,9 +202,15 @@ void LogStore::start_wide_removal(const std::shared_ptr<Removal>& removal) {
 void LogStore::send_tombstones(const std::shared_ptr<Removal>& removal, std::vector<format::Tombstone> tombstones,
                                const std::vector<size_t>& items, const std::vector<uint32_t>& drives) {
   const uint64_t sequence = next_sequence_++;
+  uint32_t told = 0;
+  for (const Slot& slot : slots_) {
+    if (slot.log == nullptr) continue;
+    const DriveState state = slot.log->state();
+    if (state == DriveState::serving || state == DriveState::draining) told |= 1U << slot.log->number();
+  }
   for (format::Tombstone& one : tombstones) {
     one.sequence = sequence;
-    bury(one);
+    bury(one, told);
   }
   bool sent = false;
   for (Slot& slot : slots_) {
@@ -232,7 +238,10 @@ void LogStore::send_tombstones(const std::shared_ptr<Removal>& removal, std::vec
 void LogStore::remove_done(RemoveJob& job, Status status) {
   const auto keep = std::move(*job.self);
   removes_.erase(job.self);
-  if (job.removal == nullptr) return;
+  if (job.removal == nullptr) {
+    if (status == Status::ok) --paying_;
+    return;
+  }
   for (size_t i = 0; i < job.items.size(); ++i) {
     Status& told = job.removal->op->statuses[job.items[i]];
     if (status == Status::ok || (told != Status::ok && told != Status::not_found)) continue;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -49,6 +50,23 @@ struct Segment {
   void note_expiry(uint32_t ticks) {
     const uint32_t until = ticks == 0 ? UINT32_MAX : ticks;
     if (until > latest_expiry_ticks) latest_expiry_ticks = until;
+  }
+};
+
+// The smallest sequence of a block on a drive, by owner of its segment.
+struct OldestBirths {
+  std::map<uint32_t, uint64_t> by_owner;
+  void note(uint32_t owner, uint64_t birth) {
+    const auto [at, fresh] = by_owner.try_emplace(owner, birth);
+    if (!fresh && birth < at->second) at->second = birth;
+  }
+  // Whether there may be a block of the tenant that was put before `sequence`.
+  bool any_before(uint32_t tenant, uint64_t sequence) const {
+    for (const uint32_t owner : {tenant, format::kSharedOwner}) {
+      const auto found = by_owner.find(owner);
+      if (found != by_owner.end() && found->second < sequence) return true;
+    }
+    return false;
   }
 };
 

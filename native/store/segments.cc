@@ -350,6 +350,15 @@ void DriveLog::wiped(uint32_t index, int error) {
   free_.push_back(index);
 }
 
+OldestBirths DriveLog::oldest_births(uint32_t but_not) const {
+  OldestBirths oldest;
+  for (uint32_t i = 0; i < segments_.size(); ++i) {
+    const Segment& one = segments_[i];
+    if (i != but_not && one.state != SegmentState::free) oldest.note(one.owner, one.least_birth);
+  }
+  return oldest;
+}
+
 void DriveLog::close(uint64_t next_sequence) {
   const auto settle_down = [&] {
     while (!idle()) {

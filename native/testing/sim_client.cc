@@ -98,8 +98,9 @@ void SimClient::begin(FrameType type) {
   for (uint64_t i = 0; i < count; ++i) {
     const SimKey key = draw_key(own);
     const bool twice = std::any_of(items_.begin(), items_.end(), [&](const Item& item) { return item.key == key; });
-    // Others of this tenant only: a session sees no other.
+    // Others of this tenant only: a session sees no other. A batch has one scope.
     if (twice || key.tenant != tenant()) continue;
+    if (type == FrameType::put && !items_.empty() && scope_of(key) != scope_of(items_.front().key)) continue;
     Item item;
     item.key = key;
     item.length = length_of(key);
@@ -130,6 +131,7 @@ void SimClient::send_request(FrameType type) {
   frame.header().item_count = static_cast<uint32_t>(items_.size());
   frame.header().deadline_ms = 1 + static_cast<uint32_t>(random_() % load_.deadline_ms_most);
   BatchBody batch;
+  batch.scope = type == FrameType::put ? scope_of(items_.front().key) : 0;
   batch.durability = durable_ ? Durability::durable : Durability::relaxed;
   frame.append(batch);
   for (const Item& item : items_) {

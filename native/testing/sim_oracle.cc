@@ -117,7 +117,7 @@ uint32_t SimOracle::put_begins(const SimKey& key, uint64_t now_unix_ms) {
   Belief& belief = beliefs_[key];
   CAIRN_CHECK(!belief.open, "a simulation has two operations open on one key");
   belief.open = true;
-  belief.went = false;
+  belief.went = belief.put_at_large = false;
   belief.opened = belief.changed = ++step_;
   const uint32_t version = ++belief.last_version;
   if (const uint64_t ttl = ttl_ms_of(key); ttl != 0) {
@@ -171,7 +171,7 @@ void SimOracle::abandoned(const SimKey& key, uint64_t now_unix_ms) {
   if (const uint64_t ttl = ttl_ms_of(key); ttl != 0) belief.expires_by_unix_ms = now_unix_ms + ttl;
   if (belief.open) {
     ++doubts;
-    belief.delete_at_large = true;  // whatever it was
+    belief.delete_at_large = belief.put_at_large = true;  // whatever it was
   }
   belief.open = false;
   belief.may_be_absent |= belief.versions.size() != 1;
@@ -182,7 +182,7 @@ void SimOracle::delete_begins(const SimKey& key) {
   Belief& belief = beliefs_[key];
   CAIRN_CHECK(!belief.open, "a simulation has two operations open on one key");
   belief.open = true;
-  belief.went = false;
+  belief.went = belief.put_at_large = false;
   belief.opened = belief.changed = ++step_;
   belief.may_be_absent = true;
   belief.safe = false;
@@ -267,7 +267,7 @@ uint64_t SimOracle::wide_delete_begins(uint32_t tenant, Scope scope) {
   Wide wide{tenant, scope, ++step_, {}};
   for (auto& [key, belief] : beliefs_) {
     if (key.tenant != tenant || (scope != 0 && scope_of(key) != scope)) continue;
-    if (belief.open) wide.open.insert(key);
+    if (belief.open || belief.put_at_large) wide.open.insert(key);
     belief.may_be_absent = true;
     belief.safe = false;
   }
@@ -281,7 +281,7 @@ void SimOracle::wide_delete_ends(uint64_t ticket, Status status) {
   for (auto& [key, belief] : beliefs_) {
     if (!covers(wide, key)) continue;
     // Nobody knows which of the two came first.
-    belief.may_be_absent = true;
+    belief.may_be_absent = belief.went = true;
     belief.safe = false;
     if (wide.open.contains(key) || belief.opened > wide.began) continue;
     if (status == Status::ok) belief.versions.clear();
@@ -320,7 +320,7 @@ void SimOracle::process_ended(uint64_t now_unix_ms) {
       if (const uint64_t ttl = ttl_ms_of(key); ttl != 0) belief.expires_by_unix_ms = now_unix_ms + ttl;
     }
     if (belief.open || !belief.safe) belief.may_be_absent = true;
-    belief.open = belief.delete_at_large = false;
+    belief.open = belief.delete_at_large = belief.put_at_large = false;
     belief.leased_until_ns = 0;
   }
   wides_.clear();

@@ -86,6 +86,7 @@ class SimOracle {
     uint64_t leased_until_ns = 0;
     bool open = false;       // a put or delete is on its way
     bool went = false;       // … and the store told meanwhile that the block went
+    bool put_at_large = false;     // its client died: until that one is back it may still come
     bool delete_at_large = false;  // nobody waits for a delete any more, but it may still come
     uint64_t opened = 0;     // when the last one began
     uint64_t changed = 0;    // when anything was done to it last

@@ -248,12 +248,12 @@ NB_MODULE(_native, m) {
   m.def("inspect_drive", &inspect, "path"_a);
   m.def("check_drive", &check, "path"_a, "progress"_a = nb::none());
   nb::class_<PyServer>(m, "Server", nb::is_final())
-      .def("__init__", &construct, "drives"_a, nb::kw_only(), "absent"_a, "require_all_drives"_a,
-           "wait_until_loaded"_a, "slab_bytes"_a, "read_only"_a, "queue_depth"_a, "credits"_a,
-           "session_window_bytes"_a, "shared_window_bytes"_a, "sessions_most"_a, "idle_timeout_ms"_a,
-           "stall_timeout_ms"_a, "handshake_timeout_ms"_a, "tenants"_a, "accept_unknown_tenants"_a,
-           "reinsert_percent"_a, "reinsert_hits_least"_a, "admission_second_touch"_a, "admission_bytes_per_day"_a,
-           "lease_ms_most"_a, "scrub_bytes_per_second"_a, "fleet"_a)
+      .def("__init__", &construct, "drives"_a, nb::kw_only(), "absent"_a, "require_all_drives"_a, "wait_until_loaded"_a,
+           "slab_bytes"_a, "read_only"_a, "queue_depth"_a, "credits"_a, "session_window_bytes"_a,
+           "shared_window_bytes"_a, "sessions_most"_a, "idle_timeout_ms"_a, "stall_timeout_ms"_a,
+           "handshake_timeout_ms"_a, "tenants"_a, "accept_unknown_tenants"_a, "reinsert_percent"_a,
+           "reinsert_hits_least"_a, "admission_second_touch"_a, "admission_bytes_per_day"_a, "lease_ms_most"_a,
+           "scrub_bytes_per_second"_a, "fleet"_a)
       .def(
           "listen", [](PyServer& self, const std::string& url) { return take_or_raise(self.server->listen(url)); },
           "url"_a)

@@ -12,8 +12,8 @@ namespace cairn {
 
 class Mailbox {
  public:
-  // Hands the errand over, calls `wake`, and waits until it was run. False: the owner has closed the mailbox, and it was
-  // not run. Errands throw nothing. Any thread but the owner's.
+  // Hands the errand over, calls `wake`, and waits until it was run. False: the owner has closed the mailbox, and it
+  // was not run. Errands throw nothing. Any thread but the owner's.
   bool run(const std::function<void()>& errand, const std::function<void()>& wake);
   // Runs what waits, in the order in which it came. The owner's thread; without a lock when nothing waits.
   void serve();

@@ -133,7 +133,8 @@ void Reactor::heed(uint64_t number, bool readable, bool writable) {
       CAIRN_CHECK(errno == EAGAIN || errno == EINTR, "the wake-up event is broken");
     return;
   }
-  if (const auto listener = listeners_.find(number); listener != listeners_.end()) return accept_from(*listener->second);
+  if (const auto listener = listeners_.find(number); listener != listeners_.end())
+    return accept_from(*listener->second);
   const auto found = links_.find(number);
   if (found == links_.end() || found->second.dead) return;
   ServerLink& link = *found->second.link;

@@ -8,7 +8,7 @@ namespace cairn {
 
 namespace {
 
-constexpr int kTurnMs = 100;  // how long a turn may sleep when nothing is due
+constexpr int kTurnMs = 100;                // how long a turn may sleep when nothing is due
 constexpr uint64_t kDefaultWindowPart = 2;  // of the slab: what one tenant may take of it unless told otherwise
 
 Error with_status(Status status, const std::string& message) {
@@ -213,9 +213,9 @@ Result<Unit> Server::detach(const std::string& uuid, bool lose_what_is_left) {
     const bool may_go = drive.state == "drained" || drive.state == "failed" ||
                         (drive.blocks == 0 && drive.state != "loading" && drive.state != "draining");
     if (may_go) continue;
-    return with_status(Status::drive_draining,
-                       drive.path + " is " + drive.state + " and holds " + std::to_string(drive.blocks) +
-                           " blocks; drain it and wait, or say that what is left may be lost");
+    return with_status(Status::drive_draining, drive.path + " is " + drive.state + " and holds " +
+                                                   std::to_string(drive.blocks) +
+                                                   " blocks; drain it and wait, or say that what is left may be lost");
   }
   return store_->detach(uuid, lose_what_is_left);
 }

@@ -58,14 +58,15 @@ class Server {
   std::vector<AbsentDrive> absent_drives();
 
   // All of these wait for the reactor; once it has stopped they are an Error (draining).
-  // Opens the drive and looks at it on the calling thread. Returns its UUID; it is read in the background then. An Error
-  // with a status: drive_foreign, drive_newer, drive_damaged, drive_smaller, drive_in_use, busy, too_large; or with an
-  // errno and none when it cannot be opened. A drive that failed and comes back under its old path is detached first.
+  // Opens the drive and looks at it on the calling thread. Returns its UUID; it is read in the background then. An
+  // Error with a status: drive_foreign, drive_newer, drive_damaged, drive_smaller, drive_in_use, busy, too_large; or
+  // with an errno and none when it cannot be opened. A drive that failed and comes back under its old path is detached
+  // first.
   Result<std::string> attach_drive(const std::string& path);
   // Begins to move what the drive holds to the others. drive_unknown, busy, no_space.
   Result<Unit> drain_drive(const std::string& uuid);
-  // Lets the drive go. What it holds is lost with it: without `lose_what_is_left` only a drive that is drained, failed or
-  // empty goes, and any other is drive_draining. drive_unknown.
+  // Lets the drive go. What it holds is lost with it: without `lose_what_is_left` only a drive that is drained, failed
+  // or empty goes, and any other is drive_draining. drive_unknown.
   Result<Unit> detach_drive(const std::string& uuid, bool lose_what_is_left);
   // invalid.
   Result<Unit> set_tenants(const std::vector<TenantOptions>& tenants);

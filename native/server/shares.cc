@@ -8,7 +8,8 @@ namespace {
 
 // What each session of a tenant that is alone may start in one turn of the reactor.
 constexpr int64_t kQuantumBytes = 8 << 20;
-// What the heaviest of several may start before the others have their turn, and how often they do in a turn of the reactor.
+// What the heaviest of several may start before the others have their turn, and how often they do in a turn of the
+// reactor.
 constexpr int64_t kPartBytes = 1 << 20;
 constexpr int kRoundsATurn = 8;
 // What one session may start before the next of its tenant.
@@ -174,16 +175,16 @@ void Shares::run_round() {
   }
 }
 
-// Whether the windows of session and tenant have room. The first item is let through whatever its size: a window that is
-// smaller than a block must not stop it for ever.
+// Whether the windows of session and tenant have room. The first item is let through whatever its size: a window that
+// is smaller than a block must not stop it for ever.
 bool Shares::may_start(Share& share, Session& session, uint64_t bytes) {
   if (session.window_used > 0 && session.window_used + bytes > options_.session_window_bytes) {
     share.ready.remove(session);
     session.parked = true;
     return false;
   }
-  share.parked = share.window_bytes > 0 && share.in_flight_bytes > 0 &&
-                 share.in_flight_bytes + bytes > share.window_bytes;
+  share.parked =
+      share.window_bytes > 0 && share.in_flight_bytes > 0 && share.in_flight_bytes + bytes > share.window_bytes;
   return !share.parked;
 }
 

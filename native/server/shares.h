@@ -2,10 +2,10 @@
 // turns. One reactor thread; no allocation for an item; the order depends on nothing but what was asked.
 //
 // Deficit round robin over the tenants that have something to start. A tenant that is alone starts what its windows
-// allow. While there are several, all of them together have `shared_window_bytes` on their way, and whoever's turn it is
-// starts the next item: what drives and network finish is shared by weight, whatever the size of blocks and the number
-// of sessions. A tenant that uses less leaves the rest to the others. One whose clients or drives are slow counts for its
-// share at most, so that it holds up nobody else.
+// allow. While there are several, all of them together have `shared_window_bytes` on their way, and whoever's turn it
+// is starts the next item: what drives and network finish is shared by weight, whatever the size of blocks and the
+// number of sessions. A tenant that uses less leaves the rest to the others. One whose clients or drives are slow
+// counts for its share at most, so that it holds up nobody else.
 #pragma once
 
 #include <cstdint>

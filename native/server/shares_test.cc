@@ -71,7 +71,7 @@ class World final : public Shares::Starter {
 
   uint64_t most_in_flight(uint32_t tenant) { return most_[tenant]; }
   Shares& shares() { return shares_; }
-  bool at_once = false;          // items end while they are started: hits in memory
+  bool at_once = false;         // items end while they are started: hits in memory
   std::vector<uint32_t> order;  // whose items were started
 
  private:

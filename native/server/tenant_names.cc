@@ -36,8 +36,8 @@ Result<Unit> TenantNames::check(const std::vector<TenantOptions>& tenants) const
       return invalid(what + " has the number " + std::to_string(one.number) + ", which another has as well");
     const auto seen = seen_.find(one.number);
     if (seen != seen_.end() && seen->second != one.name) {
-      return invalid(what + " would have the number " + std::to_string(one.number) +
-                     ", which stands for the tenant '" + seen->second + "' already; choose another");
+      return invalid(what + " would have the number " + std::to_string(one.number) + ", which stands for the tenant '" +
+                     seen->second + "' already; choose another");
     }
   }
   return Unit{};

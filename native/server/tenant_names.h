@@ -27,8 +27,9 @@ class TenantNames {
 
   explicit TenantNames(bool accept_unknown) : accept_unknown_(accept_unknown) {}
 
-  // Replaces the configured tenants. An Error (invalid), and nothing is changed: a number or a name comes twice, is out of
-  // range, or the number is that of another name that was met already. The name "default" has number 0, and no other has.
+  // Replaces the configured tenants. An Error (invalid), and nothing is changed: a number or a name comes twice, is out
+  // of range, or the number is that of another name that was met already. The name "default" has number 0, and no other
+  // has.
   Result<Unit> configure(const std::vector<TenantOptions>& tenants);
   // A configured name has its number, "default" and "" have 0, and any other has the CRC32C of its name if unknown
   // tenants are let in.

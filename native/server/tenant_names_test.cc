@@ -67,9 +67,13 @@ TEST(TenantNames, WhatDoesNotGoTogetherChangesNothing) {
   TenantNames names(true);
   ASSERT_TRUE(names.configure({named("team-a", 7)}).ok());
   EXPECT_EQ(names.find("seen").status, Status::ok);
-  const std::vector<std::vector<TenantOptions>> wrong = {
-      {named("a", 1), named("a", 2)}, {named("a", 1), named("b", 1)}, {named("a", 0)}, {named("default", 3)},
-      {named("", 1)},                 {named("a", UINT32_MAX)},      {named("other", crc_of("seen"))}};
+  const std::vector<std::vector<TenantOptions>> wrong = {{named("a", 1), named("a", 2)},
+                                                         {named("a", 1), named("b", 1)},
+                                                         {named("a", 0)},
+                                                         {named("default", 3)},
+                                                         {named("", 1)},
+                                                         {named("a", UINT32_MAX)},
+                                                         {named("other", crc_of("seen"))}};
   for (const auto& tenants : wrong) {
     const auto configured = names.configure(tenants);
     ASSERT_FALSE(configured.ok());

@@ -23,8 +23,8 @@ struct Watch {
   uint32_t events_most = 0;
   uint64_t started_ns = 0;
   uint64_t deadline_ns = 0;
-  bool due = false;  // to be answered as soon as its link has room
-  size_t place = 0;  // among those of its tenant
+  bool due = false;     // to be answered as soon as its link has room
+  size_t place = 0;     // among those of its tenant
   uint64_t number = 0;  // of no other watch
 };
 

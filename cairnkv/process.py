@@ -73,6 +73,7 @@ class ServiceProcess:
         self._lifeline = -1
         self._arguments = [
             "serve",
+            "--wait-until-loaded",
             "--drive",
             drive,
             "--slab",

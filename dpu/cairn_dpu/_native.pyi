@@ -10,6 +10,11 @@ def status_table() -> list[tuple[int, str, int, str]]:
 class CairnError(Exception):
     """A control call failed; args[0] is a sentence that names the object, the cause and what to do."""
 
+    status: int
+    """The code of the outcome in status_table that it stands for; 0: none of them."""
+    system_errno: int
+    """0 when the system had no part in it."""
+
 def format_drive(path: str, *, create_bytes: int = 0, segment_bytes: int = 0, overwrite: bool = False) -> None:
     """Writes an empty store on a device or file; create_bytes > 0 creates or grows a file first."""
 
@@ -33,17 +38,32 @@ class Server:
         self,
         drives: Sequence[str],
         *,
+        absent: Sequence[tuple[str, str]],
+        require_all_drives: bool,
+        wait_until_loaded: bool,
         slab_bytes: int,
+        read_only: bool,
+        queue_depth: int,
         credits: int,
         session_window_bytes: int,
+        shared_window_bytes: int,
         sessions_most: int,
         idle_timeout_ms: int,
         stall_timeout_ms: int,
         handshake_timeout_ms: int,
-        read_only: bool = False,
-        queue_depth: int = 128,
+        tenants: Sequence[tuple[str, int, int, int, int]],
+        accept_unknown_tenants: bool,
+        reinsert_percent: int,
+        reinsert_hits_least: int,
+        admission_second_touch: bool,
+        admission_bytes_per_day: int,
+        lease_ms_most: int,
+        scrub_bytes_per_second: int,
+        fleet: bytes,
     ) -> None:
-        """Opens the store and rebuilds the index (blocks; raises CairnError)."""
+        """Opens the drives and begins to read them; with wait_until_loaded it blocks until the index is whole. A drive that
+        cannot be opened is absent: CairnError when there is no other, or with require_all_drives. `absent`: (path, reason)
+        of drives known to be. `tenants`: as set_tenants. `fleet`: 16 bytes, or none for drives of any."""
     def listen(self, url: str) -> str:
         """Starts to listen on tcp://HOST:PORT (port 0: any) or shm:///PATH; returns the URL clients use. Before start()."""
     def start(self) -> None: ...
@@ -53,3 +73,14 @@ class Server:
     def running(self) -> bool: ...
     def stats(self) -> str:
         """A snapshot as JSON: see docs/metrics.md for every field."""
+    def absent_drives(self) -> list[tuple[str, str]]:
+        """(path, reason) of the drives that the service was told of and does without."""
+    def attach_drive(self, path: str) -> str:
+        """Takes a formatted drive in, and returns its uuid. It is read in the background. Raises CairnError."""
+    def drain_drive(self, uuid: str) -> None:
+        """Begins to move what the drive holds to the others. Raises CairnError."""
+    def detach_drive(self, uuid: str, *, lose_what_is_left: bool) -> None:
+        """Lets a drive go. Unless it is drained, failed or empty, this needs lose_what_is_left. Raises CairnError."""
+    def set_tenants(self, tenants: Sequence[tuple[str, int, int, int, int]]) -> None:
+        """Replaces the configured tenants: (name, number, quota_bytes, weight, in_flight_bytes), 0 bytes for no limit.
+        Raises CairnError, and nothing is changed, when names or numbers do not go together."""

@@ -3,27 +3,24 @@
 Results go to stdout, progress and errors to stderr. No traceback reaches a person unless --debug asks for it.
 """
 
-import functools
 import inspect
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from cairn_dpu import _native
-from cairn_dpu.config import SETTINGS, SWITCH, load
+from cairn_dpu import _native, drive_commands
+from cairn_dpu.commands import Debug, Output, check_output, guarded
+from cairn_dpu.config import SETTINGS, load
 from cairn_dpu.drive_spec import DriveSpec, parse_drive
 from cairn_dpu.drives import format_drive, readable
-from cairn_dpu.errors import ConfigError, ExitCode, ServiceError, explain
+from cairn_dpu.errors import ConfigError, ExitCode
+from cairn_dpu.kinds import SWITCH
 from cairn_dpu.quantities import Bytes, describe_size, parse_size
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 app = typer.Typer(
     name="cairn-dpu",
@@ -33,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(drive_commands.app, name="drives")
 ABOUT = """The Cairn service: keeps an LLM's attention state (KV cache) on NVMe drives.
 
 Try it on any Linux, with a file in place of a drive:
@@ -43,43 +41,12 @@ Then, in another terminal: `cairn put hello README.md`, `cairn get hello copy.md
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 conflict, 6 timeout.
 """
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DrivePath = Annotated[str, typer.Option("--drive", metavar="PATH", help="A namespace such as /dev/nvme0n1, or a file.")]
-Output = Annotated[str, typer.Option("-o", "--output", metavar="table|json", help="How to print the result.")]
 
 
 @app.callback(help=ABOUT)
 def _root() -> None:
     """Only so that typer knows this is a command with sub-commands."""
-
-
-def _fail(error: BaseException, debug: bool) -> NoReturn:
-    sentence, code = explain(error)
-    if debug:
-        traceback.print_exception(error)
-    sys.stderr.write(f"cairn-dpu: {sentence}\n")
-    raise typer.Exit(code)
-
-
-def _guarded(command: Callable[P, T]) -> Callable[P, T]:
-    """Turns every error a person can cause or meet into one sentence on stderr and the right exit code."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        debug = bool(kwargs.get("debug"))
-        try:
-            return command(*args, **kwargs)
-        except (typer.Exit, typer.Abort):
-            raise
-        except (ServiceError, _native.CairnError, OSError, KeyboardInterrupt) as error:
-            _fail(error, debug)
-        except Exception as error:
-            mistake = (
-                f"this is a mistake of ours ({type(error).__name__}: {error}); please report it with what --debug adds"
-            )
-            _fail(ServiceError(mistake) if not debug else error, debug)
-
-    return run
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -108,7 +75,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 @app.command()
 @_with_settings
-@_guarded
+@guarded
 def serve(
     *,
     config: Annotated[
@@ -151,13 +118,8 @@ def _size(text: str, flag: str) -> Bytes:
         raise ConfigError(f"{flag}: {error}") from None
 
 
-def _check_output(output: str) -> None:
-    if output not in ("table", "json"):
-        raise ConfigError(f"--output: '{output}' is neither table nor json")
-
-
 @app.command("format")
-@_guarded
+@guarded
 def format_(
     *,
     drive: DrivePath,
@@ -195,7 +157,7 @@ def format_(
 
 
 @app.command("inspect")
-@_guarded
+@guarded
 def inspect_(*, drive: DrivePath, output: Output = "table", debug: Debug = False) -> None:
     """Tell what lies on a drive: superblock, segments, counts. Reads only.
 
@@ -205,24 +167,41 @@ def inspect_(*, drive: DrivePath, output: Output = "table", debug: Debug = False
     """
     from cairn_dpu import reports
 
-    _check_output(output)
+    check_output(output)
     reports.print_report(json.loads(_native.inspect_drive(readable(_drive(drive).path))), output)
 
 
 @app.command()
-@_guarded
+@guarded
 def check(*, drive: DrivePath, output: Output = "table", debug: Debug = False) -> None:
     """Read everything on a drive and verify every checksum. Reads only; exit code 1 when something is wrong.
 
-    The drive must not be in use: stop the service first.
+    The drive must not be in use: stop the service first. A running service reads its drives in the background all the
+    time; see `cairn-dpu drives list`.
 
     Example:
 
         cairn-dpu check --drive /dev/nvme0n1
     """
+    _verify(drive, output)
+
+
+@app.command()
+@guarded
+def scrub(*, drive: DrivePath, output: Output = "table", debug: Debug = False) -> None:
+    """The same as `check`: read everything on a drive and verify every checksum.
+
+    Example:
+
+        cairn-dpu scrub --drive /dev/nvme0n1
+    """
+    _verify(drive, output)
+
+
+def _verify(drive: str, output: str) -> None:
     from cairn_dpu import reports
 
-    _check_output(output)
+    check_output(output)
     path = readable(_drive(drive).path)
     report = json.loads(reports.check_with_progress(path))
     reports.print_report(report, output)
@@ -233,7 +212,7 @@ def check(*, drive: DrivePath, output: Output = "table", debug: Debug = False) -
 
 
 @app.command()
-@_guarded
+@guarded
 def version(*, debug: Debug = False) -> None:
     """Print the version."""
     sys.stdout.write(f"cairn-dpu {_native.version()}\n")

@@ -9,7 +9,8 @@ import difflib
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,29 +18,14 @@ from typing import Any
 from cairn_dpu.addresses import HostPort, ListenUrl, parse_admin, parse_host_port, parse_listen_url, show_admin
 from cairn_dpu.drive_spec import DriveSpec, parse_drive
 from cairn_dpu.errors import ConfigError
-from cairn_dpu.quantities import (
-    Bytes,
-    Milliseconds,
-    parse_duration,
-    parse_size,
-    show_duration,
-    show_size,
-)
+from cairn_dpu.kinds import FILE, IDENTITY, SWITCH, Kind, choice, count, duration, size
+from cairn_dpu.quantities import Bytes, Milliseconds
+from cairn_dpu.tenant_spec import TenantSpec, parse_tenant
 
 ENV_PREFIX = "CAIRN_DPU_"
 ENV_CONFIG = "CAIRN_DPU_CONFIG"
 MIB = 1024**2
 GIB = 1024**3
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How a value is read from text and shown again. `parse` raises ValueError with a sentence."""
-
-    metavar: str
-    parse: Callable[[str], Any]
-    show: Callable[[Any], str] = str
-    toml: type = str  # the TOML type that may stand for the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,66 +56,10 @@ class Setting:
         return "--" + self.name.replace("_", "-")
 
 
-def _count(least: int, most: int) -> Kind:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-            raise ValueError(f"'{text}' is not a whole number from {least} to {most}")
-        return int(text)
-
-    return Kind("N", parse, str, int)
-
-
-def _choice(*words: str) -> Kind:
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"'{text}' is not one of {', '.join(words)}")
-        return text
-
-    return Kind("|".join(words), parse)
-
-
-def _size(least: int) -> Kind:
-    def parse(text: str) -> Bytes:
-        size = parse_size(text)
-        if size < least:
-            raise ValueError(f"'{text}' is too small; the least is {show_size(least)}")
-        return size
-
-    return Kind("SIZE", parse, show_size)
-
-
-def _duration(least_ms: int) -> Kind:
-    def parse(text: str) -> Milliseconds:
-        duration = parse_duration(text)
-        if duration < least_ms:
-            raise ValueError(f"'{text}' is too short; the least is {show_duration(least_ms)}")
-        return duration
-
-    return Kind("DURATION", parse, show_duration)
-
-
-def _parse_flag(text: str) -> bool:
-    if text.lower() in ("true", "yes", "on", "1"):
-        return True
-    if text.lower() in ("false", "no", "off", "0"):
-        return False
-    raise ValueError(f"'{text}' is neither true nor false")
-
-
-def _parse_path(text: str) -> Path:
-    if not text:
-        raise ValueError("the path is empty")
-    return Path(text).absolute()
-
-
 def default_slab() -> Bytes:
     """A quarter of the machine's memory, but at least 256 MiB and at most 1 GiB, in whole 2 MiB pages."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Bytes(min(max(memory // 4, 256 * MIB), GIB) // (2 * MIB) * (2 * MIB))
-
-
-SWITCH = Kind("BOOL", _parse_flag, lambda value: str(value).lower(), bool)
-FILE = Kind("PATH", _parse_path)
 
 
 def _row(
@@ -167,7 +97,71 @@ class Config:
         " formatted by serve: use 'cairn-dpu format'.",
     )
     read_only: bool = _row(SWITCH, False, "Drives", "Serve gets; refuse puts and deletes, and write to no drive.")
-    queue_depth: int = _row(_count(1, 4096), 128, "Drives", "Most requests in flight on one drive.")
+    queue_depth: int = _row(count(1, 4096), 128, "Drives", "Most requests in flight on one drive.")
+    require_all_drives: bool = _row(
+        SWITCH,
+        False,
+        "Drives",
+        "Do not start when one of the drives cannot be opened. Otherwise it is logged, shown as absent, and done without"
+        " as long as there is another.",
+    )
+    wait_until_loaded: bool = _row(
+        SWITCH,
+        False,
+        "Drives",
+        "Be ready only when the index is whole. Otherwise gets are answered from what was read so far, and puts and"
+        " deletes wait for the rest.",
+    )
+    fleet: uuid.UUID | None = _row(
+        IDENTITY, None, "Drives", "Refuse drives that belong to another fleet than this; empty: take any."
+    )
+    reinsert_percent: int = _row(
+        count(0, 50),
+        4,
+        "Store",
+        "How much of what is put may be written again, in percent, to keep blocks that were hit when their segment is"
+        " given up.",
+    )
+    reinsert_hits_least: int = _row(count(1, 255), 2, "Store", "How often such a block must have been hit.")
+    admission_second_touch: bool = _row(
+        SWITCH,
+        False,
+        "Store",
+        "Store a block only when it is offered for the second time. Spares the drives, and costs hits.",
+    )
+    admission_bytes_per_day: Bytes = _row(
+        size(GIB, or_none=True),
+        Bytes(0),
+        "Store",
+        "Most payload to store a day, over all tenants, spread evenly. Spares the drives, and costs hits; 0: all that"
+        " comes.",
+    )
+    lease_most: Milliseconds = _row(
+        duration(1000, 3_600_000), Milliseconds(3_600_000), "Store", "The longest lease that is granted."
+    )
+    scrub_bytes_per_second: Bytes = _row(
+        size(64 * 1024, or_none=True),
+        Bytes(7 * MIB),
+        "Store",
+        "How fast each drive is read in the background to find damage early: 7MiB reads 4 TB in a week. 0: not at all.",
+    )
+    tenant: tuple[TenantSpec, ...] = _row(
+        Kind("NAME=KEY:VALUE,…", parse_tenant, separator=";"),
+        (),
+        "Tenants",
+        "A tenant and its limits, such as team-a=id:7,quota:2TiB,weight:3,in_flight:256MiB. `id` (1 to 4294967294) is what"
+        " its blocks carry on the drives: required, never changed, never given to another; 'default' has none. `quota` is"
+        " payload on the drives, `weight` (1 to 1000) its share of bandwidth, `in_flight` payload on its way; a single"
+        " block may be larger. May be given more than once; in the environment separated by semicolons.",
+        repeatable=True,
+    )
+    unknown_tenants: str = _row(
+        choice("accept", "refuse"),
+        "accept",
+        "Tenants",
+        "What becomes of a client whose tenant is not configured. One that is accepted has weight 1 and no quota, and the"
+        " checksum of its name for an id.",
+    )
     listen: tuple[ListenUrl, ...] = _row(
         Kind("URL", parse_listen_url),
         (ListenUrl("tcp://127.0.0.1:9600", HostPort("127.0.0.1", 9600)),),
@@ -190,41 +184,47 @@ class Config:
         " delete every block. Only for a network that is trusted as a whole.",
     )
     slab: Bytes = _row(
-        _size(256 * MIB),
+        size(256 * MIB),
         default_slab,
         "Memory",
         "Memory for transfers and for the read cache, taken at the start, in huge pages where the machine has them.",
         default_text="a quarter of the memory, from 256MiB to 1GiB",
     )
-    credits: int = _row(_count(1, 65_535), 128, "Sessions", "Most requests in flight in one session.")
+    credits: int = _row(count(1, 65_535), 128, "Sessions", "Most requests in flight in one session.")
     session_window: Bytes = _row(
-        _size(MIB),
+        size(MIB),
         Bytes(64 * MIB),
         "Sessions",
         "Most payload of one session that is on its way at a time; a single block may be larger.",
     )
-    sessions_most: int = _row(_count(1, 1_000_000), 1024, "Sessions", "Most sessions at a time; more are refused.")
+    shared_window: Bytes = _row(
+        size(MIB),
+        Bytes(64 * MIB),
+        "Sessions",
+        "Most payload that is on its way for all tenants together while there are several; they share it by their weights.",
+    )
+    sessions_most: int = _row(count(1, 1_000_000), 1024, "Sessions", "Most sessions at a time; more are refused.")
     idle_timeout: Milliseconds = _row(
-        _duration(0), Milliseconds(0), "Sessions", "Close a session that asked nothing for this long; 0 means never."
+        duration(0), Milliseconds(0), "Sessions", "Close a session that asked nothing for this long; 0 means never."
     )
     stall_timeout: Milliseconds = _row(
-        _duration(100),
+        duration(100),
         Milliseconds(30_000),
         "Sessions",
         "Close a session whose client stops taking or sending bytes in the middle of a transfer for this long.",
     )
     handshake_timeout: Milliseconds = _row(
-        _duration(100),
+        duration(100),
         Milliseconds(5_000),
         "Sessions",
         "Close a connection that has not said who it is after this long.",
     )
     drain_timeout: Milliseconds = _row(
-        _duration(0), Milliseconds(20_000), "Process", "How long SIGTERM waits for what is in flight to end by itself."
+        duration(0), Milliseconds(20_000), "Process", "How long SIGTERM waits for what is in flight to end by itself."
     )
-    log_level: str = _row(_choice("debug", "info", "warning", "error"), "info", "Process", "The least level to log.")
+    log_level: str = _row(choice("debug", "info", "warning", "error"), "info", "Process", "The least level to log.")
     log_format: str = _row(
-        _choice("text", "json"), "text", "Process", "Log lines on stderr: sentences, or one JSON object a line."
+        choice("text", "json"), "text", "Process", "Log lines on stderr: sentences, or one JSON object a line."
     )
     ready_file: Path | None = _row(
         FILE,
@@ -234,7 +234,7 @@ class Config:
         " the end.",
     )
     lifeline_fd: int | None = _row(
-        _count(0, 1_048_575),
+        count(0, 1_048_575),
         None,
         "Process",
         "Drain and exit when this open file descriptor reaches its end: for a parent that must not outlive its service"
@@ -321,7 +321,8 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
         if name not in by_env:
             raise ConfigError(f"the environment variable {name} is no setting{_nearest(name, list(by_env))}")
         setting = by_env[name]
-        given: Any = [part.strip() for part in text.split(",") if part.strip()] if setting.repeatable else text
+        parts = [part.strip() for part in text.split(setting.kind.separator)]
+        given: Any = [part for part in parts if part] if setting.repeatable else text
         values[setting.name] = _read(setting, given, name)
     return values
 
@@ -337,6 +338,7 @@ def _check_together(config: Config) -> None:
     for path in paths:
         if paths.count(path) > 1:
             raise ConfigError(f"the drive {path} is given more than once")
+    _check_tenants(config.tenant)
     if not config.listen:
         raise ConfigError("no listen URL: name at least one, such as --listen tcp://127.0.0.1:9600")
     if config.allow_remote_without_credentials:
@@ -350,6 +352,17 @@ def _check_together(config: Config) -> None:
             " could read and delete every block. Listen on 127.0.0.1, or, if the whole network is trusted, add"
             " --allow-remote-without-credentials"
         )
+
+
+def _check_tenants(tenants: tuple[TenantSpec, ...]) -> None:
+    names = [tenant.name for tenant in tenants]
+    owners: dict[int, str] = {}
+    for tenant in tenants:
+        if names.count(tenant.name) > 1:
+            raise ConfigError(f"the tenant '{tenant.name}' is given more than once")
+        if tenant.id in owners:
+            raise ConfigError(f"the tenants '{owners[tenant.id]}' and '{tenant.name}' have the same id {tenant.id}")
+        owners[tenant.id] = tenant.name
 
 
 def markdown() -> str:
@@ -372,6 +385,7 @@ def markdown() -> str:
         'drive = ["/dev/nvme0n1", "/dev/nvme1n1"]',
         'listen = ["tcp://127.0.0.1:9600", "shm:///run/cairn/cairn.sock"]',
         'slab = "1GiB"',
+        'tenant = ["team-a=id:7,quota:2TiB,weight:3", "team-b=id:8"]',
         "```",
         "",
         "This page is made from the table in `dpu/cairn_dpu/config.py` by `python -m cairn_dpu.config --markdown`; a test",

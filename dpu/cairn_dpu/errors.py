@@ -6,11 +6,14 @@ ServiceError                 1  something failed; the sentence says what, on wha
 ├── DeniedError              4  the operating system does not allow it
 └── ConflictError            5  something is there already, or in use
 
-The native service's CairnError and the system's OSError are translated here as well (`explain`).
+The native service's CairnError and the system's OSError are translated here as well (`explain`). A CairnError carries the
+code of the outcome it stands for (`status`, native/wire/status.h) and the errno behind it, each 0 when there is none.
 """
 
 import errno
 from enum import IntEnum
+
+from cairn_dpu import _native
 
 
 class ExitCode(IntEnum):
@@ -71,6 +74,20 @@ _BY_ERRNO = {
 }
 
 
+_BY_HTTP = {
+    403: ExitCode.DENIED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    504: ExitCode.TIMEOUT,
+}
+_OUTCOMES = {code: (name, http) for code, name, http, _ in _native.status_table()}
+
+
+def outcome_of(error: _native.CairnError) -> str:
+    """The name of the outcome in the native list; empty when the error stands for none of them."""
+    return _OUTCOMES[error.status][0] if error.status in _OUTCOMES and error.status else ""
+
+
 def explain(error: BaseException) -> tuple[str, ExitCode]:
     """The sentence and the exit code for an error that ends a command."""
     if isinstance(error, KeyboardInterrupt):
@@ -80,6 +97,8 @@ def explain(error: BaseException) -> tuple[str, ExitCode]:
     if isinstance(error, OSError):
         what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         return what, _BY_ERRNO.get(error.errno or 0, ExitCode.FAILURE)
-    # CairnError: the sentence, and the errno behind it where the system had a part in it.
-    number = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else 0
-    return str(error.args[0]) if error.args else type(error).__name__, _BY_ERRNO.get(number, ExitCode.FAILURE)
+    sentence = str(error) or type(error).__name__
+    if not isinstance(error, _native.CairnError):
+        return sentence, ExitCode.FAILURE
+    by_outcome = _BY_HTTP.get(_OUTCOMES.get(error.status, ("", 0))[1], ExitCode.FAILURE)
+    return sentence, _BY_ERRNO.get(error.system_errno, by_outcome)

@@ -11,11 +11,12 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cairn_dpu.snapshot import Drive, Operation, Snapshot
+from cairn_dpu.snapshot import Drive, Operation, Snapshot, Tenant
 
 QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99"}
-DRIVE_STATES = ("serving", "read_only", "failed")
+DRIVE_STATES = ("loading", "serving", "read_only", "draining", "drained", "failed")
 MICROSECONDS = 1e-6
+MILLISECONDS = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Row:
     type: str  # counter, gauge, summary or info
     help: str
     labels: tuple[str, ...] = ()
+    scale: float = 1
 
     @property
     def leaf(self) -> str:
@@ -44,6 +46,10 @@ def _store(field: str, metric: str, type: str, help: str) -> Row:
 
 def _drive(field: str, metric: str, type: str, help: str) -> Row:
     return Row(f"store.drives.*.{field}", f"cairn_drive_{metric}", type, help, ("drive",))
+
+
+def _tenant(field: str, metric: str, type: str, help: str) -> Row:
+    return Row(f"tenants.*.{field}", f"cairn_tenant_{metric}", type, help, ("tenant",))
 
 
 def _operation(field: str, metric: str, type: str, help: str) -> Row:
@@ -65,6 +71,8 @@ SERVICE = (
     _service("cancelled", "cancelled_total", "counter", "Requests the client cancelled."),
     _service("received_bytes", "received_bytes_total", "counter", "Payload of puts that succeeded."),
     _service("sent_bytes", "sent_bytes_total", "counter", "Payload sent to clients."),
+    _service("drives_absent", "drives_absent", "gauge", "Drives it was told of that could not be opened."),
+    _service("loaded", "loaded", "gauge", "1 when the index is whole, 0 while drives are being read."),
     Row("listeners", "cairn_listener_info", "info", "Always 1, once per URL where clients connect.", ("url",)),
 )
 OPERATIONS = (
@@ -102,12 +110,25 @@ STORE = (
     _store("recovered_segments", "recovered_segments", "gauge", "Segments read back from their summary at the start."),
     _store("scanned_segments", "scanned_segments", "gauge", "Segments that had to be scanned at the start."),
     _store("recovery_seconds", "recovery_seconds", "gauge", "Time to rebuild the index at the start."),
+    _store("groups", "groups", "gauge", "Groups of blocks that are known."),
+    _store("leases", "leases", "gauge", "Blocks that are leased."),
+    _store("events", "events_total", "counter", "Events of blocks that came and went."),
+    _store("index_entries", "index_entries", "gauge", "Entries of the index: parts of blocks."),
+    _store("refused_quota", "refused_quota_total", "counter", "Puts refused for their tenant's quota."),
+    _store("refused_admission", "refused_admission_total", "counter", "Puts that the admission policy kept out."),
 )
 DRIVE_INFO = Row(
     "store.drives.*.path", "cairn_drive_info", "info", "Always 1; the label tells the path.", ("drive", "path")
 )
 DRIVE_UUID = Row(
     "store.drives.*.uuid", "cairn_drive_info", "info", "The label drive of every drive metric.", ("drive", "path")
+)
+DRIVE_REASON = Row(
+    "store.drives.*.reason",
+    "cairn_drive_reason_info",
+    "info",
+    "Always 1; the label tells why the drive is read_only or failed.",
+    ("drive", "reason"),
 )
 DRIVE_STATE = Row(
     "store.drives.*.state",
@@ -117,6 +138,8 @@ DRIVE_STATE = Row(
     ("drive", "state"),
 )
 DRIVES = (
+    _drive("distrusted", "distrusted", "gauge", "1: it missed deletes that nobody remembers; what it held is a miss."),
+    _drive("loaded_share", "loaded_ratio", "gauge", "How much of it was read since the start, from 0 to 1."),
     _drive("bytes", "bytes", "gauge", "Size of the drive."),
     _drive("segment_bytes", "segment_bytes", "gauge", "Size of one segment."),
     _drive("segments", "segments", "gauge", "Segments on the drive."),
@@ -126,6 +149,7 @@ DRIVES = (
     _drive("payload_bytes", "payload_bytes", "gauge", "Payload of those blocks."),
     _drive("read_bytes", "read_bytes_total", "counter", "Bytes read from the device."),
     _drive("written_bytes", "written_bytes_total", "counter", "Bytes written to the device."),
+    _drive("put_bytes", "put_bytes_total", "counter", "Payload of blocks that were put on it."),
     _drive("reads", "reads_total", "counter", "Reads sent to the device."),
     _drive("writes", "writes_total", "counter", "Writes sent to the device."),
     _drive("flushes", "flushes_total", "counter", "Flushes sent to the device."),
@@ -134,9 +158,65 @@ DRIVES = (
     _drive("checksum_errors", "checksum_errors_total", "counter", "Reads whose bytes did not fit their checksum."),
     _drive("evicted_segments", "evicted_segments_total", "counter", "Segments freed to make room."),
     _drive("evicted_blocks", "evicted_blocks_total", "counter", "Blocks that were in them."),
+    _drive("moved_blocks", "moved_blocks_total", "counter", "Blocks written again because their segment was given up."),
+    _drive("moved_bytes", "moved_bytes_total", "counter", "Payload of those blocks."),
     _drive(
-        "oldest_sequence", "oldest_sequence", "gauge", "Every block put with a smaller sequence was evicted; 0: none."
+        "oldest_sequence",
+        "oldest_sequence",
+        "gauge",
+        "No block with this sequence or a larger one was evicted; 0: none.",
     ),
+    _drive("scrubbed_bytes", "scrubbed_bytes_total", "counter", "Bytes read in the background to find damage."),
+    _drive("scrub_passes", "scrub_passes_total", "counter", "Times that the whole drive was read so."),
+    _drive("scrub_errors", "scrub_errors_total", "counter", "Damaged places found so."),
+    Row(
+        "store.drives.*.scrub_started_unix_ms",
+        "cairn_drive_scrub_started_seconds",
+        "gauge",
+        "When the present pass began, since 1970; 0: none did.",
+        ("drive",),
+        MILLISECONDS,
+    ),
+    _drive("scrub_share", "scrub_ratio", "gauge", "How much of the present pass is done, from 0 to 1."),
+    _drive(
+        "lifetime_written_bytes", "lifetime_written_bytes_total", "counter", "Bytes written since it was formatted."
+    ),
+    _drive("lifetime_put_bytes", "lifetime_put_bytes_total", "counter", "Payload put since it was formatted."),
+)
+TENANT_INFO = Row(
+    "tenants.*.name", "cairn_tenant_info", "info", "Always 1; names the number on the drives.", ("tenant", "number")
+)
+TENANT_NUMBER = Row(
+    "tenants.*.number",
+    "cairn_tenant_info",
+    "info",
+    "The label tenant is the name, or the number where none is known.",
+    ("tenant", "number"),
+)
+TENANTS = (
+    _tenant(
+        "quota_bytes", "quota_bytes", "gauge", "Payload it may have on the drives; 0: as much as there is room for."
+    ),
+    _tenant("weight", "weight", "gauge", "Its share of bandwidth, against those of the others."),
+    _tenant("window_bytes", "window_bytes", "gauge", "Payload it may have on its way; 0: no limit."),
+    _tenant("sessions", "sessions", "gauge", "Sessions open now."),
+    _tenant("in_flight_bytes", "in_flight_bytes", "gauge", "Payload on its way."),
+    _tenant("started_bytes", "started_bytes_total", "counter", "Payload of all items that were begun."),
+    _tenant("blocks", "blocks", "gauge", "Blocks that a get would find."),
+    _tenant("payload_bytes", "payload_bytes", "gauge", "Payload of those blocks."),
+    _tenant("cache_bytes", "cache_bytes", "gauge", "Memory of the read cache that its blocks take."),
+    _tenant("leased_bytes", "leased_bytes", "gauge", "Payload of blocks that are leased."),
+    _tenant("puts", "puts_total", "counter", "Blocks that were stored."),
+    _tenant("put_bytes", "put_bytes_total", "counter", "Payload that was stored."),
+    _tenant("gets", "gets_total", "counter", "Blocks that were asked for."),
+    _tenant("hits", "hits_total", "counter", "Blocks that were found and delivered."),
+    _tenant("get_bytes", "get_bytes_total", "counter", "Payload that was delivered."),
+    _tenant("deletes", "deletes_total", "counter", "Blocks that were deleted."),
+    _tenant("evicted_blocks", "evicted_blocks_total", "counter", "Blocks given up to make room."),
+    _tenant("evicted_bytes", "evicted_bytes_total", "counter", "Payload of those blocks."),
+    _tenant("expired_blocks", "expired_blocks_total", "counter", "Blocks whose time to live was over."),
+    _tenant("refused_quota", "refused_quota_total", "counter", "Puts refused for the quota."),
+    _tenant("refused_admission", "refused_admission_total", "counter", "Puts that the admission policy kept out."),
 )
 ROWS = (
     *SERVICE,
@@ -147,8 +227,12 @@ ROWS = (
     *STORE,
     DRIVE_INFO,
     DRIVE_UUID,
+    DRIVE_REASON,
     DRIVE_STATE,
     *DRIVES,
+    TENANT_INFO,
+    TENANT_NUMBER,
+    *TENANTS,
 )
 
 
@@ -171,6 +255,7 @@ class SnapshotCollector(Collector):
             yield _family(row, [((), getattr(snapshot.store, row.leaf))])
         yield from _operations(snapshot.operations)
         yield from _drives(snapshot.store.drives)
+        yield from _tenants(snapshot.tenants)
 
 
 def _family(row: Row, values: Iterable[tuple[tuple[str, ...], Any]]) -> Metric:
@@ -183,7 +268,7 @@ def _family(row: Row, values: Iterable[tuple[tuple[str, ...], Any]]) -> Metric:
     gauge = GaugeMetricFamily(row.metric, row.help, labels=row.labels)
     for labels, value in values:
         if row.type != "info":
-            gauge.add_metric(labels, float(value))
+            gauge.add_metric(labels, float(value) * row.scale)
             continue
         for text in value if isinstance(value, list) else [value]:
             gauge.add_metric((*labels, text), 1)
@@ -206,10 +291,18 @@ def _operations(operations: dict[str, Operation]) -> Iterator[Metric]:
 
 def _drives(drives: list[Drive]) -> Iterator[Metric]:
     yield _family(DRIVE_INFO, [((drive.uuid,), drive.path) for drive in drives])
+    yield _family(DRIVE_REASON, [((drive.uuid,), drive.reason) for drive in drives])
     states = [((drive.uuid, state), drive.state == state) for drive in drives for state in DRIVE_STATES]
     yield _family(DRIVE_STATE, states)
     for row in DRIVES:
         yield _family(row, [((drive.uuid,), getattr(drive, row.leaf)) for drive in drives])
+
+
+def _tenants(tenants: list[Tenant]) -> Iterator[Metric]:
+    names = {tenant.number: tenant.name or str(tenant.number) for tenant in tenants}
+    yield _family(TENANT_INFO, [((names[tenant.number],), str(tenant.number)) for tenant in tenants])
+    for row in TENANTS:
+        yield _family(row, [((names[tenant.number],), getattr(tenant, row.leaf)) for tenant in tenants])
 
 
 def markdown_table() -> str:

@@ -11,23 +11,26 @@ import platform
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from cairn_dpu import _native
 from cairn_dpu.admin.server import AdminServer
 from cairn_dpu.config import Config
 from cairn_dpu.drives import prepare
-from cairn_dpu.errors import ExitCode, ServiceError
+from cairn_dpu.errors import ExitCode, ServiceError, explain
 from cairn_dpu.notify import notify, watchdog_seconds
 from cairn_dpu.quantities import describe_size
 from cairn_dpu.stopping import StopRequests
 
+T = TypeVar("T")
 log = logging.getLogger("cairn_dpu.service")
 
 STATS_SECONDS_MOST = 2.0
 LOOK_EVERY_SECONDS = 1.0
+LOADED_EVERY_SECONDS = 0.1
 
 
 class Service:
@@ -51,10 +54,35 @@ class Service:
     def stats(self) -> str:
         """The statistics now, as JSON. Raises ServiceError while the service starts, or when the reactor does not answer in
         STATS_SECONDS_MOST."""
-        server = self._server
-        if server is None:
+        return self._ask(self._running_server().stats)
+
+    def absent_drives(self) -> list[tuple[str, str]]:
+        """(path, reason) of the drives that it does without. Raises as `stats` does."""
+        return self._ask(self._running_server().absent_drives)
+
+    def attach_drive(self, path: str) -> str:
+        """Takes a formatted drive in; its uuid. Raises ServiceError or CairnError."""
+        uuid = self._running_server().attach_drive(os.path.abspath(path))
+        log.info("the drive %s (%s) was attached", path, uuid)
+        return uuid
+
+    def drain_drive(self, uuid: str) -> None:
+        """Begins to move what the drive holds to the others. Raises ServiceError or CairnError."""
+        self._running_server().drain_drive(uuid)
+        log.info("the drive %s is being drained", uuid)
+
+    def detach_drive(self, uuid: str, *, lose_what_is_left: bool) -> None:
+        """Lets a drive go. Raises ServiceError or CairnError."""
+        self._running_server().detach_drive(uuid, lose_what_is_left=lose_what_is_left)
+        log.info("the drive %s was detached", uuid)
+
+    def _running_server(self) -> _native.Server:
+        if self._server is None:
             raise ServiceError("the service is still opening its drives")
-        asked = self._asking.submit(server.stats)
+        return self._server
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        asked = self._asking.submit(question)
         try:
             return asked.result(STATS_SECONDS_MOST)
         except TimeoutError:
@@ -65,12 +93,11 @@ class Service:
         """Prepares the drives, opens the store, listens, and answers. Raises ServiceError, CairnError or OSError; what
         was begun is undone then."""
         config = self.config
-        for spec in config.drive:
-            done = prepare(spec, auto_format=config.auto_format, read_only=config.read_only)
-            if done:
-                log.info(done)
-        log.info("opening %s", ", ".join(spec.path for spec in config.drive))
-        server = _open(config)
+        drives, absent = _prepare(config)
+        log.info("opening %s", ", ".join(drives))
+        server = _open(config, drives, absent)
+        for path, reason in server.absent_drives():
+            log.error("the drive %s is absent: %s", path, reason)
         try:
             self.listen_urls = [server.listen(str(url)) for url in config.listen]
             if config.admin is not None:
@@ -105,6 +132,10 @@ class Service:
             self.config.ready_file.unlink(missing_ok=True)
         return drained
 
+    def stopped(self, seconds: float) -> bool:
+        """Whether the stop has begun, waiting so long for it."""
+        return self._stopped.wait(seconds)
+
     def beat(self) -> None:
         """Tells systemd's watchdog that the reactor answers, until `stop`. Returns at once when nobody asks for it."""
         seconds = watchdog_seconds()
@@ -129,18 +160,54 @@ class Service:
         unfinished.rename(path)
 
 
-def _open(config: Config) -> _native.Server:
+def _prepare(config: Config) -> tuple[list[str], list[tuple[str, str]]]:
+    """The paths of the drives that are there, and (path, reason) of those that are not. Raises when none is, or when all
+    are required."""
+    drives: list[str] = []
+    absent: list[tuple[str, str]] = []
+    first: Exception | None = None
+    for spec in config.drive:
+        try:
+            done = prepare(spec, auto_format=config.auto_format, read_only=config.read_only)
+        except (ServiceError, _native.CairnError, OSError) as error:
+            if config.require_all_drives:
+                raise
+            first = first or error
+            absent.append((spec.path, explain(error)[0]))
+            continue
+        drives.append(spec.path)
+        if done:
+            log.info(done)
+    if first is not None and not drives:
+        raise first
+    return drives, absent
+
+
+def _open(config: Config, drives: list[str], absent: list[tuple[str, str]]) -> _native.Server:
     return _native.Server(
-        [spec.path for spec in config.drive],
+        drives,
+        absent=absent,
+        require_all_drives=config.require_all_drives,
+        wait_until_loaded=config.wait_until_loaded,
         slab_bytes=config.slab,
         credits=config.credits,
         session_window_bytes=config.session_window,
+        shared_window_bytes=config.shared_window,
         sessions_most=config.sessions_most,
         idle_timeout_ms=config.idle_timeout,
         stall_timeout_ms=config.stall_timeout,
         handshake_timeout_ms=config.handshake_timeout,
         read_only=config.read_only,
         queue_depth=config.queue_depth,
+        tenants=[(row.name, row.id, row.quota, row.weight, row.in_flight) for row in config.tenant],
+        accept_unknown_tenants=config.unknown_tenants == "accept",
+        reinsert_percent=config.reinsert_percent,
+        reinsert_hits_least=config.reinsert_hits_least,
+        admission_second_touch=config.admission_second_touch,
+        admission_bytes_per_day=config.admission_bytes_per_day,
+        lease_ms_most=config.lease_most,
+        scrub_bytes_per_second=config.scrub_bytes_per_second,
+        fleet=config.fleet.bytes if config.fleet is not None else b"",
     )
 
 
@@ -155,6 +222,7 @@ def run(config: Config) -> ExitCode:
             leave(ExitCode.OK)  # the opening thread cannot be called back, and nobody was told of a service
         opening.result()
         _announce(service)
+        threading.Thread(target=_tell_when_loaded, args=(service,), name="cairn-loading", daemon=True).start()
         threading.Thread(target=service.beat, name="cairn-watchdog", daemon=True).start()
         while reason is None:
             if not service.running():
@@ -177,21 +245,31 @@ def run(config: Config) -> ExitCode:
 
 def _announce(service: Service) -> None:
     stats = json.loads(service.stats())
-    store, drives = stats["store"], stats["store"]["drives"]
+    drives = stats["store"]["drives"]
     log.info(
-        "cairn-dpu %s is serving on %s; admin %s; %s with %s, %d blocks found in %.2f s",
+        "cairn-dpu %s is serving on %s; admin %s; %s with %s",
         stats["version"],
         ", ".join(service.listen_urls),
         service.admin_url or "off",
         "1 drive" if len(drives) == 1 else f"{len(drives)} drives",
         describe_size(sum(drive["bytes"] for drive in drives)),
-        store["recovered_blocks"],
-        store["recovery_seconds"],
         extra={"fields": {"pid": os.getpid(), "kernel": platform.release()}},
     )
     if service.config.ready_file is not None:
         service.write_ready_file(service.config.ready_file)
     notify(f"READY=1\nSTATUS=serving on {', '.join(service.listen_urls)}")
+
+
+def _tell_when_loaded(service: Service) -> None:
+    while not service.stopped(LOADED_EVERY_SECONDS):
+        try:
+            stats = json.loads(service.stats())
+        except ServiceError:
+            continue
+        if stats["loaded"]:
+            store = stats["store"]
+            log.info("the index is whole: %d blocks in %.2f s", store["recovered_blocks"], store["recovery_seconds"])
+            return
 
 
 def leave(code: ExitCode) -> NoReturn:

@@ -34,7 +34,12 @@ class Drive(_Model):
 
     path: str
     uuid: str
-    state: str = Field(description="serving, read_only or failed")
+    state: str = Field(
+        description="loading, serving, read_only, draining, drained, failed; absent: could not be opened"
+    )
+    reason: str = Field(description="why it is read_only, failed or absent; empty otherwise")
+    distrusted: bool = Field(description="it missed deletes that nobody remembers, so nothing it held is believed")
+    loaded_share: float = Field(description="how much of it was read since the start or since it came, from 0 to 1")
     bytes: int
     segment_bytes: int
     segments: int
@@ -44,6 +49,7 @@ class Drive(_Model):
     payload_bytes: int
     read_bytes: int
     written_bytes: int
+    put_bytes: int
     reads: int
     writes: int
     flushes: int
@@ -52,7 +58,44 @@ class Drive(_Model):
     checksum_errors: int
     evicted_segments: int
     evicted_blocks: int
-    oldest_sequence: int = Field(description="every block put with a smaller sequence was evicted; 0: none yet")
+    moved_blocks: int
+    moved_bytes: int
+    oldest_sequence: int = Field(description="no block with this sequence or a larger one was evicted; 0: none was")
+    scrubbed_bytes: int
+    scrub_passes: int
+    scrub_errors: int
+    scrub_started_unix_ms: int = Field(description="when the present pass began; 0: none did")
+    scrub_share: float = Field(description="how much of the present pass is done, from 0 to 1")
+    lifetime_written_bytes: int = Field(description="since the drive was formatted")
+    lifetime_put_bytes: int = Field(description="since the drive was formatted")
+
+
+class Tenant(_Model):
+    """One tenant: its limits, what it holds, what it did since the start."""
+
+    number: int = Field(description="what its blocks carry on the drives")
+    name: str = Field(description="empty when no client of that name was seen and none is configured")
+    quota_bytes: int = Field(description="0: none")
+    weight: int
+    window_bytes: int = Field(description="most payload on its way; 0: no limit")
+    sessions: int
+    in_flight_bytes: int
+    started_bytes: int
+    blocks: int
+    payload_bytes: int
+    cache_bytes: int
+    leased_bytes: int
+    puts: int
+    put_bytes: int
+    gets: int
+    hits: int
+    get_bytes: int
+    deletes: int
+    evicted_blocks: int
+    evicted_bytes: int
+    expired_blocks: int
+    refused_quota: int
+    refused_admission: int
 
 
 class Store(_Model):
@@ -81,6 +124,12 @@ class Store(_Model):
     recovered_segments: int
     scanned_segments: int
     recovery_seconds: float
+    groups: int
+    leases: int
+    events: int
+    index_entries: int
+    refused_quota: int
+    refused_admission: int
     drives: list[Drive]
 
 
@@ -101,6 +150,9 @@ class Snapshot(_Model):
     cancelled: int
     received_bytes: int
     sent_bytes: int
+    drives_absent: int
+    loaded: bool = Field(description="whether the index is whole")
     listeners: list[str]
     operations: dict[str, Operation]
+    tenants: list[Tenant]
     store: Store

@@ -2,7 +2,10 @@
 // dpu/cairn_dpu/_native.pyi. No call waits with the GIL held.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
+
+#include <cstring>
 
 #include "base/clock.h"
 #include "base/json.h"
@@ -17,7 +20,10 @@ namespace {
 PyObject* cairn_error = nullptr;
 
 [[noreturn]] void raise(const cairn::Error& error) {
-  PyErr_SetString(cairn_error, error.message.c_str());
+  nb::object raised = nb::borrow(cairn_error)(error.message);
+  raised.attr("system_errno") = error.system_errno;
+  raised.attr("status") = error.status;
+  PyErr_SetObject(cairn_error, raised.ptr());
   throw nb::python_error();
 }
 
@@ -101,20 +107,54 @@ struct PyServer {
   std::unique_ptr<cairn::Server> server;
 };
 
-void construct(PyServer* self, const std::vector<std::string>& drives, uint64_t slab_bytes, uint32_t credits,
-               uint64_t session_window_bytes, uint32_t sessions_most, uint64_t idle_timeout_ms,
-               uint64_t stall_timeout_ms, uint64_t handshake_timeout_ms, bool read_only, uint32_t queue_depth) {
+using Tenant = std::tuple<std::string, uint32_t, uint64_t, uint32_t, uint64_t>;
+using Absent = std::tuple<std::string, std::string>;
+
+std::vector<cairn::TenantOptions> tenants_from(const std::vector<Tenant>& given) {
+  std::vector<cairn::TenantOptions> tenants;
+  for (const auto& [name, number, quota_bytes, weight, in_flight_bytes] : given)
+    tenants.push_back({number, name, quota_bytes, in_flight_bytes, weight});
+  return tenants;
+}
+
+// 16 bytes, or none for a drive of any fleet.
+std::array<uint8_t, 16> fleet_from(nb::bytes given) {
+  std::array<uint8_t, 16> fleet{};
+  if (given.size() == fleet.size()) std::memcpy(fleet.data(), given.c_str(), fleet.size());
+  return fleet;
+}
+
+void construct(PyServer* self, const std::vector<std::string>& drives, const std::vector<Absent>& absent,
+               bool require_all_drives, bool wait_until_loaded, uint64_t slab_bytes, bool read_only,
+               uint32_t queue_depth, uint32_t credits, uint64_t session_window_bytes, uint64_t shared_window_bytes,
+               uint32_t sessions_most, uint64_t idle_timeout_ms, uint64_t stall_timeout_ms,
+               uint64_t handshake_timeout_ms, const std::vector<Tenant>& tenants, bool accept_unknown_tenants,
+               uint32_t reinsert_percent, uint32_t reinsert_hits_least, bool admission_second_touch,
+               uint64_t admission_bytes_per_day, uint64_t lease_ms_most, uint64_t scrub_bytes_per_second,
+               nb::bytes fleet) {
   cairn::ServerOptions options;
   options.drives = drives;
+  for (const auto& [path, reason] : absent) options.absent.push_back({path, reason, 0});
+  options.require_all_drives = require_all_drives;
   options.slab_bytes = slab_bytes;
-  options.read_only = read_only;
   options.queue_depth = queue_depth;
+  options.tenants = tenants_from(tenants);
+  options.store.wait_until_loaded = wait_until_loaded;
+  options.store.read_only = read_only;
+  options.store.reinsert_percent = reinsert_percent;
+  options.store.reinsert_hits_least = reinsert_hits_least;
+  options.store.admission = {admission_second_touch, admission_bytes_per_day};
+  options.store.lease_ms_most = lease_ms_most;
+  options.store.scrub_bytes_per_second = scrub_bytes_per_second;
+  options.store.fleet = fleet_from(fleet);
   options.reactor.credits = credits;
   options.reactor.session_window_bytes = session_window_bytes;
+  options.reactor.shared_window_bytes = shared_window_bytes;
   options.reactor.sessions_most = sessions_most;
   options.reactor.idle_timeout_ms = idle_timeout_ms;
   options.reactor.stall_timeout_ms = stall_timeout_ms;
   options.reactor.handshake_timeout_ms = handshake_timeout_ms;
+  options.reactor.accept_unknown_tenants = accept_unknown_tenants;
   cairn::Result<std::unique_ptr<cairn::Server>> opened = cairn::Error{};
   {
     const nb::gil_scoped_release released;
@@ -133,6 +173,54 @@ std::string stats(PyServer& self) {
   return self.server->stats();
 }
 
+std::string attach_drive(PyServer& self, const std::string& path) {
+  cairn::Result<std::string> uuid = std::string();
+  {
+    const nb::gil_scoped_release released;
+    uuid = self.server->attach_drive(path);
+  }
+  return take_or_raise(std::move(uuid));
+}
+
+void drain_drive(PyServer& self, const std::string& uuid) {
+  cairn::Result<cairn::Unit> done = cairn::Unit{};
+  {
+    const nb::gil_scoped_release released;
+    done = self.server->drain_drive(uuid);
+  }
+  take_or_raise(std::move(done));
+}
+
+void detach_drive(PyServer& self, const std::string& uuid, bool lose_what_is_left) {
+  cairn::Result<cairn::Unit> done = cairn::Unit{};
+  {
+    const nb::gil_scoped_release released;
+    done = self.server->detach_drive(uuid, lose_what_is_left);
+  }
+  take_or_raise(std::move(done));
+}
+
+void set_tenants(PyServer& self, const std::vector<Tenant>& tenants) {
+  const std::vector<cairn::TenantOptions> wanted = tenants_from(tenants);
+  cairn::Result<cairn::Unit> done = cairn::Unit{};
+  {
+    const nb::gil_scoped_release released;
+    done = self.server->set_tenants(wanted);
+  }
+  take_or_raise(std::move(done));
+}
+
+nb::list absent_drives(PyServer& self) {
+  std::vector<cairn::AbsentDrive> absent;
+  {
+    const nb::gil_scoped_release released;
+    absent = self.server->absent_drives();
+  }
+  nb::list rows;
+  for (const cairn::AbsentDrive& drive : absent) rows.append(nb::make_tuple(drive.path, drive.reason));
+  return rows;
+}
+
 nb::list status_table() {
   nb::list rows;
   for (const cairn::StatusRow& row : cairn::kStatusTable) {
@@ -147,7 +235,10 @@ nb::list status_table() {
 NB_MODULE(_native, m) {
   // A process that ends with an object alive is no bug of ours to report to its user.
   nb::set_leak_warnings(false);
-  cairn_error = PyErr_NewException("cairn_dpu._native.CairnError", nullptr, nullptr);
+  nb::dict members;
+  members["system_errno"] = 0;
+  members["status"] = 0;
+  cairn_error = PyErr_NewException("cairn_dpu._native.CairnError", nullptr, members.ptr());
   m.attr("CairnError") = nb::borrow(cairn_error);
   m.def("version", [] { return CAIRN_VERSION; });
   m.def("status_table", &status_table);
@@ -157,14 +248,22 @@ NB_MODULE(_native, m) {
   m.def("inspect_drive", &inspect, "path"_a);
   m.def("check_drive", &check, "path"_a, "progress"_a = nb::none());
   nb::class_<PyServer>(m, "Server", nb::is_final())
-      .def("__init__", &construct, "drives"_a, nb::kw_only(), "slab_bytes"_a, "credits"_a, "session_window_bytes"_a,
-           "sessions_most"_a, "idle_timeout_ms"_a, "stall_timeout_ms"_a, "handshake_timeout_ms"_a,
-           "read_only"_a = false, "queue_depth"_a = 128)
+      .def("__init__", &construct, "drives"_a, nb::kw_only(), "absent"_a, "require_all_drives"_a, "wait_until_loaded"_a,
+           "slab_bytes"_a, "read_only"_a, "queue_depth"_a, "credits"_a, "session_window_bytes"_a,
+           "shared_window_bytes"_a, "sessions_most"_a, "idle_timeout_ms"_a, "stall_timeout_ms"_a,
+           "handshake_timeout_ms"_a, "tenants"_a, "accept_unknown_tenants"_a, "reinsert_percent"_a,
+           "reinsert_hits_least"_a, "admission_second_touch"_a, "admission_bytes_per_day"_a, "lease_ms_most"_a,
+           "scrub_bytes_per_second"_a, "fleet"_a)
       .def(
           "listen", [](PyServer& self, const std::string& url) { return take_or_raise(self.server->listen(url)); },
           "url"_a)
       .def("start", [](PyServer& self) { self.server->start(); })
       .def("stop", &stop, "drain_ms"_a)
       .def("running", [](PyServer& self) { return self.server->running(); })
-      .def("stats", &stats);
+      .def("stats", &stats)
+      .def("absent_drives", &absent_drives)
+      .def("attach_drive", &attach_drive, "path"_a)
+      .def("drain_drive", &drain_drive, "uuid"_a)
+      .def("detach_drive", &detach_drive, "uuid"_a, nb::kw_only(), "lose_what_is_left"_a)
+      .def("set_tenants", &set_tenants, "tenants"_a);
 }

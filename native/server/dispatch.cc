@@ -13,8 +13,6 @@ static_assert(static_cast<uint8_t>(DeleteKind::group) == kRemoveGroup &&
               static_cast<uint8_t>(DeleteKind::layout) == kRemoveLayout &&
               static_cast<uint8_t>(DeleteKind::tenant) == kRemoveTenant);
 
-// What one session may start in one turn before the others have theirs.
-constexpr uint64_t kQuantumBytes = 8 * kMiB;
 // A prefetch answers no bytes, but takes this much of the window while it reads: the typical block.
 constexpr uint64_t kPrefetchCharge = 4 * kMiB;
 constexpr uint64_t kChargeLeast = 4 * kKiB;
@@ -46,7 +44,7 @@ std::vector<std::byte> empty_frame(FrameType type, const FrameHeader& header) {
 }  // namespace
 
 void Reactor::on_frame(ServerLink& link, const FrameHeader& header, ConstByteSpan body) {
-  LinkState& state = links_.at(&link);
+  LinkState& state = links_.at(link.number);
   if (state.dead) return;
   state.last_frame_ns = clock_.now_ns();
   if (state.session == nullptr) return say_hello(state, header, body);
@@ -113,7 +111,7 @@ void Reactor::answer_text(LinkState& state, const FrameHeader& header) {
   FrameBuilder frame(FrameType::text, header.request_id);
   frame.header().tag = header.tag;
   frame.header().flags = kFrameLast;
-  frame.append_text(stats_json());
+  frame.append_text(stats_json(state.session->tenant_id));
   state.link->send(frame.finish());
   count(FrameType::stats, 1, started_ns);
 }
@@ -155,7 +153,8 @@ void Reactor::answer_keys(LinkState& state, const FrameHeader& header, const Bat
 // --- deletes ---------------------------------------------------------------------------------------------
 
 void Reactor::begin_remove(LinkState& state, const FrameHeader& header, const BatchView& batch) {
-  auto task = std::make_unique<RemoveTask>(*this, *state.link, header);
+  const uint64_t number = next_number_++;
+  auto task = std::make_unique<RemoveTask>(*this, number, *state.link, header);
   const uint32_t tenant = state.session->tenant_id;
   task->kind = static_cast<DeleteKind>(batch.fixed.delete_kind);
   switch (task->kind) {
@@ -176,19 +175,17 @@ void Reactor::begin_remove(LinkState& state, const FrameHeader& header, const Ba
       break;
   }
   RemoveTask& op = *task;
-  removes_.insert(std::move(task));
+  removes_.emplace(number, std::move(task));
   store_.remove(op);
 }
 
 void Reactor::RemoveTask::done() {
-  if (link_ != nullptr && !reactor_.links_.at(link_).dead) {
+  if (link_ != nullptr && !reactor_.links_.at(link_->number).dead) {
     link_->send(statuses_frame(header_, statuses));
     reactor_.touch(*link_);
   }
   reactor_.count(FrameType::remove, ids.size(), started_ns_);
-  const auto self = std::find_if(reactor_.removes_.begin(), reactor_.removes_.end(),
-                                 [this](const auto& one) { return one.get() == this; });
-  reactor_.removes_.erase(self);  // destroys *this
+  reactor_.removes_.erase(number_);  // destroys *this
 }
 
 // --- requests with payload ---------------------------------------------------------------------------------
@@ -220,6 +217,7 @@ void Reactor::begin_request(LinkState& state, const FrameHeader& header, BatchVi
   }
   auto request = std::make_unique<Request>();
   request->id = header.request_id;
+  request->number = next_number_++;
   request->type = header.type;
   request->session = &session;
   request->link = state.link.get();
@@ -237,33 +235,13 @@ void Reactor::begin_request(LinkState& state, const FrameHeader& header, BatchVi
   request->charges.assign(items, 0);
   request->unsettled = static_cast<uint32_t>(items);
   session.items_open += items;
-  deadlines_.emplace(request->deadline_ns, request.get());
+  deadlines_.emplace(std::pair(request->deadline_ns, request->number), request.get());
   session.queue.push_back(request.get());
-  if (!session.active) {
-    session.active = true;
-    active_.push_back(&session);
-  }
+  shares_.wake(session, request->started_ns);
   session.requests.emplace(request->id, std::move(request));
 }
 
-void Reactor::run_queues() {
-  more_to_run_ = false;
-  for (size_t i = 0; i < active_.size();) {
-    Session& session = *active_[i];
-    more_to_run_ |= run_queue(session, kQuantumBytes);
-    if (session.queue.empty()) {
-      session.active = false;
-      active_[i] = active_.back();
-      active_.pop_back();
-    } else {
-      ++i;
-    }
-  }
-}
-
-// True when the session could start more in the next turn.
-bool Reactor::run_queue(Session& session, uint64_t quantum_bytes) {
-  uint64_t started = 0;
+uint64_t Reactor::next_bytes(Session& session) {
   while (!session.queue.empty()) {
     Request& request = *session.queue.front();
     while (request.next < request.states.size() && request.states[request.next] != ItemState::queued) ++request.next;
@@ -271,19 +249,16 @@ bool Reactor::run_queue(Session& session, uint64_t quantum_bytes) {
       session.queue.pop_front();
       continue;
     }
-    if (started >= quantum_bytes) return session.window_used < options_.session_window_bytes;
-    const uint32_t index = request.next;
-    const uint64_t wanted = request.type == FrameType::prefetch
-                                ? kPrefetchCharge
-                                : std::clamp(request.batch.items[index].length, kChargeLeast, kBlockBytesMost);
-    // The first item is let through whatever its size: a window smaller than a block must not stop it for ever.
-    if (session.window_used > 0 && session.window_used + wanted > options_.session_window_bytes) return false;
-    session.window_used += wanted;
-    started += wanted;
-    request.charges[index] = wanted;
-    request.start_next(session.tenant_id, clock_.unix_ms());
+    if (request.type == FrameType::prefetch) return kPrefetchCharge;
+    return std::clamp(request.batch.items[request.next].length, kChargeLeast, kBlockBytesMost);
   }
-  return false;
+  return 0;
+}
+
+void Reactor::start_next(Session& session, uint64_t bytes) {
+  Request& request = *session.queue.front();
+  request.charges[request.next] = bytes;
+  request.start_next(session.tenant_id, clock_.unix_ms());
 }
 
 void Reactor::item_settled(Request& request, uint32_t index) {
@@ -292,9 +267,9 @@ void Reactor::item_settled(Request& request, uint32_t index) {
   const uint64_t stays = result.buffer ? result.body.length : 0;
   const uint64_t charged = request.charges[index];
   if (charged >= stays) {
-    release(*request.session, charged - stays);
+    shares_.give_back(*request.session, charged - stays);
   } else {
-    request.session->window_used += stays - charged;
+    shares_.take(*request.session, stays - charged);
   }
   request.charges[index] = 0;
   --request.session->items_open;
@@ -324,7 +299,7 @@ void Reactor::send_ready() {
     touch(*request->link);
     request->link->send_results(request->id, items, last ? kFrameLast : 0);
     for (size_t i = 0; i < items.size(); ++i) {
-      if (items[i].body.status == Status::bad_region) release(*request->session, lengths[i]);
+      if (items[i].body.status == Status::bad_region) shares_.give_back(*request->session, lengths[i]);
     }
     if (last) finish(*request);
   }
@@ -334,7 +309,7 @@ void Reactor::finish(Request& request) {
   CAIRN_CHECK(request.unsettled == 0, "a request ends with items open");
   if (request.dirty) std::erase(dirty_, &request);
   count(request.type, request.states.size(), request.started_ns);
-  deadlines_.erase({request.deadline_ns, &request});
+  deadlines_.erase({request.deadline_ns, request.number});
   std::erase(request.session->queue, &request);
   request.session->requests.erase(request.id);  // destroys it
 }
@@ -346,7 +321,7 @@ void Reactor::abandon_all(Request& request, Status status) {
   // What is settled but not sent gives its part of the window back, and is not sent.
   for (ResultItem& item : request.ready) {
     if (!item.buffer) continue;
-    release(*request.session, item.body.length);
+    shares_.give_back(*request.session, item.body.length);
     item.buffer = {};
     item.body = ResultBody{item.body.index, status, 0, 0, 0, 0, 0};
   }
@@ -368,7 +343,7 @@ void Reactor::cancel_request(LinkState& state, const FrameHeader& header) {
 
 void Reactor::expire_requests() {
   const uint64_t now = clock_.now_ns();
-  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+  while (!deadlines_.empty() && deadlines_.begin()->first.first <= now) {
     Request& request = *deadlines_.begin()->second;
     ++counters_.timeouts;
     deadlines_.erase(deadlines_.begin());

@@ -23,14 +23,6 @@ constexpr uint64_t kTimerGrainMs = 10;
 // would keep the client from running.
 constexpr uint64_t kSpinNs = 50'000;
 
-// Tenants are not configured yet: a name stands for itself. Two names may meet in 32 bits; configured
-// tenants with assigned numbers replace this before tenants are promised anything.
-uint32_t tenant_number(std::string_view name) {
-  if (name == "default" || name.empty()) return 0;
-  const uint32_t number = crc32c(std::as_bytes(std::span(name)));
-  return number == 0 ? 1 : number;
-}
-
 // FNV-1a of the name; numbers of sessions stay far below the bit that tells the two apart.
 uint64_t holder_of(const Session& session) {
   if (session.name.empty()) return session.id;
@@ -46,21 +38,36 @@ Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options
       clock_(clock),
       options_(options),
       started_ns_(clock.now_ns()),
-      spin_ns_(std::thread::hardware_concurrency() > 1 ? kSpinNs : 0) {
+      spin_ns_(std::thread::hardware_concurrency() > 1 ? kSpinNs : 0),
+      names_(options.accept_unknown_tenants),
+      shares_(*this, {options.session_window_bytes, options.shared_window_bytes, options.tenant_window_bytes}) {
   fill_entropy(std::as_writable_bytes(std::span(server_id_)));
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   CAIRN_CHECK(epoll_ >= 0 && wake_ >= 0, "the reactor has no wait set");
   epoll_event event{};
   event.events = EPOLLIN;
-  event.data.ptr = &wake_;
+  event.data.u64 = kWakeEvent;
   CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) == 0, "the wait set does not take its own event");
-  for (const int fd : store_.event_fds()) {
-    event.events = EPOLLIN | EPOLLET;  // nobody reads a drive's event
-    event.data.ptr = &store_;
-    CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0, "the wait set does not take a drive's event");
-  }
+  watch_drives();
   store_.add_event_sink(events_);
+}
+
+void Reactor::watch_drives() {
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLET;  // nobody reads a drive's event
+  event.data.u64 = kDriveEvent;
+  // A drive that went took its descriptor out of the wait set by closing it.
+  for (const int fd : store_.event_fds())
+    CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST,
+                "the wait set does not take a drive's event");
+}
+
+Result<Unit> Reactor::set_tenants(const std::vector<TenantOptions>& tenants) {
+  if (auto named = names_.configure(tenants); !named) return named.error();
+  shares_.configure(tenants);
+  store_.set_tenants(tenants);
+  return Unit{};
 }
 
 Reactor::~Reactor() {
@@ -74,10 +81,11 @@ Reactor::~Reactor() {
 void Reactor::add_listener(std::unique_ptr<Listener> listener) {
   epoll_event event{};
   event.events = EPOLLIN;
-  event.data.ptr = listener.get();
+  const uint64_t number = next_number_++;
+  event.data.u64 = number;
   CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, listener->event_fd(), &event) == 0,
               "the wait set does not take a listener");
-  listeners_.push_back(std::move(listener));
+  listeners_.emplace(number, std::move(listener));
 }
 
 void Reactor::wake() {
@@ -88,19 +96,20 @@ void Reactor::wake() {
 }
 
 void Reactor::adopt(std::unique_ptr<ServerLink> link) {
-  ServerLink* key = link.get();
-  key->set_handler(this);
-  LinkState& state = links_[key];
+  ServerLink& adopted = *link;
+  adopted.number = next_number_++;
+  adopted.set_handler(this);
+  LinkState& state = links_[adopted.number];
   state.link = std::move(link);
   state.opened_ns = state.last_frame_ns = state.moved_ns = clock_.now_ns();
-  if (key->event_fd() < 0) {
-    unwatched_.push_back(key);
+  if (adopted.event_fd() < 0) {
+    unwatched_.push_back(&adopted);
     return;
   }
   epoll_event event{};
   event.events = EPOLLIN;
-  event.data.ptr = key;
-  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, key->event_fd(), &event) != 0) hang_up(state);
+  event.data.u64 = adopted.number;
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, adopted.event_fd(), &event) != 0) hang_up(state);
 }
 
 void Reactor::accept_from(Listener& listener) {
@@ -114,14 +123,31 @@ void Reactor::accept_from(Listener& listener) {
 
 // How long a turn may sleep, given how long it was allowed to.
 int Reactor::sleep_ms(int timeout_ms) const {
-  if (more_to_run_ || !dirty_.empty() || !unwatched_.empty() || events_.any_fresh()) return 0;
-  if (store_.hungry()) timeout_ms = std::min(timeout_ms, 1);
+  if (shares_.runnable() || !dirty_.empty() || !unwatched_.empty() || events_.any_fresh()) return 0;
+  if (store_.hungry() || !store_.loaded()) timeout_ms = std::min(timeout_ms, 1);
   if (!deadlines_.empty()) timeout_ms = std::min<int>(timeout_ms, kTimerGrainMs);
   const uint64_t watch_ns = watches_.next_deadline_ns();
   if (watch_ns == UINT64_MAX) return timeout_ms;
   const uint64_t now_ns = clock_.now_ns();
   const uint64_t left_ms = watch_ns > now_ns ? (watch_ns - now_ns) / 1'000'000 + 1 : 0;
   return static_cast<int>(std::min<uint64_t>(left_ms, static_cast<uint64_t>(timeout_ms)));
+}
+
+void Reactor::heed(uint64_t number, bool readable, bool writable) {
+  if (number == kDriveEvent) return;  // the store is polled in any case
+  if (number == kWakeEvent) {
+    uint64_t ignored = 0;
+    if (::read(wake_, &ignored, sizeof(ignored)) < 0)
+      CAIRN_CHECK(errno == EAGAIN || errno == EINTR, "the wake-up event is broken");
+    return;
+  }
+  if (const auto listener = listeners_.find(number); listener != listeners_.end())
+    return accept_from(*listener->second);
+  const auto found = links_.find(number);
+  if (found == links_.end() || found->second.dead) return;
+  ServerLink& link = *found->second.link;
+  touch(link);
+  link.progress(readable, writable);
 }
 
 void Reactor::turn(int timeout_ms) {
@@ -134,31 +160,14 @@ void Reactor::turn(int timeout_ms) {
   if (count > 0) busy_ns_ = clock_.now_ns();
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<size_t>(i)];
-    void* what = event.data.ptr;
-    if (what == &store_) continue;  // polled below in any case
-    if (what == &wake_) {
-      uint64_t ignored = 0;
-      if (::read(wake_, &ignored, sizeof(ignored)) < 0)
-        CAIRN_CHECK(errno == EAGAIN || errno == EINTR, "the wake-up event is broken");
-      continue;
-    }
-    const auto listener =
-        std::find_if(listeners_.begin(), listeners_.end(), [&](const auto& one) { return one.get() == what; });
-    if (listener != listeners_.end()) {
-      accept_from(**listener);
-      continue;
-    }
-    const auto found = links_.find(static_cast<ServerLink*>(what));
-    if (found == links_.end() || found->second.dead) continue;
-    touch(*found->first);
-    found->first->progress((event.events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0, (event.events & EPOLLOUT) != 0);
+    heed(event.data.u64, (event.events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0, (event.events & EPOLLOUT) != 0);
   }
   for (ServerLink* link : unwatched_) {
     touch(*link);
     link->progress(true, true);
   }
   store_.poll();
-  run_queues();
+  shares_.run(clock_.now_ns());
   send_ready();
   answer_watches();
   settle_touched();
@@ -168,7 +177,7 @@ void Reactor::turn(int timeout_ms) {
 }
 
 void Reactor::touch(ServerLink& link) {
-  LinkState& state = links_.at(&link);
+  LinkState& state = links_.at(link.number);
   if (state.touched) return;
   state.touched = true;
   touched_.push_back(&link);
@@ -176,7 +185,7 @@ void Reactor::touch(ServerLink& link) {
 
 void Reactor::settle_touched() {
   for (ServerLink* link : touched_) {
-    LinkState& state = links_.at(link);
+    LinkState& state = links_.at(link->number);
     state.touched = false;
     if (state.dead) continue;
     link->flush();
@@ -184,7 +193,7 @@ void Reactor::settle_touched() {
     state.writable_wanted = link->wants_write();
     epoll_event event{};
     event.events = EPOLLIN | (state.writable_wanted ? static_cast<uint32_t>(EPOLLOUT) : 0U);
-    event.data.ptr = link;
+    event.data.u64 = link->number;
     CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_MOD, link->event_fd(), &event) == 0, "the wait set lost a link");
   }
   touched_.clear();
@@ -213,14 +222,15 @@ Session* Reactor::find_session(const SessionTag& tag) {
   return nullptr;
 }
 
-Session* Reactor::open_session(const HelloView& hello) {
+Session* Reactor::open_session(const HelloView& hello, uint32_t tenant) {
   auto session = std::make_unique<Session>();
   session->id = next_session_++;
   fill_entropy(std::as_writable_bytes(std::span(session->tag)));
   session->tenant = hello.tenant;
   session->name = hello.name;
-  session->tenant_id = tenant_number(hello.tenant);
+  session->tenant_id = tenant;
   session->holder = holder_of(*session);
+  shares_.join(*session, tenant);
   Session* opened = session.get();
   sessions_.emplace(opened->id, std::move(session));
   ++counters_.sessions_opened;
@@ -239,7 +249,9 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
   if (hello.fixed.join == SessionTag{}) {
     if (sessions_.size() >= options_.sessions_most)
       return refuse(state, Status::busy, "the service has as many sessions as it takes");
-    session = open_session(hello);
+    const TenantNames::Found tenant = names_.find(hello.tenant);
+    if (tenant.status != Status::ok) return refuse(state, tenant.status, tenant.reason);
+    session = open_session(hello, tenant.number);
   } else {
     session = find_session(hello.fixed.join);
     if (session == nullptr) return refuse(state, Status::denied, "the session to join does not exist");
@@ -275,7 +287,7 @@ void Reactor::welcome(LinkState& state, Session& session) {
 
 void Reactor::on_closed(ServerLink& link, Status status, std::string_view reason) {
   (void)reason;
-  LinkState& state = links_.at(&link);
+  LinkState& state = links_.at(link.number);
   if (status != Status::disconnected) ++counters_.protocol_errors;
   state.dead = true;
   any_dead_ = true;
@@ -283,24 +295,19 @@ void Reactor::on_closed(ServerLink& link, Status status, std::string_view reason
 
 void Reactor::on_payload_sent(ServerLink& link, uint64_t bytes) {
   counters_.sent_bytes += bytes;
-  Session* session = links_.at(&link).session;
+  Session* session = links_.at(link.number).session;
   CAIRN_CHECK(session != nullptr, "payload was sent to a link without a session");
-  release(*session, bytes);
-}
-
-void Reactor::release(Session& session, uint64_t bytes) {
-  CAIRN_CHECK(session.window_used >= bytes, "more of a session's window is given back than was taken");
-  session.window_used -= bytes;
+  shares_.give_back(*session, bytes);
 }
 
 void Reactor::check_links() {
   const uint64_t now = clock_.now_ns();
   next_look_ns_ = now + kLookEveryNs;
   const auto older = [now](uint64_t since_ns, uint64_t limit_ms) { return now - since_ns > limit_ms * 1'000'000; };
-  for (auto& [link, state] : links_) {
+  for (auto& [number, state] : links_) {
     if (state.dead) continue;
-    const uint64_t moved = link->moved_bytes();
-    if (moved != state.moved_bytes || !link->busy()) state.moved_ns = now;
+    const uint64_t moved = state.link->moved_bytes();
+    if (moved != state.moved_bytes || !state.link->busy()) state.moved_ns = now;
     state.moved_bytes = moved;
     if (state.session == nullptr && older(state.opened_ns, options_.handshake_timeout_ms)) {
       refuse(state, Status::timeout, "no hello came in time");
@@ -317,39 +324,43 @@ void Reactor::check_links() {
 void Reactor::bury_dead() {
   any_dead_ = false;
   for (auto at = links_.begin(); at != links_.end();) {
-    LinkState& state = at->second;
-    if (!state.dead) {
+    if (!at->second.dead) {
       ++at;
       continue;
     }
-    if (Session* session = state.session) {
-      std::vector<Request*> orphans;
-      for (const auto& [id, request] : session->requests) {
-        if (request->link == at->first) orphans.push_back(request.get());
-      }
-      for (Request* request : orphans) {
-        abandon_all(*request, Status::disconnected);
-        request->ready.clear();
-        finish(*request);
-      }
-      for (Watch* watch : watches_.of_link(*session, at->first)) watches_.remove(*watch);
-      std::erase(session->lanes, at->first);
-      if (session->lanes.empty()) {
-        std::erase(active_, session);
-        sessions_.erase(session->id);
-      }
-    }
-    for (const auto& task : removes_) task->forget(at->first);
-    std::erase(unwatched_, at->first);
-    std::erase(touched_, at->first);
+    bury(at->second);
     at = links_.erase(at);
   }
+}
+
+void Reactor::bury(LinkState& state) {
+  ServerLink* link = state.link.get();
+  if (Session* session = state.session) {
+    std::vector<Request*> orphans;
+    for (const auto& [id, request] : session->requests) {
+      if (request->link == link) orphans.push_back(request.get());
+    }
+    for (Request* request : orphans) {
+      abandon_all(*request, Status::disconnected);
+      request->ready.clear();
+      finish(*request);
+    }
+    for (Watch* watch : watches_.of_link(*session, link)) watches_.remove(*watch);
+    std::erase(session->lanes, link);
+    if (session->lanes.empty()) {
+      shares_.leave(*session);
+      sessions_.erase(session->id);
+    }
+  }
+  for (const auto& [number, task] : removes_) task->forget(link);
+  std::erase(unwatched_, link);
+  std::erase(touched_, link);
 }
 
 void Reactor::drain() {
   draining_ = true;
   fail_watches(Status::draining, "the service is shutting down");
-  for (const auto& listener : listeners_) epoll_ctl(epoll_, EPOLL_CTL_DEL, listener->event_fd(), nullptr);
+  for (const auto& [number, listener] : listeners_) epoll_ctl(epoll_, EPOLL_CTL_DEL, listener->event_fd(), nullptr);
   listeners_.clear();
 }
 
@@ -359,7 +370,7 @@ bool Reactor::quiet() const {
 }
 
 void Reactor::close_sessions() {
-  for (auto& [link, state] : links_) {
+  for (auto& [number, state] : links_) {
     if (state.dead) continue;
     if (state.session != nullptr)
       state.link->send(

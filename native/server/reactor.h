@@ -5,8 +5,9 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
-#include <set>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -14,8 +15,11 @@
 
 #include "base/clock.h"
 #include "base/histogram.h"
+#include "base/json.h"
 #include "server/event_log.h"
 #include "server/session.h"
+#include "server/shares.h"
+#include "server/tenant_names.h"
 #include "server/watches.h"
 #include "store/store.h"
 #include "transport/transport.h"
@@ -25,10 +29,13 @@ namespace cairn {
 struct ReactorOptions {
   uint32_t credits = kCreditsDefault;
   uint64_t session_window_bytes = 64 * kMiB;
+  uint64_t shared_window_bytes = 64 * kMiB;  // payload on its way for all tenants together, while there are several
+  uint64_t tenant_window_bytes = 0;          // … and for one that has no limit of its own; 0: none
   uint32_t sessions_most = 1024;
   uint64_t idle_timeout_ms = 0;  // 0: idle sessions stay
   uint64_t stall_timeout_ms = 30'000;
   uint64_t handshake_timeout_ms = 5'000;
+  bool accept_unknown_tenants = true;
 };
 
 inline constexpr std::array kOperations = {FrameType::put,   FrameType::get,     FrameType::exists,   FrameType::match,
@@ -48,7 +55,7 @@ struct ReactorCounters {
   std::array<OperationCounters, kOperations.size()> operations;
 };
 
-class Reactor final : private ServerLinkHandler, private ItemSink {
+class Reactor final : private ServerLinkHandler, private ItemSink, private Shares::Starter {
  public:
   // All references outlive the reactor.
   Reactor(Store& store, const Clock& clock, const ReactorOptions& options);
@@ -58,6 +65,12 @@ class Reactor final : private ServerLinkHandler, private ItemSink {
 
   void add_listener(std::unique_ptr<Listener> listener);
   void adopt(std::unique_ptr<ServerLink> link);  // a connection from elsewhere (tests, simulator)
+  // Takes the events of the store's drives into the wait set: after a drive came.
+  void watch_drives();
+  // Replaces the tenants' names and limits, here and in the store. Sessions that are open keep their tenant's number.
+  // An Error (invalid), and nothing is changed, when the names or numbers do not go together.
+  Result<Unit> set_tenants(const std::vector<TenantOptions>& tenants);
+  void set_drives_absent(uint64_t count) { drives_absent_ = count; }  // for the statistics
 
   // One turn: waits up to timeout_ms for something to do, then does it.
   void turn(int timeout_ms);
@@ -68,8 +81,10 @@ class Reactor final : private ServerLinkHandler, private ItemSink {
   bool quiet() const;     // no request is open
   void close_sessions();  // hangs up on everybody
 
-  // One JSON object: docs/metrics.md.
-  std::string stats_json() const;
+  // One JSON object: docs/metrics.md. Of all tenants, or of the one that asks.
+  std::string stats_json() const { return stats_json(std::nullopt); }
+  std::string stats_json(std::optional<uint32_t> tenant) const;
+  const Shares& shares() const { return shares_; }
 
  private:
   // ServerLinkHandler
@@ -79,11 +94,14 @@ class Reactor final : private ServerLinkHandler, private ItemSink {
   // ItemSink
   void item_settled(Request& request, uint32_t index) override;
   void link_used(Request& request) override;
+  // Shares::Starter
+  uint64_t next_bytes(Session& session) override;
+  void start_next(Session& session, uint64_t bytes) override;
 
   void accept_from(Listener& listener);
   void say_hello(LinkState& state, const FrameHeader& header, ConstByteSpan body);
   Session* find_session(const SessionTag& tag);
-  Session* open_session(const HelloView& hello);
+  Session* open_session(const HelloView& hello, uint32_t tenant);
   void welcome(LinkState& state, Session& session);
   void refuse(LinkState& state, Status status, std::string_view reason);
   void hang_up(LinkState& state);
@@ -100,22 +118,22 @@ class Reactor final : private ServerLinkHandler, private ItemSink {
   void cancel_request(LinkState& state, const FrameHeader& header);
   void fail_request(ServerLink& link, uint64_t request_id, const SessionTag& tag, Status status,
                     std::string_view reason);
+  void write_tenants(JsonWriter& json, const StoreStats& store, std::optional<uint32_t> only) const;
   static uint64_t deadline_ms_of(const FrameHeader& header);
   void begin_watch(LinkState& state, const FrameHeader& header, ConstByteSpan body);
   void answer_watches();
   void answer_watch(Watch& watch);
   void fail_watches(Status status, std::string_view reason);
-  void run_queues();
-  bool run_queue(Session& session, uint64_t quantum_bytes);
   void abandon_all(Request& request, Status status);
   void send_ready();
   void finish(Request& request);
   void count(FrameType type, uint64_t items, uint64_t started_ns);
-  void release(Session& session, uint64_t bytes);
 
+  void heed(uint64_t number, bool readable, bool writable);
   void expire_requests();
   void check_links();
   void bury_dead();
+  void bury(LinkState& state);
   void touch(ServerLink& link);
   void settle_touched();
   int sleep_ms(int timeout_ms) const;
@@ -128,26 +146,31 @@ class Reactor final : private ServerLinkHandler, private ItemSink {
   int epoll_ = -1;
   int wake_ = -1;
   bool draining_ = false;
-  bool more_to_run_ = false;
+  uint64_t drives_absent_ = 0;
   uint64_t next_session_ = 1;
+  uint64_t next_number_ = kNumberFirst;  // of links, listeners, requests and deletes
   uint64_t next_look_ns_ = 0;
   uint64_t spin_ns_;
   uint64_t busy_ns_ = 0;
 
-  std::vector<std::unique_ptr<Listener>> listeners_;
-  std::unordered_map<ServerLink*, LinkState> links_;
+  // What the wait set names: these two, and from the first number on links and listeners.
+  static constexpr uint64_t kWakeEvent = 0, kDriveEvent = 1, kNumberFirst = 2;
+  // Nothing here is ordered by an address, so that a simulation runs the same way every time.
+  std::map<uint64_t, std::unique_ptr<Listener>> listeners_;
+  std::unordered_map<uint64_t, LinkState> links_;
   std::unordered_map<uint64_t, std::unique_ptr<Session>> sessions_;
-  std::set<std::pair<uint64_t, Request*>> deadlines_;
+  std::map<std::pair<uint64_t, uint64_t>, Request*> deadlines_;  // by time and number
   std::vector<Request*> dirty_;
   class RemoveTask;
-  std::set<std::unique_ptr<RemoveTask>> removes_;
+  std::map<uint64_t, std::unique_ptr<RemoveTask>> removes_;
   EventLog events_;
   Watches watches_;
   ReactorCounters counters_;
   bool any_dead_ = false;
   std::vector<ServerLink*> touched_;    // links to flush before the turn ends
   std::vector<ServerLink*> unwatched_;  // links without a descriptor: looked at every turn
-  std::vector<Session*> active_;        // sessions with items that were not started
+  TenantNames names_;
+  Shares shares_;
 };
 
 }  // namespace cairn

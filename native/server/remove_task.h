@@ -7,8 +7,8 @@ namespace cairn {
 
 class Reactor::RemoveTask final : public DeleteOp {
  public:
-  RemoveTask(Reactor& reactor, ServerLink& link, const FrameHeader& header)
-      : reactor_(reactor), link_(&link), header_(header), started_ns_(reactor.clock_.now_ns()) {}
+  RemoveTask(Reactor& reactor, uint64_t number, ServerLink& link, const FrameHeader& header)
+      : reactor_(reactor), number_(number), link_(&link), header_(header), started_ns_(reactor.clock_.now_ns()) {}
   void done() override;
   void forget(const ServerLink* link) {
     if (link_ == link) link_ = nullptr;
@@ -16,6 +16,7 @@ class Reactor::RemoveTask final : public DeleteOp {
 
  private:
   Reactor& reactor_;
+  uint64_t number_;
   ServerLink* link_;
   FrameHeader header_;
   uint64_t started_ns_;

@@ -44,7 +44,8 @@ class PutItem final : public PutOp, public PullOp {
 enum class ItemState : uint8_t { queued, running, settled };
 
 struct Request {
-  uint64_t id = 0;
+  uint64_t id = 0;      // the client's
+  uint64_t number = 0;  // ours, of no other request
   FrameType type{};
   Session* session = nullptr;
   ServerLink* link = nullptr;

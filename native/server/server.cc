@@ -2,39 +2,83 @@
 
 #include <pthread.h>
 
+#include <algorithm>
+
 namespace cairn {
 
 namespace {
 
-constexpr int kTurnMs = 100;  // how long a turn may sleep when nothing is due
+constexpr int kTurnMs = 100;                // how long a turn may sleep when nothing is due
+constexpr uint64_t kDefaultWindowPart = 2;  // of the slab: what one tenant may take of it unless told otherwise
+
+Error with_status(Status status, const std::string& message) {
+  return Error{0, message, static_cast<uint16_t>(status)};
+}
+
+Result<IdentifiedDrive> open_and_identify(const std::string& path, const ServerOptions& options) {
+  DriveOptions drive_options;
+  drive_options.queue_depth = options.queue_depth;
+  drive_options.read_only = options.store.read_only;
+  auto drive = open_drive(path, drive_options);
+  if (!drive) return drive.error();
+  return Store::identify(drive.take(), options.store.fleet);
+}
+
+// Opens what can be opened. Of the rest `absent` tells why not, and `first` is the first reason.
+std::vector<std::unique_ptr<Drive>> open_drives(const ServerOptions& options, std::vector<AbsentDrive>& absent,
+                                                Error& first) {
+  std::vector<std::unique_ptr<Drive>> drives;
+  std::vector<std::array<uint8_t, 16>> identities;
+  const auto leave_out = [&](const std::string& path, const Error& error) {
+    if (first.message.empty()) first = error;
+    absent.push_back({path, error.message, error.status});
+  };
+  for (const std::string& path : options.drives) {
+    auto identified = open_and_identify(path, options);
+    if (!identified) {
+      leave_out(path, identified.error());
+      continue;
+    }
+    IdentifiedDrive one = identified.take();
+    if (std::find(identities.begin(), identities.end(), one.uuid) != identities.end()) {
+      leave_out(path, with_status(Status::drive_in_use, path + " is a drive that was named before, or a copy of one; "
+                                                               "name it once"));
+      continue;
+    }
+    identities.push_back(one.uuid);
+    drives.push_back(std::move(one.drive));
+  }
+  return drives;
+}
 
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options) {
-  if (options.drives.empty()) return Error{0, "no drive was named: a service needs at least one"};
+  if (options.drives.empty()) return Error{0, "no drive was named: a service needs at least one", 0};
+  if (auto named = TenantNames(true).configure(options.tenants); !named) return named.error();
   auto slab = Slab::create(options.slab_bytes);
   if (!slab) return slab.error();
-  std::vector<std::unique_ptr<Drive>> drives;
-  for (const std::string& path : options.drives) {
-    DriveOptions drive_options;
-    drive_options.queue_depth = options.queue_depth;
-    drive_options.read_only = options.read_only;
-    auto drive = open_drive(path, drive_options);
-    if (!drive) return drive.error();
-    drives.push_back(drive.take());
+  std::vector<AbsentDrive> absent = options.absent;
+  Error first;
+  auto drives = open_drives(options, absent, first);
+  if (drives.empty() || (options.require_all_drives && !absent.empty())) {
+    return first.message.empty() ? Error{0, absent.front().reason, absent.front().status} : first;
   }
-  StoreOptions store_options;
-  store_options.read_only = options.read_only;
+  StoreOptions store_options = options.store;
+  store_options.absent_drives = static_cast<uint32_t>(absent.size());
   auto store = Store::open(std::move(drives), *slab.value(), system_clock(), store_options);
   if (!store) return store.error();
-  return std::unique_ptr<Server>(new Server(slab.take(), store.take(), options));
+  return std::unique_ptr<Server>(new Server(slab.take(), store.take(), options, std::move(absent)));
 }
 
-Server::Server(std::unique_ptr<Slab> slab, std::unique_ptr<Store> store, const ServerOptions& options)
-    : slab_(std::move(slab)),
-      store_(std::move(store)),
-      reactor_(std::make_unique<Reactor>(*store_, system_clock(), options.reactor)) {
-  snapshot_ = reactor_->stats_json();
+Server::Server(std::unique_ptr<Slab> slab, std::unique_ptr<Store> store, const ServerOptions& options,
+               std::vector<AbsentDrive> absent)
+    : options_(options), slab_(std::move(slab)), store_(std::move(store)), absent_(std::move(absent)) {
+  if (options_.reactor.tenant_window_bytes == 0)
+    options_.reactor.tenant_window_bytes = options_.slab_bytes / kDefaultWindowPart;
+  reactor_ = std::make_unique<Reactor>(*store_, system_clock(), options_.reactor);
+  reactor_->set_drives_absent(absent_.size());
+  CAIRN_CHECK(reactor_->set_tenants(options_.tenants).ok(), "tenants that were looked at do not go together");
 }
 
 Server::~Server() {
@@ -67,53 +111,117 @@ bool Server::stop(uint64_t drain_ms) {
   if (thread_.joinable()) {
     thread_.join();
   } else {
+    snapshot_ = reactor_->stats_json();
+    mailbox_.close();
     store_->close();
   }
   return drained_;
 }
 
+void Server::step(int timeout_ms) {
+  reactor_->turn(timeout_ms);
+  mailbox_.serve();
+}
+
 void Server::run() {
-  while (!stopping_.load(std::memory_order_acquire)) {
-    reactor_->turn(kTurnMs);
-    if (errands_waiting_.load(std::memory_order_acquire)) run_errands();
-  }
+  while (!stopping_.load(std::memory_order_acquire)) step(kTurnMs);
   drained_ = drain(drain_ms_);
-  run_errands();
-  // Whoever asks for a snapshot after this gets the one just made.
-  {
-    const std::scoped_lock hold(errands_lock_);
-    running_.store(false, std::memory_order_release);
-  }
-  errand_done_.notify_all();
+  snapshot_ = reactor_->stats_json();
+  mailbox_.close();
+  running_.store(false, std::memory_order_release);
   store_->close();
 }
 
 bool Server::drain(uint64_t drain_ms) {
   reactor_->drain();
   const uint64_t until_ms = system_clock().now_ms() + drain_ms;
-  while (!reactor_->quiet() && system_clock().now_ms() < until_ms) reactor_->turn(kTurnMs / 10);
+  while (!reactor_->quiet() && system_clock().now_ms() < until_ms) step(kTurnMs / 10);
   const bool quiet = reactor_->quiet();
   reactor_->close_sessions();
   // Deletes that were begun cannot be called back: they end with their drive.
-  while (!reactor_->quiet()) reactor_->turn(kTurnMs / 10);
+  while (!reactor_->quiet()) step(kTurnMs / 10);
   return quiet;
 }
 
-void Server::run_errands() {
-  const std::scoped_lock hold(errands_lock_);
-  errands_waiting_.store(false, std::memory_order_relaxed);
-  snapshot_ = reactor_->stats_json();
-  snapshots_made_ = snapshots_wanted_;
-  errand_done_.notify_all();
+// --- what other threads ask ------------------------------------------------------------------------------
+
+bool Server::errand(const std::function<void()>& errand) {
+  if (!running() && !stopping_) {
+    errand();
+    return true;
+  }
+  return mailbox_.run(errand, [this] { reactor_->wake(); });
+}
+
+template <class T>
+Result<T> Server::ask(const std::function<Result<T>()>& question) {
+  Result<T> answer = with_status(Status::draining, "the service has stopped, or is about to");
+  (void)errand([&] { answer = question(); });
+  return answer;
 }
 
 std::string Server::stats() {
-  std::unique_lock hold(errands_lock_);
-  const uint64_t ticket = ++snapshots_wanted_;
-  errands_waiting_.store(true, std::memory_order_release);
-  reactor_->wake();
-  errand_done_.wait(hold, [&] { return snapshots_made_ >= ticket || !running(); });
-  return snapshot_;
+  std::string text;
+  if (!errand([&] { text = reactor_->stats_json(); })) text = snapshot_;
+  return text;
+}
+
+std::vector<AbsentDrive> Server::absent_drives() {
+  std::vector<AbsentDrive> absent;
+  (void)errand([&] { absent = absent_; });
+  return absent;
+}
+
+Result<std::string> Server::attach_drive(const std::string& path) {
+  // Its own lock would make a stranger of it.
+  const auto known = ask<Unit>([&]() -> Result<Unit> {
+    for (const DriveStats& one : store_->stats().drives) {
+      if (one.path != path) continue;
+      return with_status(Status::drive_in_use, path + " is part of the store already, and " + one.state +
+                                                   "; a drive that failed is let go first");
+    }
+    return Unit{};
+  });
+  if (!known) return known.error();
+  auto identified = open_and_identify(path, options_);
+  if (!identified) return identified.error();
+  IdentifiedDrive drive = identified.take();
+  return ask<std::string>([&]() -> Result<std::string> {
+    if (auto attached = store_->attach(std::move(drive)); !attached) return attached.error();
+    reactor_->watch_drives();
+    std::erase_if(absent_, [&](const AbsentDrive& one) { return one.path == path; });
+    reactor_->set_drives_absent(absent_.size());
+    for (const DriveStats& one : store_->stats().drives) {
+      if (one.path == path) return one.uuid;
+    }
+    CAIRN_CHECK(false, "a drive that was taken in is not there");
+    return std::string();
+  });
+}
+
+Result<Unit> Server::drain_drive(const std::string& uuid) {
+  return ask<Unit>([&] { return store_->drain(uuid); });
+}
+
+Result<Unit> Server::detach_drive(const std::string& uuid, bool lose_what_is_left) {
+  return ask<Unit>([&] { return detach(uuid, lose_what_is_left); });
+}
+
+Result<Unit> Server::detach(const std::string& uuid, bool lose_what_is_left) {
+  for (const DriveStats& drive : store_->stats().drives) {
+    if (drive.uuid != uuid || lose_what_is_left) continue;
+    const bool may_go = drive.state == "drained" || drive.state == "failed" ||
+                        (drive.blocks == 0 && drive.state != "loading" && drive.state != "draining");
+    if (may_go) continue;
+    return with_status(Status::drive_draining, drive.path + " is " + drive.state + " and holds " +
+                                                   std::to_string(drive.blocks) +
+                                                   " blocks; drain it and wait, or say that what is left may be lost");
+  }
+  return store_->detach(uuid, lose_what_is_left);
+}
+
+Result<Unit> Server::set_tenants(const std::vector<TenantOptions>& tenants) {
+  return ask<Unit>([&] { return reactor_->set_tenants(tenants); });
 }
 
 }  // namespace cairn

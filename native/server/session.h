@@ -9,9 +9,12 @@
 #include <vector>
 
 #include "server/request.h"
+#include "server/ring.h"
 #include "transport/transport.h"
 
 namespace cairn {
+
+struct Share;
 
 class Session {
  public:
@@ -26,7 +29,11 @@ class Session {
   std::deque<Request*> queue;  // requests with items that were not started
   uint64_t window_used = 0;    // payload bytes in flight
   uint64_t items_open = 0;
-  bool active = false;  // on the reactor's list of sessions with something to start
+  // Of shares.h.
+  Share* share = nullptr;  // its tenant
+  RingLink<Session> ready_link;
+  int64_t deficit_bytes = 0;
+  bool parked = false;  // its window is full
 };
 
 // What the reactor keeps beside each link.

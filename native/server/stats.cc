@@ -24,15 +24,35 @@ std::string hex(std::span<const uint8_t> bytes) {
 
 void write_drive(JsonWriter& json, const DriveStats& drive) {
   json.begin_object().text("path", drive.path).text("uuid", drive.uuid).text("state", drive.state);
+  json.text("reason", drive.reason).boolean("distrusted", drive.distrusted).real("loaded_share", drive.loaded_share);
   json.number("bytes", drive.bytes).number("segment_bytes", drive.segment_bytes).number("segments", drive.segments);
   json.number("segments_free", drive.segments_free).number("segments_sealed", drive.segments_sealed);
   json.number("blocks", drive.blocks).number("payload_bytes", drive.payload_bytes);
   json.number("read_bytes", drive.read_bytes).number("written_bytes", drive.written_bytes);
+  json.number("put_bytes", drive.put_bytes);
   json.number("reads", drive.reads).number("writes", drive.writes).number("flushes", drive.flushes);
   json.number("read_errors", drive.read_errors).number("write_errors", drive.write_errors);
   json.number("checksum_errors", drive.checksum_errors).number("evicted_segments", drive.evicted_segments);
-  json.number("evicted_blocks", drive.evicted_blocks).number("oldest_sequence", drive.oldest_sequence);
-  json.end_object();
+  json.number("evicted_blocks", drive.evicted_blocks).number("moved_blocks", drive.moved_blocks);
+  json.number("moved_bytes", drive.moved_bytes).number("oldest_sequence", drive.oldest_sequence);
+  json.number("scrubbed_bytes", drive.scrubbed_bytes).number("scrub_passes", drive.scrub_passes);
+  json.number("scrub_errors", drive.scrub_errors).number("scrub_started_unix_ms", drive.scrub_started_unix_ms);
+  json.real("scrub_share", drive.scrub_share).number("lifetime_written_bytes", drive.lifetime_written_bytes);
+  json.number("lifetime_put_bytes", drive.lifetime_put_bytes).end_object();
+}
+
+void write_tenant(JsonWriter& json, const TenantStats& tenant, const Share& share, const std::string& name) {
+  json.begin_object().number("number", tenant.number).text("name", name);
+  json.number("quota_bytes", tenant.quota_bytes).number("weight", share.weight);
+  json.number("window_bytes", share.window_bytes).number("sessions", share.sessions);
+  json.number("in_flight_bytes", share.in_flight_bytes).number("started_bytes", share.started_bytes);
+  json.number("blocks", tenant.blocks).number("payload_bytes", tenant.payload_bytes);
+  json.number("cache_bytes", tenant.cache_bytes).number("leased_bytes", tenant.leased_bytes);
+  json.number("puts", tenant.puts).number("put_bytes", tenant.put_bytes).number("gets", tenant.gets);
+  json.number("hits", tenant.hits).number("get_bytes", tenant.get_bytes).number("deletes", tenant.deletes);
+  json.number("evicted_blocks", tenant.evicted_blocks).number("evicted_bytes", tenant.evicted_bytes);
+  json.number("expired_blocks", tenant.expired_blocks).number("refused_quota", tenant.refused_quota);
+  json.number("refused_admission", tenant.refused_admission).end_object();
 }
 
 void write_store(JsonWriter& json, const StoreStats& stats) {
@@ -45,7 +65,9 @@ void write_store(JsonWriter& json, const StoreStats& stats) {
   json.number("slab_bytes", stats.slab_bytes).number("slab_free_bytes", stats.slab_free_bytes);
   json.number("index_bytes", stats.index_bytes).number("recovered_blocks", stats.recovered_blocks);
   json.number("recovered_segments", stats.recovered_segments).number("scanned_segments", stats.scanned_segments);
-  json.real("recovery_seconds", stats.recovery_seconds);
+  json.real("recovery_seconds", stats.recovery_seconds).number("groups", stats.groups).number("leases", stats.leases);
+  json.number("events", stats.events).number("index_entries", stats.index_entries);
+  json.number("refused_quota", stats.refused_quota).number("refused_admission", stats.refused_admission);
   json.begin_array("drives");
   for (const DriveStats& drive : stats.drives) write_drive(json, drive);
   json.end_array().end_object();
@@ -61,7 +83,23 @@ void write_operation(JsonWriter& json, std::string_view name, const OperationCou
 
 }  // namespace
 
-std::string Reactor::stats_json() const {
+// What the store knows of every tenant together with what the reactor does; a tenant may be known to one of them only.
+void Reactor::write_tenants(JsonWriter& json, const StoreStats& store, std::optional<uint32_t> only) const {
+  std::map<uint32_t, TenantStats> rows;
+  for (const TenantStats& tenant : store.tenants) rows[tenant.number] = tenant;
+  for (const auto& [number, share] : shares_.all()) rows[number].number = number;
+  json.begin_array("tenants");
+  for (const auto& [number, row] : rows) {
+    if (only && *only != number) continue;
+    const auto share = shares_.all().find(number);
+    Share unseen;
+    unseen.weight = row.weight;
+    write_tenant(json, row, share == shares_.all().end() ? unseen : share->second, names_.name_of(number));
+  }
+  json.end_array();
+}
+
+std::string Reactor::stats_json(std::optional<uint32_t> tenant) const {
   uint64_t in_flight = removes_.size() + watches_.size();
   for (const auto& [id, session] : sessions_) in_flight += session->requests.size();
   JsonWriter json;
@@ -71,13 +109,16 @@ std::string Reactor::stats_json() const {
   json.number("sessions_refused", counters_.sessions_refused).number("protocol_errors", counters_.protocol_errors);
   json.number("requests", counters_.requests).number("requests_in_flight", in_flight);
   json.number("timeouts", counters_.timeouts).number("cancelled", counters_.cancelled);
+  json.number("drives_absent", drives_absent_).boolean("loaded", store_.loaded());
   json.number("received_bytes", counters_.received_bytes).number("sent_bytes", counters_.sent_bytes);
   json.begin_array("listeners");
-  for (const auto& listener : listeners_) json.text({}, listener->url());
+  for (const auto& [number, listener] : listeners_) json.text({}, listener->url());
   json.end_array().begin_object("operations");
   for (size_t i = 0; i < kNames.size(); ++i) write_operation(json, kNames[i], counters_.operations[i]);
   json.end_object();
-  write_store(json, store_.stats());
+  const StoreStats store = store_.stats();
+  write_tenants(json, store, tenant);
+  write_store(json, store);
   return json.end_object().take();
 }
 

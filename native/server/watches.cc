@@ -10,7 +10,8 @@ void Watches::add(const Watch& watch) {
   std::vector<Watch*>& siblings = tenants_[added.tenant];
   added.place = siblings.size();
   siblings.push_back(&added);
-  deadlines_.emplace(added.deadline_ns, &added);
+  added.number = next_number_++;
+  deadlines_.emplace(std::pair(added.deadline_ns, added.number), &added);
   const bool fresh = sessions_[added.session].emplace(added.request_id, std::move(owned)).second;
   CAIRN_CHECK(fresh, "a watch with a number that is in use");
 }
@@ -21,7 +22,7 @@ void Watches::remove(Watch& watch) {
   tenant->second[watch.place] = tenant->second.back();
   tenant->second.pop_back();
   if (tenant->second.empty()) tenants_.erase(tenant);
-  deadlines_.erase({watch.deadline_ns, &watch});
+  deadlines_.erase({watch.deadline_ns, watch.number});
   if (watch.due) std::erase(due_, &watch);
   const auto session = sessions_.find(watch.session);
   session->second.erase(watch.request_id);  // destroys it
@@ -54,15 +55,15 @@ void Watches::make_due(uint32_t tenant, uint64_t newest) {
 }
 
 void Watches::make_due_until(uint64_t now_ns) {
-  for (const auto& [deadline_ns, watch] : deadlines_) {
-    if (deadline_ns > now_ns) return;
+  for (const auto& [key, watch] : deadlines_) {
+    if (key.first > now_ns) return;
     make_due(*watch);
   }
 }
 
 uint64_t Watches::next_deadline_ns() const {
-  for (const auto& [deadline_ns, watch] : deadlines_) {
-    if (!watch->due) return deadline_ns;
+  for (const auto& [key, watch] : deadlines_) {
+    if (!watch->due) return key.first;
   }
   return UINT64_MAX;
 }

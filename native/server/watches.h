@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
-#include <set>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -23,8 +23,9 @@ struct Watch {
   uint32_t events_most = 0;
   uint64_t started_ns = 0;
   uint64_t deadline_ns = 0;
-  bool due = false;  // to be answered as soon as its link has room
-  size_t place = 0;  // among those of its tenant
+  bool due = false;     // to be answered as soon as its link has room
+  size_t place = 0;     // among those of its tenant
+  uint64_t number = 0;  // of no other watch
 };
 
 class Watches {
@@ -51,9 +52,10 @@ class Watches {
 
  private:
   using OfSession = std::unordered_map<uint64_t, std::unique_ptr<Watch>>;
-  std::unordered_map<const Session*, OfSession> sessions_;
+  std::unordered_map<const Session*, OfSession> sessions_;  // only looked up, so that no order depends on addresses
   std::unordered_map<uint32_t, std::vector<Watch*>> tenants_;
-  std::set<std::pair<uint64_t, Watch*>> deadlines_;
+  std::map<std::pair<uint64_t, uint64_t>, Watch*> deadlines_;  // by time and number
+  uint64_t next_number_ = 1;
   std::vector<Watch*> due_;
 };
 

@@ -36,10 +36,10 @@ void Reactor::answer_watches() {
   watches_.make_due_until(clock_.now_ns());
   for (Watch* watch : watches_.due()) {
     ServerLink& link = *watch->link;
-    if (links_.at(&link).dead) continue;
+    if (links_.at(link.number).dead) continue;
     touch(link);
     link.flush();
-    if (links_.at(&link).dead || link.wants_write()) continue;
+    if (links_.at(link.number).dead || link.wants_write()) continue;
     answer_watch(*watch);
   }
 }

@@ -90,6 +90,7 @@ class ServerLinkHandler {
 class ServerLink {
  public:
   virtual ~ServerLink() = default;
+  uint64_t number = 0;  // the owner's: what it knows the link by
   void set_handler(ServerLinkHandler* handler) { handler_ = handler; }
   // From now on every frame in either direction carries `tag`; one that does not closes the link as denied.
   virtual void set_tag(const SessionTag& tag) = 0;

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
+from cairn_dpu.admin.app import create_app
 from cairn_dpu.snapshot import Snapshot
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -34,7 +36,8 @@ def example_snapshot() -> dict[str, Any]:
         return next(counter) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     numbered: dict[str, Any] = number(example)
-    drive = numbered["store"]["drives"][0]
+    numbered["drives_absent"] = 0
+    drive = numbered["store"]["drives"][0] | {"loaded_share": 1.0}
     second = {**drive, "uuid": "bbbb", "path": "/data/b", "state": "failed"}
     numbered["store"]["drives"] = [second, {**drive, "uuid": "aaaa", "state": "serving"}]
     return numbered
@@ -48,6 +51,30 @@ class FakeService:
         self.read_only = False
         self.raw = example_snapshot()
         self.error: Exception | None = None
+        self.absent: list[tuple[str, str]] = []
+        self.asked: list[tuple[Any, ...]] = []
+
+    def absent_drives(self) -> list[tuple[str, str]]:
+        return self.absent
+
+    def attach_drive(self, path: str) -> str:
+        self.ask("attach", path)
+        drives = self.raw["store"]["drives"]
+        drives.append({**drives[0], "uuid": "cccc", "path": path, "state": "loading", "loaded_share": 0.0})
+        return "cccc"
+
+    def drain_drive(self, uuid: str) -> None:
+        self.ask("drain", uuid)
+        next(drive for drive in self.raw["store"]["drives"] if drive["uuid"] == uuid)["state"] = "draining"
+
+    def detach_drive(self, uuid: str, *, lose_what_is_left: bool) -> None:
+        self.ask("detach", uuid, lose_what_is_left)
+
+    def ask(self, *what: Any) -> None:
+        self.asked.append(what)
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
 
     def stats(self) -> str:
         if self.error is not None:
@@ -61,6 +88,12 @@ class FakeService:
 @pytest.fixture
 def service() -> FakeService:
     return FakeService()
+
+
+@pytest.fixture
+def client(service: FakeService) -> TestClient:
+    """The admin API over the fake."""
+    return TestClient(create_app(service), raise_server_exceptions=False)
 
 
 class Serving:
@@ -124,6 +157,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         started.append(Serving(process, ready, log))
         return started[-1]
 
+    start.started = started  # type: ignore[attr-defined]
     yield start
     for serving in started:
         if serving.process.poll() is None:

@@ -4,31 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from admin_problems import problem_of
 from fastapi.testclient import TestClient
 
 from cairn_dpu import _native
-from cairn_dpu.admin.app import create_app
-from cairn_dpu.admin.problems import PROBLEMS, Problem
+from cairn_dpu.admin.problems import PROBLEMS
 from cairn_dpu.errors import ServiceError
-
-
-@pytest.fixture
-def client(service: Any) -> TestClient:
-    return TestClient(create_app(service), raise_server_exceptions=False)
-
-
-def problem_of(response: Any, name: str) -> dict[str, Any]:
-    """The problem document, after checking everything that every one of them promises."""
-    expected = PROBLEMS[name]
-    assert response.status_code == expected.status
-    assert response.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = response.json()
-    Problem.model_validate(body)
-    assert (body["type"], body["title"]) == (f"/api/v1/problems/{name}", expected.title)
-    assert (body["status"], body["hint"]) == (expected.status, expected.hint)
-    assert body["detail"]
-    assert body["request_id"] == response.headers["x-request-id"]
-    return body
 
 
 def test_system(client: TestClient) -> None:
@@ -71,7 +52,8 @@ def test_one_drive(client: TestClient) -> None:
 
 
 def test_health_follows_the_state(client: TestClient, service: Any) -> None:
-    assert client.get("/healthz").json() == {"state": "serving", "drives_serving": 1, "drives": 2}
+    healthy = {"state": "serving", "loaded_share": 1.0, "drives_serving": 1, "drives": 2}
+    assert client.get("/healthz").json() == healthy
     for state, name in (("draining", "draining"), ("starting", "starting"), ("failed", "unwell")):
         service.state = state
         assert state in problem_of(client.get("/healthz"), name)["detail"]
@@ -81,6 +63,15 @@ def test_health_is_lost_with_the_last_drive(client: TestClient, service: Any) ->
     for drive in service.raw["store"]["drives"]:
         drive["state"] = "failed"
     assert problem_of(client.get("/healthz"), "unwell")["detail"] == "every drive has failed"
+
+
+def test_health_tells_how_much_is_loaded(client: TestClient, service: Any) -> None:
+    service.raw["loaded"] = False
+    service.raw["drives_absent"] = 1
+    service.raw["store"]["drives"][0]["loaded_share"] = 0.5
+    response = client.get("/healthz")
+    assert response.status_code == 200, "it serves what it has read"
+    assert response.json() == {"state": "loading", "loaded_share": 0.75, "drives_serving": 1, "drives": 3}
 
 
 def test_a_service_that_cannot_answer(client: TestClient, service: Any) -> None:
@@ -98,7 +89,7 @@ def test_unknown_paths(client: TestClient) -> None:
 
 
 def test_wrong_method(client: TestClient) -> None:
-    response = client.delete("/api/v1/drives")
+    response = client.delete("/api/v1/stats")
     problem_of(response, "method_not_allowed")
     assert "GET" in response.headers["allow"]
 
@@ -151,15 +142,17 @@ def test_openapi_is_complete_and_tells_our_errors(client: TestClient) -> None:
             assert operation["summary"], path
             assert operation["description"], path
             for status, response in operation["responses"].items():
-                if status != "200":
+                if status not in ("200", "201"):
                     assert list(response["content"]) == ["application/problem+json"]
     assert set(document["paths"]) == {
         "/api/v1/drives",
         "/api/v1/drives/{id}",
+        "/api/v1/drives/{id}/drain",
         "/api/v1/problems",
         "/api/v1/problems/{name}",
         "/api/v1/stats",
         "/api/v1/system",
+        "/api/v1/tenants",
         "/healthz",
         "/metrics",
     }

@@ -14,7 +14,8 @@ from cairn_dpu.config import SETTINGS
 from cairn_dpu.errors import ExitCode
 
 SIZE = 64 * 1024**2
-COMMANDS = ("serve", "format", "inspect", "check", "version")
+COMMANDS = ("serve", "format", "inspect", "check", "scrub", "version")
+DRIVES_COMMANDS = ("list", "attach", "drain", "detach")
 
 
 class Outcome:
@@ -46,6 +47,14 @@ def test_help_teaches() -> None:
         text = cairn_dpu(command, "-h").out
         assert "Example" in text, command
         assert f"cairn-dpu {command} --" in text, command
+
+
+def test_help_on_the_drives_of_a_running_service() -> None:
+    assert "drives" in cairn_dpu("--help").out
+    top = cairn_dpu("drives", "--help").out
+    for command in DRIVES_COMMANDS:
+        assert command in top
+        assert f"cairn-dpu drives {command}" in cairn_dpu("drives", command, "-h").out
 
 
 def test_no_words_at_all_shows_the_help() -> None:
@@ -80,6 +89,9 @@ def test_usage_errors(words: list[str]) -> None:
         (["format", "--drive", "/x", "--size", "big", "--yes"], "--size: 'big' is not a size"),
         (["format", "--drive", "/x:1GiB"], "Nothing was written; add --yes"),
         (["check", "--drive", ""], "--drive: a drive needs a path"),
+        (["drives", "list", "--admin", "here"], "--admin: "),
+        (["drives", "list", "--admin", "off"], "it cannot be off"),
+        (["drives", "list", "-o", "yaml"], "--output: 'yaml' is neither table nor json"),
     ],
 )
 def test_settings_errors_are_one_sentence(words: list[str], sentence: str) -> None:
@@ -128,13 +140,15 @@ def test_inspect_prints_the_same_twice_over(drive: str) -> None:
     assert "64 MiB" in table
 
 
-def test_check_of_a_sound_drive(drive: str) -> None:
-    outcome = cairn_dpu("check", "--drive", drive, "-o", "json")
+@pytest.mark.parametrize("command", ["check", "scrub"])
+def test_check_of_a_sound_drive(command: str, drive: str) -> None:
+    outcome = cairn_dpu(command, "--drive", drive, "-o", "json")
     assert outcome.code == ExitCode.OK
     assert json.loads(outcome.out)["findings"] == []
 
 
-def test_check_finds_damage(drive: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", ["check", "scrub"])
+def test_check_finds_damage(command: str, drive: str, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = "segment 3, offset 4096: the payload does not fit its checksum"
     report = {
         "segments": 7,
@@ -151,7 +165,7 @@ def test_check_finds_damage(drive: str, monkeypatch: pytest.MonkeyPatch) -> None
         return json.dumps(report)
 
     monkeypatch.setattr(_native, "check_drive", check)
-    outcome = cairn_dpu("check", "--drive", drive)
+    outcome = cairn_dpu(command, "--drive", drive)
     assert outcome.code == ExitCode.FAILURE
     assert finding in outcome.out
     assert "has damage" in outcome.err
@@ -168,7 +182,7 @@ def test_damage_to_the_superblock(drive: str) -> None:
         file.write(b"x" * 4096)
     for command in ("inspect", "check"):
         outcome = cairn_dpu(command, "--drive", drive)
-        assert outcome.code == ExitCode.FAILURE
+        assert outcome.code == ExitCode.CONFLICT
         assert drive in outcome.err
 
 
@@ -176,7 +190,7 @@ def test_what_is_no_store(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_bytes(b"precious".ljust(1 << 20, b"x"))
     outcome = cairn_dpu("inspect", "--drive", str(other))
-    assert outcome.code == ExitCode.FAILURE
+    assert outcome.code == ExitCode.CONFLICT
     assert str(other) in outcome.err
 
 

@@ -1,6 +1,8 @@
 """The settings table: where values come from, which one wins, and what a mistake says."""
 
 import dataclasses
+import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cairn_dpu.config import SETTINGS, SWITCH, Config, default_slab, load
+from cairn_dpu.config import SETTINGS, Config, default_slab, load
 from cairn_dpu.drive_spec import DriveSpec, parse_drive
 from cairn_dpu.errors import ConfigError, ExitCode
+from cairn_dpu.kinds import SWITCH
 from cairn_dpu.quantities import Bytes, show_size
+from cairn_dpu.tenant_spec import TenantSpec, parse_tenant
 
 DRIVE = {"drive": ["/data/a"]}
+GIB = Bytes(1024**3)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -70,6 +75,13 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "stall_timeout": ("750ms", 750),
     "handshake_timeout": ("1s", 1000),
     "drain_timeout": ("0", 0),
+    "shared_window": ("8MiB", 8 * 1024**2),
+    "fleet": ("01234567-89ab-cdef-0123-456789abcdef", uuid.UUID("01234567-89ab-cdef-0123-456789abcdef")),
+    "admission_bytes_per_day": ("4TiB", 4 * 1024**4),
+    "lease_most": ("10m", 600_000),
+    "scrub_bytes_per_second": ("1MiB", 1024**2),
+    "tenant": ("a=id:7,quota:1GiB,weight:3,in_flight:8MiB", (TenantSpec("a", 7, GIB, 3, Bytes(8 * 1024**2)),)),
+    "unknown_tenants": ("refuse", "refuse"),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
     "ready_file": ("/run/ready", Path("/run/ready")),
@@ -114,6 +126,18 @@ BAD = [
     ("read_only", "maybe", "neither true nor false"),
     ("auto_format", "2", "neither true nor false"),
     ("allow_remote_without_credentials", "si", "neither true nor false"),
+    ("require_all_drives", "maybe", "neither true nor false"),
+    ("wait_until_loaded", "maybe", "neither true nor false"),
+    ("fleet", "mine", "not a UUID"),
+    ("reinsert_percent", "51", "from 0 to 50"),
+    ("reinsert_hits_least", "0", "from 1 to"),
+    ("admission_second_touch", "often", "neither true nor false"),
+    ("admission_bytes_per_day", "1MiB", "least is 1GiB"),
+    ("lease_most", "2h", "most is 1h"),
+    ("scrub_bytes_per_second", "7", "unit"),
+    ("shared_window", "1KiB", "least is 1MiB"),
+    ("tenant", "a", "needs an id"),
+    ("unknown_tenants", "greet", "accept, refuse"),
     ("log_level", "loud", "debug, info"),
     ("log_format", "xml", "text, json"),
     ("ready_file", "", "empty"),
@@ -184,6 +208,55 @@ def test_a_misspelt_variable_is_an_error() -> None:
 def test_no_drive_says_what_to_add() -> None:
     with pytest.raises(ConfigError, match="--drive /dev/nvme0n1"):
         load({}, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("=id:1", "name"),
+        ("a\x00=id:1", "name"),
+        ("x" * 257 + "=id:1", "name"),
+        ("a=id:0", "from 1 to 4294967294"),
+        ("a=id:4294967295", "from 1 to 4294967294"),
+        ("a=id:one", "whole number"),
+        ("a=id:1,id:2", "twice"),
+        ("a=id:1,colour:red", "none of"),
+        ("a=id:1,weight", "none of"),
+        ("a=id:1,weight:0", "from 1 to 1000"),
+        ("a=id:1,weight:1001", "from 1 to 1000"),
+        ("a=id:1,quota:5", "unit"),
+        ("a=id:1,in_flight:1KiB", "least is 1MiB"),
+        ("default=id:1", "takes no id"),
+    ],
+)
+def test_a_tenant_that_makes_no_sense(text: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        load({**DRIVE, "tenant": [text]}, {}, None)
+
+
+def test_tenants() -> None:
+    texts = ["team a=id:4294967294", " default = weight:2 , quota:1GiB ", "ü=id:1"]
+    tenants = load({**DRIVE, "tenant": texts}, {}, None).tenant
+    assert tenants == (TenantSpec("team a", 2**32 - 2), TenantSpec("default", 0, GIB, 2), TenantSpec("ü", 1))
+    assert tuple(parse_tenant(str(tenant)) for tenant in tenants) == tenants
+    environ = {"CAIRN_DPU_TENANT": "a=id:1,weight:2; b=id:2"}
+    assert load(DRIVE, environ, None).tenant == (TenantSpec("a", 1, weight=2), TenantSpec("b", 2))
+
+
+def test_tenants_that_do_not_go_together() -> None:
+    with pytest.raises(ConfigError, match="'a' is given more than once"):
+        load({**DRIVE, "tenant": ["a=id:1", "a=id:2"]}, {}, None)
+    with pytest.raises(ConfigError, match="'a' and 'b' have the same id 1"):
+        load({**DRIVE, "tenant": ["a=id:1", "b=id:1"]}, {}, None)
+
+
+def test_defaults_that_the_store_has_as_well() -> None:
+    header = (Path(__file__).parents[2] / "native" / "store" / "store.h").read_text()
+    config = load(DRIVE, {}, None)
+    for name in ("reinsert_percent", "reinsert_hits_least"):
+        found = re.search(rf"uint32_t {name} = (\d+);", header)
+        assert found
+        assert int(found.group(1)) == getattr(config, name)
 
 
 def test_the_same_drive_twice() -> None:

@@ -12,7 +12,7 @@ from cairn_dpu.metrics import MICROSECONDS, QUANTILES, ROWS, SnapshotCollector
 
 def fields_of(value: Any, path: str = "") -> set[str]:
     """Every field as ROWS writes it: `store.drives.*.reads`, `operations.*.items`."""
-    if path == "operations" or path == "store.drives":
+    if path in ("operations", "tenants", "store.drives"):
         value = {"*": next(iter(value.values())) if isinstance(value, dict) else value[0]}
     if not isinstance(value, dict):
         return {path}

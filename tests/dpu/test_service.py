@@ -167,7 +167,7 @@ def test_a_drive_without_a_store_is_refused_and_left_alone(serve: Any, tmp_path:
     other.write_bytes(content)
     os.truncate(other, 64 * 1024**2)
     serving = serve("--drive", str(other))
-    assert serving.wait() == ExitCode.FAILURE
+    assert serving.wait() == ExitCode.CONFLICT
     assert str(other) in serving.log
     assert "Traceback" not in serving.log
     with other.open("rb") as file:

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from cairn_dpu import _native
-from cairn_dpu.admin import problems
+from cairn_dpu.admin import drives, problems, tenants
 from cairn_dpu.admin.envelope import Envelope
 from cairn_dpu.admin.routes import api, probes
 from cairn_dpu.admin.view import ServiceView
@@ -30,6 +30,8 @@ def create_app(service: ServiceView) -> FastAPI:
     problems.install(app)
     app.add_middleware(Envelope)
     app.include_router(api)
+    app.include_router(drives.api)
+    app.include_router(tenants.api)
     app.include_router(probes)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
@@ -44,16 +46,20 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components.pop("ValidationError", None)
         components["Problem"] = problems.Problem.model_json_schema()
         for path, methods in schema["paths"].items():
-            for operation in methods.values():
-                _describe_problems(path, operation)
+            for method, operation in methods.items():
+                _describe_problems(path, method, operation)
         app.openapi_schema = schema
     return app.openapi_schema
 
 
-def _describe_problems(path: str, operation: dict[str, Any]) -> None:
-    statuses = {"500", "503"} | ({"422"} if operation.get("parameters") else set())
-    statuses |= {"404"} if "{" in path else set()
-    statuses |= {"400"} if path.endswith("/drives") else set()
+def _describe_problems(path: str, method: str, operation: dict[str, Any]) -> None:
+    takes_input = operation.get("parameters") or operation.get("requestBody")
+    statuses = {"500", "503"} | ({"422"} if takes_input else set())
+    statuses |= {"404"} if "{" in path or "requestBody" in operation else set()
+    statuses |= {"400"} if path.endswith(("/drives", "/tenants")) else set()
+    statuses |= {"403"} if "requestBody" in operation else set()
+    statuses |= {"409"} if method != "get" else set()
+    statuses |= {"507"} if path.endswith("/drain") else set()
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for status in sorted(statuses):
         operation["responses"][status] = {"description": "A problem document.", "content": content}

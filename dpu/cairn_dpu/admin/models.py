@@ -2,15 +2,16 @@
 
 from pydantic import BaseModel, Field
 
-from cairn_dpu.snapshot import Drive
+from cairn_dpu.snapshot import Drive, Tenant
 
 
 class Health(BaseModel):
     """What a load balancer or kubelet asks."""
 
-    state: str = Field(description="serving; anything else is a problem document with status 503")
+    state: str = Field(description="serving, or loading: it serves what it has read so far; else a problem document")
+    loaded_share: float = Field(description="how much of the drives was read, from 0 to 1")
     drives_serving: int
-    drives: int
+    drives: int = Field(description="those that are absent included")
 
 
 class Machine(BaseModel):
@@ -42,9 +43,39 @@ class System(BaseModel):
 
 
 class DriveResource(Drive):
-    """One drive; `id` is its uuid."""
+    """One drive; `id` is its uuid. An absent drive has an id of its own, and zeros."""
 
     id: str
+    write_amplification: float | None = Field(
+        description="bytes written for a byte of payload, since it was formatted; null while nothing was put"
+    )
+
+
+class DriveToAttach(BaseModel):
+    """Which drive to take in."""
+
+    path: str = Field(min_length=1, max_length=4096, description="a formatted drive or file, as the service sees it")
+
+
+class DetachedDrive(BaseModel):
+    """A drive that was let go."""
+
+    id: str
+
+
+class TenantResource(Tenant):
+    """One tenant; `id` is its number as text."""
+
+    id: str
+
+
+class TenantPage(BaseModel):
+    """A page of tenants, in the order of their numbers."""
+
+    items: list[TenantResource]
+    next_page_token: str | None = Field(
+        description="pass it as page_token to get the next page; null: this is the last"
+    )
 
 
 class DrivePage(BaseModel):

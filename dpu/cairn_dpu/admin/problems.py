@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from cairn_dpu import _native
-from cairn_dpu.errors import ServiceError
+from cairn_dpu.errors import ServiceError, outcome_of
 
 MEDIA_TYPE = "application/problem+json"
 BASE = "/api/v1/problems"
@@ -40,6 +40,22 @@ class ProblemType:
 _HTTP = (
     ProblemType("no_such_path", 404, "The API has nothing at this path.", "See /api/v1/openapi.json for every path."),
     ProblemType("no_such_drive", 404, "No drive of this service has this id.", "List the drives at /api/v1/drives."),
+    ProblemType(
+        "drive_missing",
+        404,
+        "There is nothing at the path of the drive.",
+        "See that the drive is plugged in, and its path.",
+    ),
+    ProblemType(
+        "drive_not_allowed",
+        403,
+        "The operating system does not let the service open the drive.",
+        "Give the service's user access to the device; see docs/operations.md.",
+    ),
+    ProblemType("drive_busy", 409, "Another process uses the drive.", "Stop what uses it; 'detail' says more."),
+    ProblemType(
+        "drive_unusable", 422, "The drive cannot be opened.", "Look at 'detail', and at the kernel's log of the drive."
+    ),
     ProblemType("no_such_problem", 404, "There is no problem type of this name.", f"List the types at {BASE}."),
     ProblemType("bad_page_token", 400, "The page token was not made by this service.", "Begin without page_token."),
     ProblemType(
@@ -85,7 +101,7 @@ _HINTS = {
     "drive_newer": "Update this service.",
     "drive_damaged": "See what is left with 'cairn-dpu check'; format it anew if its blocks may go.",
     "drive_smaller": "Give the drive its former size, or format it anew.",
-    "drive_draining": "Wait until its state is drained.",
+    "drive_draining": "Drain it and wait until its state is drained, or add lose_what_is_left=true.",
 }
 
 
@@ -151,6 +167,14 @@ async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
     return respond(request, problem, str(error))
 
 
+async def _on_native_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, _native.CairnError)
+    name = outcome_of(error)
+    if name not in PROBLEMS:
+        return await _on_service_error(request, error)
+    return respond(request, PROBLEMS[name], str(error))
+
+
 async def _on_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = [{"where": ".".join(str(part) for part in row["loc"]), "message": row["msg"]} for row in error.errors()]
@@ -174,6 +198,6 @@ def install(app: FastAPI) -> None:
     """Makes every error of `app` a problem document."""
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(ServiceError, _on_service_error)
-    app.add_exception_handler(_native.CairnError, _on_service_error)
+    app.add_exception_handler(_native.CairnError, _on_native_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)

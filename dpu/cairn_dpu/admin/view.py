@@ -14,5 +14,17 @@ class ServiceView(Protocol):
     def read_only(self) -> bool:
         """Whether puts and deletes are refused."""
 
+    def absent_drives(self) -> list[tuple[str, str]]:
+        """(path, reason) of the drives that the service was told of and does without; raises ServiceError."""
+
+    def attach_drive(self, path: str) -> str:
+        """Takes a formatted drive in; its uuid. Raises ServiceError or CairnError."""
+
+    def drain_drive(self, uuid: str) -> None:
+        """Begins to move what the drive holds to the others. Raises ServiceError or CairnError."""
+
+    def detach_drive(self, uuid: str, *, lose_what_is_left: bool) -> None:
+        """Lets a drive go. Raises ServiceError or CairnError."""
+
     def stats(self) -> str:
         """The statistics now, as JSON (docs/metrics.md); raises ServiceError when the service cannot give them."""

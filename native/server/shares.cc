@@ -1,0 +1,235 @@
+#include "server/shares.h"
+
+#include <algorithm>
+
+namespace cairn {
+
+namespace {
+
+// What each session of a tenant that is alone may start in one turn of the reactor.
+constexpr int64_t kQuantumBytes = 8 << 20;
+// What the heaviest of several may start before the others have their turn, and how often they do in a turn of the
+// reactor.
+constexpr int64_t kPartBytes = 1 << 20;
+constexpr int kRoundsATurn = 8;
+// What one session may start before the next of its tenant.
+constexpr int64_t kSessionQuantumBytes = 4 << 20;
+// How long a tenant with nothing on its way still counts as there: a client that waits for an answer before it asks
+// again would otherwise find the whole of drives and network taken, every time.
+constexpr uint64_t kPresentNs = 100'000'000;
+
+}  // namespace
+
+void Shares::configure(const std::vector<TenantOptions>& tenants) {
+  configured_.clear();
+  for (const TenantOptions& one : tenants) configured_[one.number] = one;
+  for (auto& [number, share] : shares_) {
+    const auto found = configured_.find(number);
+    const TenantOptions options = found == configured_.end() ? TenantOptions{} : found->second;
+    share.weight = std::max<uint64_t>(options.weight, 1);
+    share.window_bytes = options.in_flight_bytes == 0 ? options_.tenant_window_bytes : options.in_flight_bytes;
+    wake(share);
+  }
+}
+
+void Shares::join(Session& session, uint32_t tenant) {
+  const auto [found, fresh] = shares_.try_emplace(tenant);
+  Share& share = found->second;
+  if (fresh) {
+    const auto configured = configured_.find(tenant);
+    const TenantOptions options = configured == configured_.end() ? TenantOptions{} : configured->second;
+    share.number = tenant;
+    share.weight = std::max<uint64_t>(options.weight, 1);
+    share.window_bytes = options.in_flight_bytes == 0 ? options_.tenant_window_bytes : options.in_flight_bytes;
+  }
+  ++share.sessions;
+  session.share = &share;
+}
+
+void Shares::leave(Session& session) {
+  Share& share = *session.share;
+  if (share.ready.holds(session)) share.ready.remove(session);
+  if (share.ready.empty() && Tenants::holds(share)) ring_.remove(share);
+  // What its links still held came back when they were closed; items end with their requests.
+  CAIRN_CHECK(session.window_used == 0, "a session ends with payload on its way");
+  --share.sessions;
+  session.share = nullptr;
+}
+
+void Shares::wake(Session& session, uint64_t now_ns) {
+  Share& share = *session.share;
+  share.seen_ns = now_ns;
+  if (!share.present) {
+    share.present = true;
+    present_.push_back(&share);
+  }
+  if (!share.ready.holds(session)) share.ready.add(session);
+  session.parked = false;
+  wake(share);
+}
+
+void Shares::wake(Share& share) {
+  share.parked = false;
+  if (!share.ready.empty() && !Tenants::holds(share)) ring_.add(share);
+  if (!ring_.empty()) runnable_ = true;
+}
+
+void Shares::take(Session& session, uint64_t bytes) {
+  session.window_used += bytes;
+  session.share->in_flight_bytes += bytes;
+}
+
+void Shares::give_back(Session& session, uint64_t bytes) {
+  Share& share = *session.share;
+  CAIRN_CHECK(session.window_used >= bytes && share.in_flight_bytes >= bytes,
+              "more of a window is given back than was taken");
+  if (bytes == 0) return;
+  session.window_used -= bytes;
+  share.in_flight_bytes -= bytes;
+  if (session.parked) {
+    session.parked = false;
+    share.ready.add(session);
+  }
+  wake(share);
+}
+
+// --- a round ---------------------------------------------------------------------------------------------
+
+void Shares::watch_presence(uint64_t now_ns) {
+  std::erase_if(present_, [&](Share* share) {
+    if (share->in_flight_bytes > 0 || Tenants::holds(*share)) share->seen_ns = now_ns;
+    share->present = now_ns - share->seen_ns <= kPresentNs;
+    if (!share->present) share->deficit_bytes = 0;
+    return !share->present;
+  });
+  contended_ = present_.size() > 1;
+}
+
+void Shares::weigh() {
+  weights_ = 0;
+  for (const Share* share : present_) weights_ += share->weight;
+  weight_most_ = 1;
+  counted_bytes_ = 0;
+  ring_.for_each([this](const Share& share) {
+    weight_most_ = std::max(weight_most_, share.weight);
+    counted_bytes_ += counted(share);
+  });
+}
+
+int64_t Shares::share_bytes(const Share& share) const {
+  return static_cast<int64_t>(options_.shared_window_bytes * share.weight / weights_);
+}
+
+// What the others see of it: no more than it is entitled to.
+int64_t Shares::counted(const Share& share) const {
+  return std::min(static_cast<int64_t>(share.in_flight_bytes), share_bytes(share));
+}
+
+// So far beyond its share that its items must be slower than those of the others: it does not hold the round up.
+bool Shares::over(const Share& share) const {
+  const int64_t own = share_bytes(share);
+  return static_cast<int64_t>(share.in_flight_bytes) >= own + own / 2 + kQuantumBytes;
+}
+
+void Shares::give_part(Share& share) const {
+  if (share.in_turn) return;
+  share.in_turn = true;
+  if (!contended_) {
+    share.deficit_bytes = kQuantumBytes * static_cast<int64_t>(share.ready.size());
+    return;
+  }
+  const int64_t part = kPartBytes * static_cast<int64_t>(share.weight) / static_cast<int64_t>(weight_most_);
+  share.deficit_bytes += std::max<int64_t>(part, 1);
+}
+
+void Shares::run(uint64_t now_ns) {
+  runnable_ = false;
+  if (ring_.empty()) return;
+  watch_presence(now_ns);
+  if (!contended_) return run_round();
+  weigh();
+  for (int round = 0; round < kRoundsATurn; ++round) {
+    run_round();
+    if (!runnable_) return;
+  }
+}
+
+void Shares::run_round() {
+  runnable_ = false;
+  for (size_t left = ring_.size(); left > 0 && !ring_.empty(); --left) {
+    Share& share = *ring_.at();
+    give_part(share);
+    const End end = serve(share);
+    if (end == End::no_room) {
+      runnable_ = false;
+      return;
+    }
+    share.in_turn = false;
+    if (end == End::spent) runnable_ = true;
+    if (end != End::spent) share.deficit_bytes = std::min<int64_t>(share.deficit_bytes, 0);
+    if (end == End::idle) {
+      ring_.remove(share);
+    } else {
+      ring_.advance();
+    }
+  }
+}
+
+// Whether the windows of session and tenant have room. The first item is let through whatever its size: a window that
+// is smaller than a block must not stop it for ever.
+bool Shares::may_start(Share& share, Session& session, uint64_t bytes) {
+  if (session.window_used > 0 && session.window_used + bytes > options_.session_window_bytes) {
+    share.ready.remove(session);
+    session.parked = true;
+    return false;
+  }
+  share.parked =
+      share.window_bytes > 0 && share.in_flight_bytes > 0 && share.in_flight_bytes + bytes > share.window_bytes;
+  return !share.parked;
+}
+
+// Whether drives and network have room for one more of its items, as far as the other tenants are concerned.
+Shares::End Shares::look_for_room(const Share& share) const {
+  if (!contended_) return End::idle;
+  if (ring_.size() > 1 && over(share)) return End::over;
+  const int64_t of_others = counted_bytes_ - counted(share);
+  const int64_t room = static_cast<int64_t>(options_.shared_window_bytes - share.in_flight_bytes) - of_others;
+  return room > 0 ? End::idle : End::no_room;
+}
+
+Shares::End Shares::serve(Share& share) {
+  while (Session* session = share.ready.at()) {
+    const uint64_t bytes = starter_.next_bytes(*session);
+    if (bytes == 0) {
+      share.ready.remove(*session);
+      session->deficit_bytes = 0;
+      continue;
+    }
+    if (!may_start(share, *session, bytes)) {
+      if (share.parked) return End::idle;
+      continue;
+    }
+    if (share.deficit_bytes <= 0) return End::spent;
+    if (const End end = look_for_room(share); end != End::idle) return end;
+    if (session->deficit_bytes <= 0) session->deficit_bytes += kSessionQuantumBytes;
+    if (session->deficit_bytes <= 0) {
+      share.ready.advance();
+      continue;
+    }
+    start(share, *session, bytes);
+  }
+  return End::idle;
+}
+
+void Shares::start(Share& share, Session& session, uint64_t bytes) {
+  const int64_t before = contended_ ? counted(share) : 0;
+  share.deficit_bytes -= static_cast<int64_t>(bytes);
+  session.deficit_bytes -= static_cast<int64_t>(bytes);
+  share.started_bytes += bytes;
+  take(session, bytes);
+  if (session.deficit_bytes <= 0) share.ready.advance();
+  starter_.start_next(session, bytes);
+  if (contended_) counted_bytes_ += counted(share) - before;
+}
+
+}  // namespace cairn

@@ -1,0 +1,110 @@
+// Who may start the next item, and how much may be on its way: tenants share by weight, the sessions of one tenant take
+// turns. One reactor thread; no allocation for an item; the order depends on nothing but what was asked.
+//
+// Deficit round robin over the tenants that have something to start. A tenant that is alone starts what its windows
+// allow. While there are several, all of them together have `shared_window_bytes` on their way, and whoever's turn it
+// is starts the next item: what drives and network finish is shared by weight, whatever the size of blocks and the
+// number of sessions. A tenant that uses less leaves the rest to the others. One whose clients or drives are slow
+// counts for its share at most, so that it holds up nobody else.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "server/ring.h"
+#include "server/session.h"
+#include "store/tenants.h"
+
+namespace cairn {
+
+// A tenant as the reactor knows it.
+struct Share {
+  uint32_t number = 0;
+  uint64_t weight = 1;
+  uint64_t window_bytes = 0;     // most payload on its way; 0: no limit of its own
+  uint64_t in_flight_bytes = 0;  // payload on its way
+  uint64_t started_bytes = 0;    // payload of everything that was ever started
+  uint64_t sessions = 0;
+
+  // For Shares alone.
+  RingLink<Share> link;
+  Ring<Session, &Session::ready_link> ready;  // sessions with something that may be started
+  int64_t deficit_bytes = 0;                  // what it may still start in this round; below 0: started ahead of it
+  bool in_turn = false;                       // it was given its part of this round
+  bool parked = false;                        // its window is full
+  bool present = false;
+  uint64_t seen_ns = 0;
+};
+
+struct SharesOptions {
+  uint64_t session_window_bytes = 0;
+  uint64_t shared_window_bytes = 0;
+  uint64_t tenant_window_bytes = 0;  // of a tenant without a window of its own; 0: none
+};
+
+class Shares {
+ public:
+  class Starter {
+   public:
+    // What the session's next item weighs; 0: it has none.
+    virtual uint64_t next_bytes(Session& session) = 0;
+    // Starts it. It may settle, and give back, before this returns.
+    virtual void start_next(Session& session, uint64_t bytes) = 0;
+
+   protected:
+    ~Starter() = default;
+  };
+
+  Shares(Starter& starter, const SharesOptions& options) : starter_(starter), options_(options) {}
+
+  // Replaces the tenants' weights and windows; a tenant that is not named has weight 1 and the default window.
+  void configure(const std::vector<TenantOptions>& tenants);
+  // Before anything else is done with the session, and after everything.
+  void join(Session& session, uint32_t tenant);
+  void leave(Session& session);
+
+  // The session has something to start.
+  void wake(Session& session, uint64_t now_ns);
+  // One round, or as much of it as there is room for.
+  void run(uint64_t now_ns);
+  // Whether another run would start something although nothing was given back meanwhile.
+  bool runnable() const { return runnable_; }
+  // Payload that was on its way has come to its end; `bytes` were counted by run() or take().
+  void give_back(Session& session, uint64_t bytes);
+  void take(Session& session, uint64_t bytes);
+
+  // In the order of their numbers.
+  const std::map<uint32_t, Share>& all() const { return shares_; }
+
+ private:
+  enum class End : uint8_t { spent, idle, over, no_room };
+  using Tenants = Ring<Share, &Share::link>;
+
+  void watch_presence(uint64_t now_ns);
+  void weigh();
+  void give_part(Share& share) const;
+  void run_round();
+  End serve(Share& share);
+  End look_for_room(const Share& share) const;
+  void start(Share& share, Session& session, uint64_t bytes);
+  bool may_start(Share& share, Session& session, uint64_t bytes);
+  int64_t share_bytes(const Share& share) const;
+  int64_t counted(const Share& share) const;
+  bool over(const Share& share) const;
+  void wake(Share& share);
+
+  Starter& starter_;
+  SharesOptions options_;
+  std::map<uint32_t, Share> shares_;  // a map: shares keep their addresses
+  std::map<uint32_t, TenantOptions> configured_;
+  Tenants ring_;                 // tenants that may start something
+  std::vector<Share*> present_;  // tenants that have something on its way, or had a moment ago
+  bool contended_ = false;       // there are several of these
+  bool runnable_ = false;
+  // Of the present run.
+  uint64_t weights_ = 1, weight_most_ = 1;
+  int64_t counted_bytes_ = 0;  // of all in the ring
+};
+
+}  // namespace cairn

@@ -1,5 +1,5 @@
-// The admission dial: off, or what keeps useless writes from the drives. It costs hits (docs/decisions/0005-eviction.md).
-// One reactor thread.
+// The admission dial: off, or what keeps useless writes from the drives. It costs hits
+// (docs/decisions/0005-eviction.md). One reactor thread.
 #pragma once
 
 #include <cstdint>

@@ -355,7 +355,7 @@ TEST(StoreDamage, ADamagedHeaderFooterOrSummaryDoesNotUndoADelete) {
 TEST(StoreDamage, ASegmentThatCannotBeReadIsUsedAgainLast) {
   StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
   ASSERT_EQ(world.put("a", 5000), Status::ok);
-  world.crash(1);  // not sealed: no footer stands in for its header
+  world.crash(1);                                 // not sealed: no footer stands in for its header
   world.open_unreadable = {1_MiB, 2_MiB - 4096};  // the header, and its copy on the last page
   world.open();
   EXPECT_EQ(world.get("a"), Status::not_found);

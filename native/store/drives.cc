@@ -32,8 +32,8 @@ Result<IdentifiedDrive> Store::identify(std::unique_ptr<Drive> drive, const std:
   if (!superblock) return superblock.error();
   const format::Superblock& found = superblock.value();
   if (some(fleet) && some(found.fleet) && found.fleet != fleet) {
-    return drive_error(Status::drive_foreign, drive->info().path + " belongs to another fleet (" + uuid_text(found.fleet) +
-                                                  "); format it to use it here");
+    return drive_error(Status::drive_foreign, drive->info().path + " belongs to another fleet (" +
+                                                  uuid_text(found.fleet) + "); format it to use it here");
   }
   IdentifiedDrive identified;
   identified.drive = std::move(drive);
@@ -114,7 +114,8 @@ Result<Unit> LogStore::attach(IdentifiedDrive drive) {
     }
   }
   const auto number = static_cast<uint8_t>(slot - slots_.data());
-  auto log = std::make_unique<DriveLog>(std::move(drive.drive), superblock, number, clock_, options_.writes_in_flight_most);
+  auto log =
+      std::make_unique<DriveLog>(std::move(drive.drive), superblock, number, clock_, options_.writes_in_flight_most);
   log->begin_uses(slot->next_use);
   slot->evictor.reset();
   slot->scrubber.reset();
@@ -141,7 +142,8 @@ void LogStore::load(Slot& slot) {
   if (!knew && loader.headers_read()) {
     next_sequence_ = std::max(next_sequence_, loader.found().last_sequence + (loaded_once_ ? kSequenceLeap : 1));
     // A drive that was away for longer than deletes are remembered may hold what was deleted meanwhile.
-    slot.trusted = !loaded_once_ || graveyard_.floor() <= std::max(slot.departed_sequence, loader.found().last_sequence);
+    slot.trusted =
+        !loaded_once_ || graveyard_.floor() <= std::max(slot.departed_sequence, loader.found().last_sequence);
   }
   if (!loader.error().empty()) slot.log->fail(loader.error());
   if (!loader.done() && slot.log->state() != DriveState::failed) return;
@@ -187,10 +189,11 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
 
 void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::SummaryEntry& entry) {
   const NewEntry what = new_entry(entry);
-  const uint64_t expected = entry.part_count <= 1 ? what.block_bytes
-                            : what.block_bytes <= kBlockBytesMost && entry.part < format::part_count_for(what.block_bytes)
-                                ? format::part_bytes_for(what.block_bytes, entry.part)
-                                : 0;
+  const uint64_t expected =
+      entry.part_count <= 1 ? what.block_bytes
+      : what.block_bytes <= kBlockBytesMost && entry.part < format::part_count_for(what.block_bytes)
+          ? format::part_bytes_for(what.block_bytes, entry.part)
+          : 0;
   // The summary's checksum held, so what follows is a newer or a mistaken writer: such a block is a miss.
   const bool sane = entry.length > 0 && what.block_bytes <= kBlockBytesMost && entry.length == expected &&
                     entry.sequence <= found.segment.last_sequence && entry.sequence > 0 && entry.page > 0 &&
@@ -199,7 +202,8 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
   if (!sane || graveyard_.covers(what.id, what.group, what.scope, what.sequence)) return;
   if (Index::expired(Index::ticks_of(entry.expiry_unix_ms), clock_.unix_ms())) return;
   const Index::Entry* known = find_part(what.id, entry.part);
-  if (known != nullptr && known->birth >= entry.sequence) return slot.log->note_ghost(found.index);  // of a later put, or moved
+  if (known != nullptr && known->birth >= entry.sequence)
+    return slot.log->note_ghost(found.index);  // of a later put, or moved
   if (known != nullptr) {
     // Of an earlier put. Its first part stands for the block; a later part without one goes alone.
     const Index::Entry* head = find_part(what.id, 0);
@@ -284,7 +288,8 @@ void LogStore::pay_tombstones(Slot& slot) {
   for (const auto& [tenant, all] : owed) {
     for (size_t at = 0; at < all.size(); at += kPaidMost) {
       const size_t end = std::min(all.size(), at + kPaidMost);
-      const std::vector<format::Tombstone> some_of(all.begin() + static_cast<long>(at), all.begin() + static_cast<long>(end));
+      const std::vector<format::Tombstone> some_of(all.begin() + static_cast<long>(at),
+                                                   all.begin() + static_cast<long>(end));
       auto job = std::make_unique<RemoveJob>(*this, some_of, some_of.back().sequence);
       RemoveJob& started = *job;
       removes_.push_front(std::move(job));
@@ -330,9 +335,9 @@ Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
   Slot* slot = slot_of(uuid);
   if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);
   if (slot->log->state() == DriveState::draining && !even_if_draining) {
-    return drive_error(Status::drive_draining,
-                       slot->log->drive().info().path +
-                           " is being drained; wait until it is, or say that what is left may be lost");
+    return drive_error(
+        Status::drive_draining,
+        slot->log->drive().info().path + " is being drained; wait until it is, or say that what is left may be lost");
   }
   if (slot->log->state() != DriveState::failed) {
     if (slot->evictor != nullptr) slot->evictor->stop();

@@ -42,8 +42,11 @@ TEST(Striping, AnyRangeOfALargeBlockIsExact) {
   world.crash(4);
   world.open();
   EXPECT_EQ(world.get("large"), Status::ok);
-  for (const auto& [offset, length] : {std::pair<uint64_t, uint64_t>{0, 1}, {4'194'303, 2}, {4'194'304, 4'194'304},
-                                       {33'333'332, 1}, {1'000'000, 20'000'000}})
+  for (const auto& [offset, length] : {std::pair<uint64_t, uint64_t>{0, 1},
+                                       {4'194'303, 2},
+                                       {4'194'304, 4'194'304},
+                                       {33'333'332, 1},
+                                       {1'000'000, 20'000'000}})
     EXPECT_EQ(world.get_range("large", offset, length), Status::ok) << offset;
   EXPECT_EQ(world.get_range("large", 33'333'333, 1), Status::bad_range);
   EXPECT_EQ(world.remove("large"), Status::ok);
@@ -68,7 +71,8 @@ TEST(Drives, ThatVanishAreMissesAndTheRestServesOn) {
   for (int i = 0; i < 40; ++i) ASSERT_EQ(world.put(std::to_string(i), 300'000), Status::ok);
   const std::string uuid = world.uuid(1);
   vanish(world.drive(1));
-  ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "failed"; }, 5000)) << "nobody asked, yet it is noticed";
+  ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "failed"; }, 5000))
+      << "nobody asked, yet it is noticed";
   int found = 0;
   for (int i = 0; i < 40; ++i) {
     const Status status = world.get(std::to_string(i));
@@ -93,7 +97,8 @@ TEST(Drives, ThatComeBackAreReadAgainAndLearnWhatWasDeleted) {
   }
   ASSERT_TRUE(world.attach(1).ok());
   ASSERT_TRUE(world.run_until([&] { return world.store->loaded(); }));
-  for (int i = 0; i < 40; ++i) EXPECT_EQ(world.get(std::to_string(i)), i % 2 == 0 ? Status::not_found : Status::ok) << i;
+  for (int i = 0; i < 40; ++i)
+    EXPECT_EQ(world.get(std::to_string(i)), i % 2 == 0 ? Status::not_found : Status::ok) << i;
   world.run(100);
   // The other drive may forget those deletes now.
   world.crash(3);
@@ -152,7 +157,8 @@ TEST(Drives, ThatAreNotWhatTheyShouldBeAreRefusedByName) {
   world.platters.push_back(std::make_shared<Platter>(64_MiB));
   EXPECT_EQ(refusal(2), Status::drive_foreign) << "blank";
   const size_t newer = world.add_platter(64_MiB);
-  rewrite_superblock(*world.platters[newer], [](auto& block) { block.reader_version = block.version = format::kVersion + 1; });
+  rewrite_superblock(*world.platters[newer],
+                     [](auto& block) { block.reader_version = block.version = format::kVersion + 1; });
   EXPECT_EQ(refusal(newer), Status::drive_newer);
   const size_t shrunk = world.add_platter(64_MiB);
   rewrite_superblock(*world.platters[shrunk], [](auto& block) { block.total_bytes += 4096; });

@@ -134,7 +134,8 @@ bool LogStore::Evictor::choose_for_room(uint32_t& segment) {
   bool found = false;
   double most = 0;
   for (const auto& [owner, count] : held) {
-    const double excess = static_cast<double>(count) - static_cast<double>(segments * weight(owner)) / static_cast<double>(weights);
+    const double excess =
+        static_cast<double>(count) - static_cast<double>(segments * weight(owner)) / static_cast<double>(weights);
     uint32_t oldest = 0;
     if ((found && excess <= most) || !choose_of(owner, oldest)) continue;
     found = true;
@@ -354,7 +355,8 @@ void LogStore::Evictor::moved(MoveJob& job, bool kept) {
     // with its segment.
     const Index::Entry* entry = store_.find_part(job.id, job.part);
     const bool current = entry != nullptr && entry->birth == job.birth && entry->place() == job.from;
-    const bool stays = current && (draining_ || store_.leases_.leased(job.id) || store_.groups_.row(entry->group()).leases > 0);
+    const bool stays =
+        current && (draining_ || store_.leases_.leased(job.id) || store_.groups_.row(entry->group()).leases > 0);
     if (stays) stuck_ = true;
     if (current && !stays) store_.forget(job.id, Gone::evicted);
   }
@@ -392,7 +394,8 @@ void LogStore::Evictor::carry() {
     std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.sequence < b.sequence; });
     for (size_t at = 0; at < all.size(); at += kCarriedMost) {
       const size_t end = std::min(all.size(), at + kCarriedMost);
-      const std::vector<format::Tombstone> some(all.begin() + static_cast<long>(at), all.begin() + static_cast<long>(end));
+      const std::vector<format::Tombstone> some(all.begin() + static_cast<long>(at),
+                                                all.begin() + static_cast<long>(end));
       ++carrying_;
       log_.append_beside(*new Carry(*this, some), tenant, owner_);
     }

@@ -24,7 +24,9 @@ class LogStore::Evictor {
 
   // Whether this drive holds sealed blocks of the tenant that were not tried yet; then one segment of them is next.
   bool squeeze(uint32_t tenant);
-  bool squeezing(uint32_t tenant) const { return wanted_tenant_ == tenant || (stage_ != Stage::idle && only_ == tenant); }
+  bool squeezing(uint32_t tenant) const {
+    return wanted_tenant_ == tenant || (stage_ != Stage::idle && only_ == tenant);
+  }
 
  private:
   friend class LogStore::MoveJob;
@@ -58,8 +60,8 @@ class LogStore::Evictor {
   uint64_t wanted_tenant_ = kNobody;  // who is to give up blocks
   uint64_t only_ = kNobody;           // … and whose alone are dropped in this walk
   bool draining_ = false;
-  bool whole_ = true;  // everything in the segment was met
-  bool stuck_ = false; // a block that has to stay could not be moved
+  bool whole_ = true;   // everything in the segment was met
+  bool stuck_ = false;  // a block that has to stay could not be moved
   uint32_t segment_ = 0;
   uint32_t owner_ = 0;  // of the segment
   std::unique_ptr<SegmentRead> read_;
@@ -70,13 +72,13 @@ class LogStore::Evictor {
   size_t carrying_ = 0;
   bool carry_failed_ = false;
   uint64_t forgotten_ = 0;
-  OldestBirths oldest_;                       // of a block in other segments
-  std::map<uint64_t, uint64_t> tried_;        // shared segments walked for a tenant, up to this generation
-  std::map<uint32_t, uint64_t> futile_;       // tenants that had nothing to give, and until when they are not asked
-  uint64_t held_before_ = 0;                  // by the tenant that gives up blocks, when the walk began
-  uint64_t spent_bytes_ = 0;                  // of the budget for reinsertion
-  uint64_t retry_ms_ = 0;                     // after a walk that could not end
-  uint32_t failures_ = 0;                     // such walks, one after another
+  OldestBirths oldest_;                  // of a block in other segments
+  std::map<uint64_t, uint64_t> tried_;   // shared segments walked for a tenant, up to this generation
+  std::map<uint32_t, uint64_t> futile_;  // tenants that had nothing to give, and until when they are not asked
+  uint64_t held_before_ = 0;             // by the tenant that gives up blocks, when the walk began
+  uint64_t spent_bytes_ = 0;             // of the budget for reinsertion
+  uint64_t retry_ms_ = 0;                // after a walk that could not end
+  uint32_t failures_ = 0;                // such walks, one after another
 };
 
 // One record on its way from a segment that is given up to one that stays.

@@ -1,9 +1,9 @@
 // Bytes on the drive: docs/on-disk-format.md, which carries golden bytes of each structure.
 //
-// A drive is a superblock (two copies), a state page (two copies) and segments of equal size. A segment is a header page,
-// records, and, once sealed, a summary that ends in a footer on its last page; until then that page is a copy of the
-// header. Everything lies on 4 KiB pages and is little-endian. Fields that version 2 added stand behind the checksum of
-// version 1's structures, where version 1 wrote zeros: one structure reads both.
+// A drive is a superblock (two copies), a state page (two copies) and segments of equal size. A segment is a header
+// page, records, and, once sealed, a summary that ends in a footer on its last page; until then that page is a copy of
+// the header. Everything lies on 4 KiB pages and is little-endian. Fields that version 2 added stand behind the
+// checksum of version 1's structures, where version 1 wrote zeros: one structure reads both.
 #pragma once
 
 #include <array>
@@ -35,9 +35,9 @@ inline constexpr uint64_t kSuperblockMagic = 0x3156524E52494143;  // "CAIRNRV1"
 inline constexpr uint64_t kSegmentMagic = 0x3147455352494143;     // "CAIRSEG1"
 inline constexpr uint64_t kRecordMagic = 0x3143455252494143;      // "CAIRREC1"
 inline constexpr uint64_t kFooterMagic = 0x31544F4652494143;      // "CAIRFOT1"
-inline constexpr uint64_t kFreedMagic = 0x3145524652494143;       // "CAIRFRE1": a segment header's page that says it is free
+inline constexpr uint64_t kFreedMagic = 0x3145524652494143;  // "CAIRFRE1": a segment header's page that says it is free
 
-inline constexpr uint64_t kStateMagic = 0x3141545352494143;       // "CAIRSTA1"
+inline constexpr uint64_t kStateMagic = 0x3141545352494143;  // "CAIRSTA1"
 
 // Blocks larger than this are cut into parts of it, each a record of its own, on as many drives as there are.
 inline constexpr uint64_t kPartBytes = 4 * kMiB;
@@ -81,10 +81,10 @@ struct SegmentHeader {
   uint32_t reserved2 = 0;
   uint32_t crc = 0;
   // Since version 2.
-  uint32_t owner = 0;              // the tenant whose records these are, or kSharedOwner
+  uint32_t owner = 0;  // the tenant whose records these are, or kSharedOwner
   uint32_t reserved3 = 0;
-  uint64_t evicted_sequence = 0;   // the youngest block that this drive had evicted when the segment was opened
-  uint64_t forgotten_sequence = 0; // the youngest tombstone that this drive had given up then
+  uint64_t evicted_sequence = 0;    // the youngest block that this drive had evicted when the segment was opened
+  uint64_t forgotten_sequence = 0;  // the youngest tombstone that this drive had given up then
 };
 static_assert(sizeof(SegmentHeader) == 104 && offsetof(SegmentHeader, crc) == 76);
 
@@ -148,16 +148,16 @@ struct SummaryEntry {
   RecordType type = RecordType::block;
   // Since version 2; before, zero.
   uint8_t part = 0;
-  uint8_t part_count = 0;        // 0: one
-  Buried kind = Buried::key;     // of a tombstone
+  uint8_t part_count = 0;     // 0: one
+  Buried kind = Buried::key;  // of a tombstone
   GroupId group{};
-  uint64_t length = 0;           // of the record's payload
+  uint64_t length = 0;  // of the record's payload
   uint64_t expiry_unix_ms = 0;
   uint64_t sequence = 0;
   uint32_t page = 0;
   uint32_t payload_crc = 0;
   uint64_t scope = 0;
-  uint32_t block_bytes = 0;      // of the whole block; 0: `length`
+  uint32_t block_bytes = 0;  // of the whole block; 0: `length`
   uint16_t group_members = 0;
   uint16_t reserved = 0;
 };

@@ -133,7 +133,8 @@ TEST(OnDiskFormat, TheLargestBlockFitsItsChunksAndTheSmallestSegmentItHasRoomIn)
 }
 
 TEST(OnDiskFormat, ThePartsOfABlockMakeUpTheWhole) {
-  for (const uint64_t length : {uint64_t{1}, kPartBytes, kPartBytes + 1, 2 * kPartBytes, kBlockBytesMost - 1, kBlockBytesMost}) {
+  for (const uint64_t length :
+       {uint64_t{1}, kPartBytes, kPartBytes + 1, 2 * kPartBytes, kBlockBytesMost - 1, kBlockBytesMost}) {
     uint64_t sum = 0;
     for (uint32_t part = 0; part < part_count_for(length); ++part) {
       const uint64_t bytes = part_bytes_for(length, part);

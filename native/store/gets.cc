@@ -122,8 +122,8 @@ uint32_t LogStore::ReadJob::whole_crc() const {
   uint32_t crc = 0;
   for (const Part& part : parts_) {
     const format::RecordHeader& header = part.read->header();
-    crc = part.read == parts_.front().read ? header.payload_crc
-                                           : crc32c_combine(crc, header.payload_crc, header.length);
+    crc =
+        part.read == parts_.front().read ? header.payload_crc : crc32c_combine(crc, header.payload_crc, header.length);
   }
   return crc;
 }

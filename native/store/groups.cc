@@ -48,7 +48,8 @@ void Groups::add(uint32_t group, bool counts, uint32_t expiry_ticks) {
   Row& row = at(group);
   ++row.entries;
   if (counts) ++row.present;
-  if (expiry_ticks != 0) row.expiry_ticks = row.expiry_ticks == 0 ? expiry_ticks : std::min(row.expiry_ticks, expiry_ticks);
+  if (expiry_ticks != 0)
+    row.expiry_ticks = row.expiry_ticks == 0 ? expiry_ticks : std::min(row.expiry_ticks, expiry_ticks);
 }
 
 void Groups::remove(uint32_t group, bool counts) {

@@ -98,13 +98,15 @@ TEST(Groups, OfTenThousandMembersAreRefused) {
 
 TEST(TimeToLive, ThatIsOverAlreadyIsRefusedAndLeavesNothing) {
   StoreWorld world;
-  EXPECT_EQ(world.put("a", 5000, [&](PutCall& call) { call.expiry_unix_ms = world.clock.unix_ms() - 1; }), Status::expired);
+  EXPECT_EQ(world.put("a", 5000, [&](PutCall& call) { call.expiry_unix_ms = world.clock.unix_ms() - 1; }),
+            Status::expired);
   EXPECT_EQ(world.store->stats().blocks, 0U);
 }
 
 TEST(Scopes, AreDeletedForGoodAndOthersStay) {
   StoreWorld world(64_MiB, 2);
-  for (int i = 0; i < 6; ++i) ASSERT_EQ(world.put("session " + std::to_string(i), 5000, in_scope(1 + i % 2)), Status::ok);
+  for (int i = 0; i < 6; ++i)
+    ASSERT_EQ(world.put("session " + std::to_string(i), 5000, in_scope(1 + i % 2)), Status::ok);
   ASSERT_EQ(world.remove_all(DeleteKind::scope, [](DeleteCall& call) { call.scope = 2; }), Status::ok);
   ASSERT_EQ(world.put("session 1", 5000, in_scope(2)), Status::ok) << "a deleted key may be put again";
   world.crash(9);

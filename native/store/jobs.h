@@ -1,4 +1,5 @@
-// The store's I/O in flight: one object a read, a write, a delete, a move. They own their memory until the drive is done.
+// The store's I/O in flight: one object a read, a write, a delete, a move. They own their memory until the drive is
+// done.
 #pragma once
 
 #include <list>
@@ -9,8 +10,8 @@
 
 namespace cairn {
 
-// One record, or the chunks of a range of it, on the way from its drive into a buffer. The header is read along, so that
-// what comes back proves itself.
+// One record, or the chunks of a range of it, on the way from its drive into a buffer. The header is read along, so
+// that what comes back proves itself.
 class RecordRead {
  public:
   class Owner {
@@ -107,7 +108,9 @@ class LogStore::WriteJob final {
   WriteJob(LogStore& store, PutOp& op, uint64_t sequence);
   class Part final : public AppendOp {
    public:
-    explicit Part(WriteJob& to) : job(to), page_(1) { header = new (page_.data()) format::Page<format::RecordHeader>{}; }
+    explicit Part(WriteJob& to) : job(to), page_(1) {
+      header = new (page_.data()) format::Page<format::RecordHeader>{};
+    }
     void placed() override { job.part_placed(*this); }
     void settled(Status status) override { job.part_settled(status); }
     format::RecordHeader& head() { return header->body; }
@@ -159,9 +162,9 @@ class LogStore::RemoveJob final : public TombstoneAppend {
   void settled(Status status) override { store_.remove_done(*this, status); }
 
   uint8_t drive = 0;
-  std::shared_ptr<Removal> removal;   // nullptr: nobody waits, it was owed to a drive that came back
-  std::vector<size_t> items;          // which of the op's ids
-  std::vector<uint32_t> held_by;      // … and which drives held each, a bit a drive
+  std::shared_ptr<Removal> removal;  // nullptr: nobody waits, it was owed to a drive that came back
+  std::vector<size_t> items;         // which of the op's ids
+  std::vector<uint32_t> held_by;     // … and which drives held each, a bit a drive
   std::list<std::unique_ptr<RemoveJob>>::iterator self;
 
  private:

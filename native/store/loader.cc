@@ -212,9 +212,9 @@ SegmentRead::~SegmentRead() {
 
 void SegmentRead::poll() {
   if (stage_ == Stage::tail && read_->done) {
-    const uint64_t pages = read_->error != 0 ? 0
-                                             : summary_pages_of(superblock_, found_.index,
-                                                                read_->span().last(kPageBytes), found_.segment);
+    const uint64_t pages =
+        read_->error != 0 ? 0
+                          : summary_pages_of(superblock_, found_.index, read_->span().last(kPageBytes), found_.segment);
     if (pages == 0) return scan();
     if (pages * kPageBytes <= tail_bytes_) return parse(read_->span().last(pages * kPageBytes));
     stage_ = Stage::summary;
@@ -283,7 +283,8 @@ void Loader::poll() {
       if (!good && !probe.asked_last) {
         // The last page holds a copy of the header, or a footer that says as much.
         probe.asked_last = true;
-        probe.last.send(drive_, superblock_.first_segment_offset + (probe.index + 1) * superblock_.segment_bytes - kPageBytes,
+        probe.last.send(drive_,
+                        superblock_.first_segment_offset + (probe.index + 1) * superblock_.segment_bytes - kPageBytes,
                         kPageBytes);
         ++i;
         continue;
@@ -351,7 +352,8 @@ void Loader::headers_done() {
   uint64_t youngest = 0;
   for (const FoundSegment& one : known_) youngest = std::max(youngest, one.segment.generation);
   std::erase_if(known_, [&](const FoundSegment& one) {
-    return one.bad_pages > 0 && one.segment.version == 1 && one.segment.generation + superblock_.segment_count < youngest;
+    return one.bad_pages > 0 && one.segment.version == 1 &&
+           one.segment.generation + superblock_.segment_count < youngest;
   });
   for (FoundSegment& one : known_) one.bad_pages = 0;
   std::sort(known_.begin(), known_.end(), [](const FoundSegment& a, const FoundSegment& b) {

@@ -99,7 +99,8 @@ DriveLog::Head& DriveLog::head_for(uint32_t tenant) {
   const auto own = heads_.find(tenant);
   if (own != heads_.end()) return own->second;
   // The last one is everybody's.
-  const uint32_t owner = heads_.size() + 1 < heads_most() || tenant == format::kSharedOwner ? tenant : format::kSharedOwner;
+  const uint32_t owner =
+      heads_.size() + 1 < heads_most() || tenant == format::kSharedOwner ? tenant : format::kSharedOwner;
   Head& head = heads_[owner];
   head.owner = owner;
   return head;
@@ -111,9 +112,11 @@ uint64_t DriveLog::youngest_used(uint32_t owner) const {
 }
 
 // A tombstone must not lie in an older segment than what it deletes: a drive is loaded from its youngest segment to
-// its oldest, and serves what it has read. What the tenant stored lies in its own head's segments or in the shared ones.
+// its oldest, and serves what it has read. What the tenant stored lies in its own head's segments or in the shared
+// ones.
 DriveLog::Head& DriveLog::head_for_tombstones(uint32_t tenant) {
-  return youngest_used(format::kSharedOwner) > youngest_used(tenant) ? head_for(format::kSharedOwner) : head_for(tenant);
+  return youngest_used(format::kSharedOwner) > youngest_used(tenant) ? head_for(format::kSharedOwner)
+                                                                     : head_for(tenant);
 }
 
 void DriveLog::enqueue(Head& head, AppendOp& op, uint32_t tenant) {
@@ -273,7 +276,8 @@ void DriveLog::note_write(int error) {
   }
   ++counters.write_errors;
   if (gone(error)) return fail("the drive is gone");
-  if (++write_errors_in_a_row_ >= kWriteErrorsMost && (state_ == DriveState::serving || state_ == DriveState::draining)) {
+  if (++write_errors_in_a_row_ >= kWriteErrorsMost &&
+      (state_ == DriveState::serving || state_ == DriveState::draining)) {
     // What is on it may still be read: many drives end their lives that way.
     state_ = DriveState::read_only;
     why_failed_ = "writes fail, one after another";

@@ -37,14 +37,14 @@ class AppendOp : public IoRequest {
  public:
   // In: all but the fields that say where (segment, page, generation, nonce) and the checksum.
   format::Page<format::RecordHeader>* header = nullptr;
-  Buffer payload;                      // block: bytes [payload_offset, + length) of it; padding is zeroed
-  uint64_t payload_offset = 0;         // whole pages
-  std::unique_ptr<Pages> tombstones;   // tombstones: the payload
-  std::vector<format::Tombstone> dead; // … and its entries, for the summary
+  Buffer payload;                       // block: bytes [payload_offset, + length) of it; padding is zeroed
+  uint64_t payload_offset = 0;          // whole pages
+  std::unique_ptr<Pages> tombstones;    // tombstones: the payload
+  std::vector<format::Tombstone> dead;  // … and its entries, for the summary
   // Written to make room: it goes before the others, and may use the segment that is kept for that.
   bool makes_room = false;
-  bool moved = false;                  // a copy of what was put before
-  Appended at;                         // out: set before placed()
+  bool moved = false;  // a copy of what was put before
+  Appended at;         // out: set before placed()
 
   // The record has its place; the write was submitted.
   virtual void placed() = 0;
@@ -109,8 +109,8 @@ class DriveLog {
   void note_ghost(uint32_t segment) { ghosts_.insert(segment); }
   const std::deque<uint32_t>& sealed() const { return sealed_; }  // in the order of their generations
   // A sealed segment is about to be given up, and then is: every block in it was dropped or moved. It is wiped, so that
-  // a restart does not find it again, and then it is free. unread: nobody could tell what is in it, so index entries that
-  // point there are to be taken for stale.
+  // a restart does not find it again, and then it is free. unread: nobody could tell what is in it, so index entries
+  // that point there are to be taken for stale.
   void begin_evicting(uint32_t segment);
   void release(uint32_t segment, bool unread);
   // Back to the sealed ones: it could not be emptied.
@@ -212,10 +212,10 @@ class DriveLog {
   std::deque<uint32_t> sealed_;  // oldest first
   std::vector<uint32_t> sealing_;
   uint32_t wiping_ = 0;
-  std::set<uint32_t> ghosts_;  // segments with such blocks
-  std::map<uint32_t, Head> heads_;  // by owner
+  std::set<uint32_t> ghosts_;          // segments with such blocks
+  std::map<uint32_t, Head> heads_;     // by owner
   std::map<uint32_t, uint64_t> used_;  // the generation of the youngest segment with a record in it, by owner
-  uint32_t next_head_ = 0;          // the owner whose turn it is
+  uint32_t next_head_ = 0;             // the owner whose turn it is
   Head* opening_ = nullptr;
   uint64_t next_generation_ = 1;
   uint64_t segment_pages_;

@@ -523,7 +523,8 @@ StoreStats LogStore::stats() const {
   stats.slab_bytes = slab_.total_bytes();
   stats.slab_free_bytes = slab_.free_bytes();
   stats.index_entries = index_.size();
-  stats.index_bytes = index_.memory_bytes() + keyspaces_.memory_bytes() + scopes_.memory_bytes() + groups_.memory_bytes();
+  stats.index_bytes =
+      index_.memory_bytes() + keyspaces_.memory_bytes() + scopes_.memory_bytes() + groups_.memory_bytes();
   stats.groups = groups_.size();
   stats.leases = leases_.blocks();
   stats.events = next_event_ - 1;

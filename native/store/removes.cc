@@ -63,9 +63,8 @@ bool LogStore::must_wait(const DeleteOp& op) const {
 
 // Whether some drive holds blocks that the index does not know: one that is away, or what was given up a moment ago.
 bool LogStore::any_hidden() const {
-  return any_away() || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
-           return slot.log != nullptr && slot.log->haunted();
-         });
+  return any_away() || std::any_of(slots_.begin(), slots_.end(),
+                                   [](const Slot& slot) { return slot.log != nullptr && slot.log->haunted(); });
 }
 
 bool LogStore::any_away() const {
@@ -195,7 +194,8 @@ void LogStore::start_wide_removal(const std::shared_ptr<Removal>& removal) {
   if (any) {
     ++tenants_.at(id.tenant).counters.deletes;
     send_tombstones(removal, {tombstone}, {0}, {drives});
-    emit(event, {Key{}, op.kind == DeleteKind::tenant ? 0 : id.layout, id.tenant}, op.group, op.scope, next_sequence_ - 1);
+    emit(event, {Key{}, op.kind == DeleteKind::tenant ? 0 : id.layout, id.tenant}, op.group, op.scope,
+         next_sequence_ - 1);
   }
   finish_removal(removal);
 }

@@ -61,8 +61,8 @@ LogStore::Scrubber::~Scrubber() {
 }
 
 bool LogStore::Scrubber::idle() const {
-  const bool pages = std::all_of(std::begin(pages_), std::end(pages_),
-                                 [](const auto& page) { return page == nullptr || page->done; });
+  const bool pages =
+      std::all_of(std::begin(pages_), std::end(pages_), [](const auto& page) { return page == nullptr || page->done; });
   return pages && (beat_ == nullptr || beat_->done) && !reading_ && (summary_ == nullptr || summary_->done());
 }
 

@@ -1,6 +1,6 @@
 // Reads what a drive holds in the background, slowly, so that damage is found before somebody asks; keeps the drive's
-// state page: how far it came, what was written in the drive's life; and asks the drive for a page every second, so that
-// one that vanished is noticed although nobody wants anything of it. Reactor thread.
+// state page: how far it came, what was written in the drive's life; and asks the drive for a page every second, so
+// that one that vanished is noticed although nobody wants anything of it. Reactor thread.
 #pragma once
 
 #include <memory>

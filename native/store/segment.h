@@ -31,7 +31,7 @@ enum class SegmentState : uint8_t { free, opening, open, sealing, sealed, evicti
 
 struct Segment {
   SegmentState state = SegmentState::free;
-  uint8_t use = 0;          // how often it was given up unread since the start; what index entries know it by
+  uint8_t use = 0;  // how often it was given up unread since the start; what index entries know it by
   uint16_t version = format::kVersion;
   uint32_t owner = format::kSharedOwner;
   uint64_t generation = 0;  // 0: never used
@@ -39,12 +39,12 @@ struct Segment {
   uint64_t first_sequence = 0;  // of the store when the segment was opened
   uint64_t last_sequence = 0;   // the largest of a record in it
   uint32_t next_page = 1;
-  uint32_t writes = 0;                     // submitted and not settled
-  uint32_t pins = 0;                       // records in it whose block is not settled: it may not be given up
-  bool summarised = false;                 // sealed, and its summary is on the drive
-  uint64_t blocks = 0, payload_bytes = 0;  // live records and their payload
-  uint64_t least_birth = UINT64_MAX;       // of any block whose record lies in it, live or not
-  uint32_t latest_expiry_ticks = 0;        // when the last record in it has expired; UINT32_MAX: some never do
+  uint32_t writes = 0;                        // submitted and not settled
+  uint32_t pins = 0;                          // records in it whose block is not settled: it may not be given up
+  bool summarised = false;                    // sealed, and its summary is on the drive
+  uint64_t blocks = 0, payload_bytes = 0;     // live records and their payload
+  uint64_t least_birth = UINT64_MAX;          // of any block whose record lies in it, live or not
+  uint32_t latest_expiry_ticks = 0;           // when the last record in it has expired; UINT32_MAX: some never do
   std::vector<format::SummaryEntry> entries;  // while open or sealing
 
   void note_expiry(uint32_t ticks) {

@@ -284,8 +284,9 @@ void DriveLog::seal_ready() {
 }
 
 void DriveLog::insert_sealed(uint32_t index) {
-  const auto at = std::upper_bound(sealed_.begin(), sealed_.end(), segments_[index].generation,
-                                   [&](uint64_t generation, uint32_t other) { return generation < segments_[other].generation; });
+  const auto at =
+      std::upper_bound(sealed_.begin(), sealed_.end(), segments_[index].generation,
+                       [&](uint64_t generation, uint32_t other) { return generation < segments_[other].generation; });
   sealed_.insert(at, index);
 }
 

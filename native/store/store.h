@@ -160,7 +160,7 @@ struct IdentifiedDrive {
 struct DriveStats {
   std::string path;
   std::string uuid;
-  std::string state;  // "loading", "serving", "read_only", "draining", "drained", "failed"
+  std::string state;   // "loading", "serving", "read_only", "draining", "drained", "failed"
   std::string reason;  // why it is read_only or failed
   uint64_t bytes = 0, segment_bytes = 0;
   uint64_t segments = 0, segments_free = 0, segments_sealed = 0;
@@ -171,12 +171,13 @@ struct DriveStats {
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
   uint64_t put_bytes = 0;  // payload of blocks put since start: written_bytes / put_bytes is the write amplification
   uint64_t evicted_segments = 0, evicted_blocks = 0, moved_blocks = 0, moved_bytes = 0;
-  // No block with this sequence or a larger one was evicted from this drive, in this life or an earlier one. 0: none was.
+  // No block with this sequence or a larger one was evicted from this drive, in this life or an earlier one. 0: none
+  // was.
   uint64_t oldest_sequence = 0;
   double loaded_share = 1;  // of its segments
   bool distrusted = false;  // it was away while deletes were made that nobody remembers: nothing it held is believed
   uint64_t scrubbed_bytes = 0, scrub_passes = 0, scrub_errors = 0, scrub_started_unix_ms = 0;
-  double scrub_share = 0;                                    // of the present pass
+  double scrub_share = 0;                                       // of the present pass
   uint64_t lifetime_written_bytes = 0, lifetime_put_bytes = 0;  // since it was formatted
 };
 
@@ -230,7 +231,8 @@ class Store {
   // --- drives, while the store runs; named by their UUID ---
   // Looks at a drive: its superblock is read, nothing is written. Any thread; waits for the drive.
   static Result<IdentifiedDrive> identify(std::unique_ptr<Drive> drive, const std::array<uint8_t, 16>& fleet = {});
-  // Takes a drive in: it is read in the background, then it serves. A drive that was set aside comes back this way, too.
+  // Takes a drive in: it is read in the background, then it serves. A drive that was set aside comes back this way,
+  // too.
   virtual Result<Unit> attach(IdentifiedDrive drive) = 0;
   // Moves what the drive holds to the others; its state says when it is drained.
   virtual Result<Unit> drain(const std::string& uuid) = 0;

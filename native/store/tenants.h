@@ -11,7 +11,7 @@ namespace cairn {
 struct TenantOptions {
   uint32_t number = 0;
   std::string name;
-  uint64_t quota_bytes = 0;     // payload on the drives, all told; 0: none
+  uint64_t quota_bytes = 0;      // payload on the drives, all told; 0: none
   uint64_t in_flight_bytes = 0;  // payload moving at once, over all of its sessions; 0: the service's default
   uint32_t weight = 1;           // of its share of drives, memory and bandwidth; at least 1
 };

@@ -128,7 +128,8 @@ TEST(Events, TellWhatCameAndWentWithoutAGap) {
     if (event.kind == StoreEvent::Kind::evicted || event.kind == StoreEvent::Kind::deleted)
       EXPECT_EQ(there.erase(event.id.key), 1U);
   }
-  for (int i = 0; i < 60; ++i) EXPECT_EQ(there.contains(key_of(std::to_string(i))), world.exists(std::to_string(i))) << i;
+  for (int i = 0; i < 60; ++i)
+    EXPECT_EQ(there.contains(key_of(std::to_string(i))), world.exists(std::to_string(i))) << i;
   world.store->remove_event_sink(events);
 }
 

@@ -23,7 +23,8 @@ SimKey SimClient::draw_key(bool own) {
   const uint32_t client = own ? number_ : static_cast<uint32_t>(random_() % load_.clients);
   // The others of this tenant have the same numbers modulo the tenants, so that a leak between tenants would show.
   const uint32_t column = client / load_.tenants;
-  return {client % load_.tenants, column * load_.keys_per_client + static_cast<uint32_t>(random_() % load_.keys_per_client)};
+  return {client % load_.tenants,
+          column * load_.keys_per_client + static_cast<uint32_t>(random_() % load_.keys_per_client)};
 }
 
 void SimClient::reset() {
@@ -84,9 +85,9 @@ bool SimClient::step() {
 }
 
 void SimClient::act() {
-  static constexpr FrameType kTypes[] = {FrameType::put,    FrameType::put,    FrameType::put, FrameType::get,
-                                         FrameType::get,    FrameType::get,    FrameType::exists, FrameType::match,
-                                         FrameType::remove, FrameType::touch,  FrameType::prefetch};
+  static constexpr FrameType kTypes[] = {FrameType::put,    FrameType::put,   FrameType::put,     FrameType::get,
+                                         FrameType::get,    FrameType::get,   FrameType::exists,  FrameType::match,
+                                         FrameType::remove, FrameType::touch, FrameType::prefetch};
   begin(kTypes[random_() % std::size(kTypes)]);
 }
 
@@ -212,9 +213,11 @@ void SimClient::settle(Item& item, Status status, uint64_t nbytes) {
   // After a cancel nothing is received into its memory any more.
   if (type_ == FrameType::get && !cancelling_) {
     const bool whole = status != Status::ok || nbytes == item.length - item.offset;
-    oracle_.got(item.key, whole ? status : Status::invalid, item.offset, {item.memory.data(), whole ? nbytes : 0}, now, asked_);
+    oracle_.got(item.key, whole ? status : Status::invalid, item.offset, {item.memory.data(), whole ? nbytes : 0}, now,
+                asked_);
   }
-  if (type_ == FrameType::exists || type_ == FrameType::touch) oracle_.told_exists(item.key, status == Status::ok, now, asked_);
+  if (type_ == FrameType::exists || type_ == FrameType::touch)
+    oracle_.told_exists(item.key, status == Status::ok, now, asked_);
 }
 
 void SimClient::take_results(const FrameHeader& header, ConstByteSpan body) {

@@ -1,5 +1,5 @@
-// A drive that takes time and goes wrong: every request is completed at a time that the seed says, in any order, and may
-// fail, hit another place, come back rotten, be held up for seconds; a flush may lie; the drive may vanish.
+// A drive that takes time and goes wrong: every request is completed at a time that the seed says, in any order, and
+// may fail, hit another place, come back rotten, be held up for seconds; a flush may lie; the drive may vanish.
 #pragma once
 
 #include <map>

@@ -133,7 +133,8 @@ void SimOracle::put_ends(const SimKey& key, uint32_t version, Status status, boo
   Belief& belief = beliefs_[key];
   belief.changed = ++step_;
   belief.open = false;
-  tell(key, "put of version " + std::to_string(version) + " ends: " + std::string(status_row(status).name) + (durable ? "" : ", relaxed"));
+  tell(key, "put of version " + std::to_string(version) + " ends: " + std::string(status_row(status).name) +
+                (durable ? "" : ", relaxed"));
   if (const uint64_t ttl = ttl_ms_of(key); ttl != 0) belief.expires_by_unix_ms = now_unix_ms + ttl;
   switch (status) {
     case Status::ok:
@@ -221,7 +222,8 @@ void SimOracle::got(const SimKey& key, Status status, uint64_t offset, ConstByte
                     uint64_t since) {
   Belief& belief = beliefs_[key];
   ++gets;
-  tell(key, "got: " + std::string(status_row(status).name) + " of " + std::to_string(bytes.size()) + " bytes from " + std::to_string(offset) + (impaired_ ? ", impaired" : ""));
+  tell(key, "got: " + std::string(status_row(status).name) + " of " + std::to_string(bytes.size()) + " bytes from " +
+                std::to_string(offset) + (impaired_ ? ", impaired" : ""));
   if (status == Status::not_found) return missing(key, belief, now_unix_ms, since);
   if (status == Status::corrupt) {
     if (!drives_lie) violate(key, "an honest drive's bytes fail their checksum");
@@ -229,11 +231,13 @@ void SimOracle::got(const SimKey& key, Status status, uint64_t offset, ConstByte
     return;
   }
   if (status != Status::ok) {
-    if (status == Status::bad_checksum || status == Status::invalid) violate(key, "a get ended as " + std::to_string(static_cast<int>(status)));
+    if (status == Status::bad_checksum || status == Status::invalid)
+      violate(key, "a get ended as " + std::to_string(static_cast<int>(status)));
     return;
   }
   ++hits;
-  if (belief.expires_by_unix_ms != 0 && !stirred(belief, since) && now_unix_ms > belief.expires_by_unix_ms + kExpiryGrainMs)
+  if (belief.expires_by_unix_ms != 0 && !stirred(belief, since) &&
+      now_unix_ms > belief.expires_by_unix_ms + kExpiryGrainMs)
     violate(key, "a block outlived its time");
   for (const uint32_t version : belief.versions) {
     if (holds(bytes, offset, content(key, version))) return;
@@ -306,7 +310,8 @@ void SimOracle::event(const StoreEvent& event, uint64_t now_ns) {
   tell(key, "event " + std::to_string(static_cast<int>(event.kind)) + " of sequence " + std::to_string(event.sequence));
   if (event.kind == Kind::evicted && belief.leased_until_ns > now_ns && !drives_lie && !drives_fail && !impaired_)
     violate(key, "it was evicted under a lease");
-  if (event.kind == Kind::dropped && !drives_lie && !drives_fail) violate(key, "it was dropped, and the drives are well");
+  if (event.kind == Kind::dropped && !drives_lie && !drives_fail)
+    violate(key, "it was dropped, and the drives are well");
   belief.may_be_absent = true;
   belief.went = true;
   belief.leased_until_ns = 0;

@@ -1,5 +1,5 @@
-// What a simulation believes of every key: absent, exactly one of some versions, or either. Anything else that the store
-// says is a violation, told in a sentence. One thread.
+// What a simulation believes of every key: absent, exactly one of some versions, or either. Anything else that the
+// store says is a violation, told in a sentence. One thread.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +43,8 @@ class SimOracle {
   void delete_ends(const SimKey& key, Status status);
   // What a get brought: `bytes`, from `offset` of the block on, are checked. `since`: the step when it was asked; if
   // anything was done to the key since then, either outcome is right, and any version.
-  void got(const SimKey& key, Status status, uint64_t offset, ConstByteSpan bytes, uint64_t now_unix_ms, uint64_t since);
+  void got(const SimKey& key, Status status, uint64_t offset, ConstByteSpan bytes, uint64_t now_unix_ms,
+           uint64_t since);
   void told_exists(const SimKey& key, bool exists, uint64_t now_unix_ms, uint64_t since);
   uint64_t step() const { return step_; }
   // Deletes of everything of a tenant, or of one scope of it. Keys with a put open meanwhile stay in doubt.
@@ -84,12 +85,12 @@ class SimOracle {
     bool safe = false;  // a durable put was acknowledged: neither kill nor power loss takes it
     uint64_t expires_from_unix_ms = 0, expires_by_unix_ms = 0;  // 0: never
     uint64_t leased_until_ns = 0;
-    bool open = false;       // a put or delete is on its way
-    bool went = false;       // … and the store told meanwhile that the block went
+    bool open = false;             // a put or delete is on its way
+    bool went = false;             // … and the store told meanwhile that the block went
     bool put_at_large = false;     // its client died: until that one is back it may still come
     bool delete_at_large = false;  // nobody waits for a delete any more, but it may still come
-    uint64_t opened = 0;     // when the last one began
-    uint64_t changed = 0;    // when anything was done to it last
+    uint64_t opened = 0;           // when the last one began
+    uint64_t changed = 0;          // when anything was done to it last
   };
   struct Wide {
     uint32_t tenant = 0;
@@ -97,7 +98,9 @@ class SimOracle {
     uint64_t began = 0;
     std::set<SimKey> open;
   };
-  bool stirred(const Belief& belief, uint64_t since) const { return belief.open || belief.changed > since || well_since_ > since; }
+  bool stirred(const Belief& belief, uint64_t since) const {
+    return belief.open || belief.changed > since || well_since_ > since;
+  }
   static bool covers(const Wide& wide, const SimKey& key);
   void violate(const SimKey& key, const std::string& what);
   void came_back(const SimKey& key, const std::string& what);

@@ -27,7 +27,9 @@ class SimWorld::Removal final : public DeleteOp {
 
 SimPlan SimPlan::drawn(uint64_t seed) {
   std::mt19937_64 random(seed * 0x9E3779B97F4A7C15ULL + 1);
-  const auto share = [&](double most) { return random() % 2 == 0 ? 0.0 : std::uniform_real_distribution<>(0, most)(random); };
+  const auto share = [&](double most) {
+    return random() % 2 == 0 ? 0.0 : std::uniform_real_distribution<>(0, most)(random);
+  };
   SimPlan plan;
   plan.seed = seed;
   plan.lives = 2 + static_cast<uint32_t>(random() % 4);
@@ -73,7 +75,11 @@ SimPlan SimPlan::drawn(uint64_t seed) {
 }
 
 SimWorld::SimWorld(const SimPlan& plan)
-    : plan_(plan), random_(plan.seed), entropy_(plan.seed + 1), oracle_(plan.seed), slab_(Slab::create(plan.slab_bytes).take()) {
+    : plan_(plan),
+      random_(plan.seed),
+      entropy_(plan.seed + 1),
+      oracle_(plan.seed),
+      slab_(Slab::create(plan.slab_bytes).take()) {
   // The first use of hashes in a process draws a seed as well: it may not be part of the run.
   (void)hash_of(BlockId{});
   entropy_.seed(plan.seed + 1);
@@ -83,7 +89,8 @@ SimWorld::SimWorld(const SimPlan& plan)
   places_.resize(plan_.drives);
   for (Place& place : places_) make_drive(place);
   for (uint32_t i = 0; i < plan_.load.clients; ++i)
-    clients_.push_back(std::make_unique<SimClient>(static_cast<SimClient::Server&>(*this), oracle_, clock_, plan_.load, i, random_()));
+    clients_.push_back(
+        std::make_unique<SimClient>(static_cast<SimClient::Server&>(*this), oracle_, clock_, plan_.load, i, random_()));
 }
 
 SimWorld::~SimWorld() {
@@ -111,7 +118,8 @@ std::unique_ptr<ByteChannel> SimWorld::connect(SimClient& client) {
     faults.most_per_call = 20'000;
   }
   ChannelPair pair(faults);
-  reactor_->adopt(std::make_unique<StreamServerLink>(pair.take_server(), "client " + std::to_string(client.tenant()), true));
+  reactor_->adopt(
+      std::make_unique<StreamServerLink>(pair.take_server(), "client " + std::to_string(client.tenant()), true));
   return pair.take_client();
 }
 
@@ -162,7 +170,8 @@ void SimWorld::plug_in(Place& place) {
 void SimWorld::replace_a_drive() {
   const StoreStats stats = store_->stats();
   if (draining_.empty()) {
-    const bool away = std::any_of(places_.begin(), places_.end(), [](const Place& place) { return place.back_ns != 0; });
+    const bool away =
+        std::any_of(places_.begin(), places_.end(), [](const Place& place) { return place.back_ns != 0; });
     if (away || !store_->loaded() || !happens(plan_.drive_is_replaced)) return;
     const std::string uuid = stats.drives[random_() % stats.drives.size()].uuid;
     if (store_->drain(uuid).ok()) draining_ = uuid;
@@ -230,7 +239,8 @@ bool SimWorld::boot(bool healed) {
   }
   for (auto& client : clients_) client->pause(false);
   const std::vector<DriveStats> loaded = store_->stats().drives;
-  const bool well = std::none_of(loaded.begin(), loaded.end(), [](const DriveStats& drive) { return drive.state == "failed"; });
+  const bool well =
+      std::none_of(loaded.begin(), loaded.end(), [](const DriveStats& drive) { return drive.state == "failed"; });
   if (!blind && well) oracle_.impair(false);
   // What could not be read at the start may be overwritten before the next.
   if (blind) oracle_.lost_for_good();
@@ -303,7 +313,8 @@ void SimWorld::meddle() {
   if (happens(plan_.leases)) {
     const SimKey key{tenant, static_cast<uint32_t>(random_() % plan_.load.keys_per_client)};
     const uint64_t ms = 1 + random_() % 30'000;
-    if (store_->lease({wire_key(key), 0, number}, 7, ms) == Status::ok) oracle_.leased(key, clock_.now_ns() + ms * kMsNs);
+    if (store_->lease({wire_key(key), 0, number}, 7, ms) == Status::ok)
+      oracle_.leased(key, clock_.now_ns() + ms * kMsNs);
   }
 }
 
@@ -329,7 +340,8 @@ void SimWorld::live(uint64_t until_ns, bool last) {
 void SimWorld::settle() {
   for (auto& client : clients_) client->pause(true);
   const auto busy = [this] {
-    const bool away = std::any_of(places_.begin(), places_.end(), [](const Place& place) { return place.back_ns != 0; });
+    const bool away =
+        std::any_of(places_.begin(), places_.end(), [](const Place& place) { return place.back_ns != 0; });
     return away || !removals_.empty() || !draining_.empty() || !store_->loaded() ||
            !std::all_of(clients_.begin(), clients_.end(), [](const auto& client) { return client->idle(); });
   };
@@ -338,9 +350,13 @@ void SimWorld::settle() {
     if (turns >= kTurnsMost) {
       std::fprintf(stderr, "seed %lu: removals %zu, draining '%s', loaded %d\n", plan_.seed, removals_.size(),
                    draining_.c_str(), store_->loaded() ? 1 : 0);
-      for (const Place& place : places_) std::fprintf(stderr, "  %s back in %ld ms\n", place.drive->info().path.c_str(), place.back_ns == 0 ? 0L : (long)(place.back_ns - clock_.now_ns()) / 1000000);
+      for (const Place& place : places_)
+        std::fprintf(stderr, "  %s back in %ld ms\n", place.drive->info().path.c_str(),
+                     place.back_ns == 0 ? 0L : (long)(place.back_ns - clock_.now_ns()) / 1000000);
       for (const DriveStats& drive : store_->stats().drives)
-        std::fprintf(stderr, "  %s %s %s; %lu reads, %lu writes, %lu segments given up, %lu blocks moved, %lu free, %lu bytes scrubbed\n",
+        std::fprintf(stderr,
+                     "  %s %s %s; %lu reads, %lu writes, %lu segments given up, %lu blocks moved, %lu free, %lu bytes "
+                     "scrubbed\n",
                      drive.path.c_str(), drive.state.c_str(), drive.reason.c_str(), drive.reads, drive.writes,
                      drive.evicted_segments, drive.moved_blocks, drive.segments_free, drive.scrubbed_bytes);
       for (const auto& client : clients_) std::fprintf(stderr, "  client idle %d\n", client->idle() ? 1 : 0);
@@ -417,7 +433,8 @@ void SimWorld::forget_process() {
 
 void SimWorld::check_leaks() {
   if (slab_->free_bytes() != slab_->total_bytes())
-    outcome_.violations.push_back(std::to_string(slab_->total_bytes() - slab_->free_bytes()) + " bytes of the slab leaked");
+    outcome_.violations.push_back(std::to_string(slab_->total_bytes() - slab_->free_bytes()) +
+                                  " bytes of the slab leaked");
 }
 
 // Everything once more, on healthy drives.

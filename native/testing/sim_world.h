@@ -1,6 +1,6 @@
-// A whole Cairn in one thread, from one seed: the real store and the real reactor over simulated drives, links and time,
-// and clients that check every answer. It lives several lives; between them the process is killed, the power goes, or
-// it is closed in order. The same seed gives the same run, event for event.
+// A whole Cairn in one thread, from one seed: the real store and the real reactor over simulated drives, links and
+// time, and clients that check every answer. It lives several lives; between them the process is killed, the power
+// goes, or it is closed in order. The same seed gives the same run, event for event.
 #pragma once
 
 #include <list>
@@ -23,14 +23,14 @@ struct SimPlan {
   uint32_t drives = 2;
   uint64_t drive_bytes = 24 * kMiB, segment_bytes = 1 * kMiB, slab_bytes = 24 * kMiB;
   SimLoad load;
-  SimFaults faults;             // while a life lasts
-  bool faults_at_start = false; // … and already while it reads its drives
+  SimFaults faults;              // while a life lasts
+  bool faults_at_start = false;  // … and already while it reads its drives
   double crash_while_loading = 0.2;
-  double drive_leaves = 0;      // drives vanish, and come back
-  double drive_is_replaced = 0; // … or are drained and replaced
-  double wide_deletes = 0;      // a second
-  double leases = 0;            // a second
-  uint64_t quota_bytes = 0;     // of each tenant
+  double drive_leaves = 0;       // drives vanish, and come back
+  double drive_is_replaced = 0;  // … or are drained and replaced
+  double wide_deletes = 0;       // a second
+  double leases = 0;             // a second
+  uint64_t quota_bytes = 0;      // of each tenant
   uint64_t scrub_bytes_per_second = 0;
   static SimPlan drawn(uint64_t seed);
 };
@@ -39,7 +39,8 @@ struct SimOutcome {
   uint64_t seed = 0, event_hash = 0;
   double simulated_seconds = 0;
   uint64_t turns = 0, requests = 0, lives = 0, kills = 0, power_losses = 0, closes = 0, crashes_while_loading = 0;
-  uint64_t gets = 0, hits = 0, puts = 0, deletes = 0, doubts = 0, evicted = 0, drive_errors = 0, drive_lies = 0, stalls = 0;
+  uint64_t gets = 0, hits = 0, puts = 0, deletes = 0, doubts = 0, evicted = 0, drive_errors = 0, drive_lies = 0,
+           stalls = 0;
   uint64_t drives_left = 0, drives_replaced = 0, wrong_bytes = 0, lost = 0, undeleted = 0;
   std::vector<std::string> violations;
 };

@@ -64,25 +64,45 @@ cairn::SimOutcome run(const Options& options, uint64_t seed) {
 
 void add(cairn::SimOutcome& all, const cairn::SimOutcome& one) {
   all.simulated_seconds += one.simulated_seconds;
-  for (const auto field :
-       {&cairn::SimOutcome::turns, &cairn::SimOutcome::requests, &cairn::SimOutcome::lives, &cairn::SimOutcome::kills,
-        &cairn::SimOutcome::power_losses, &cairn::SimOutcome::closes, &cairn::SimOutcome::crashes_while_loading,
-        &cairn::SimOutcome::gets, &cairn::SimOutcome::hits, &cairn::SimOutcome::puts, &cairn::SimOutcome::deletes,
-        &cairn::SimOutcome::doubts, &cairn::SimOutcome::evicted, &cairn::SimOutcome::drive_errors,
-        &cairn::SimOutcome::drive_lies, &cairn::SimOutcome::stalls, &cairn::SimOutcome::drives_left,
-        &cairn::SimOutcome::drives_replaced, &cairn::SimOutcome::wrong_bytes, &cairn::SimOutcome::lost,
-        &cairn::SimOutcome::undeleted})
+  for (const auto field : {&cairn::SimOutcome::turns,
+                           &cairn::SimOutcome::requests,
+                           &cairn::SimOutcome::lives,
+                           &cairn::SimOutcome::kills,
+                           &cairn::SimOutcome::power_losses,
+                           &cairn::SimOutcome::closes,
+                           &cairn::SimOutcome::crashes_while_loading,
+                           &cairn::SimOutcome::gets,
+                           &cairn::SimOutcome::hits,
+                           &cairn::SimOutcome::puts,
+                           &cairn::SimOutcome::deletes,
+                           &cairn::SimOutcome::doubts,
+                           &cairn::SimOutcome::evicted,
+                           &cairn::SimOutcome::drive_errors,
+                           &cairn::SimOutcome::drive_lies,
+                           &cairn::SimOutcome::stalls,
+                           &cairn::SimOutcome::drives_left,
+                           &cairn::SimOutcome::drives_replaced,
+                           &cairn::SimOutcome::wrong_bytes,
+                           &cairn::SimOutcome::lost,
+                           &cairn::SimOutcome::undeleted})
     all.*field += one.*field;
 }
 
 void print(const cairn::SimOutcome& one, uint64_t seeds, double real_seconds, uint64_t violations, uint64_t diverged) {
   cairn::JsonWriter json;
   json.begin_object().number("seeds", seeds).number("last_seed", one.seed).real("real_seconds", real_seconds);
-  json.real("simulated_hours", one.simulated_seconds / 3600).real("times_real_time", one.simulated_seconds / real_seconds);
-  json.number("turns", one.turns).number("requests", one.requests).number("lives", one.lives).number("kills", one.kills);
+  json.real("simulated_hours", one.simulated_seconds / 3600)
+      .real("times_real_time", one.simulated_seconds / real_seconds);
+  json.number("turns", one.turns)
+      .number("requests", one.requests)
+      .number("lives", one.lives)
+      .number("kills", one.kills);
   json.number("power_losses", one.power_losses).number("closes", one.closes);
   json.number("crashes_while_loading", one.crashes_while_loading).number("gets", one.gets).number("hits", one.hits);
-  json.number("puts", one.puts).number("deletes", one.deletes).number("doubts", one.doubts).number("evicted", one.evicted);
+  json.number("puts", one.puts)
+      .number("deletes", one.deletes)
+      .number("doubts", one.doubts)
+      .number("evicted", one.evicted);
   json.number("drive_errors", one.drive_errors).number("drive_lies", one.drive_lies).number("stalls", one.stalls);
   json.number("drives_left", one.drives_left).number("drives_replaced", one.drives_replaced);
   json.number("wrong_bytes", one.wrong_bytes).number("lost_acknowledged", one.lost).number("undeleted", one.undeleted);
@@ -96,7 +116,8 @@ void print(const cairn::SimOutcome& one, uint64_t seeds, double real_seconds, ui
 int main(int count, char** words) {
   Options options;
   if (!parse(count, words, options)) {
-    std::fprintf(stderr, "usage: cairn-simulate [--from SEED] [--seeds N | --hours H] [--twice] [--each] [--stop-at SECONDS]\n");
+    std::fprintf(
+        stderr, "usage: cairn-simulate [--from SEED] [--seeds N | --hours H] [--twice] [--each] [--stop-at SECONDS]\n");
     return 2;
   }
   const auto began = std::chrono::steady_clock::now();

@@ -5,7 +5,14 @@
 namespace cairn {
 
 void Drive::submit(IoRequest& request) {
-  if (request.kind != IoKind::flush) {
+  if (request.kind == IoKind::discard) {
+    CAIRN_CHECK(info_.can_discard && !info_.read_only && request.vector_count == 0,
+                "a discard that the drive cannot do");
+    CAIRN_CHECK(request.offset % info_.lba_bytes == 0 && request.bytes % info_.lba_bytes == 0 && request.bytes > 0,
+                "a discard of parts of logical blocks");
+    CAIRN_CHECK(request.offset + request.bytes >= request.bytes && request.offset + request.bytes <= info_.bytes,
+                "a discard lies beyond the drive");
+  } else if (request.kind != IoKind::flush) {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < request.vector_count; ++i) {
       const iovec& part = request.vectors[i];

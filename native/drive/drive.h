@@ -12,6 +12,9 @@
 //     after the write's completion has itself completed, the write survives power loss.
 //  4. With volatile_write_cache false, a completed write needs no flush.
 //  5. Requests in flight when the drive is destroyed: never; the owner waits for in_flight() == 0.
+//  6. A discard says that nobody wants those bytes any more: what is read there until they are written again is
+//  anything.
+//     Only where can_discard says so.
 // A Drive belongs to one reactor thread.
 #pragma once
 
@@ -33,9 +36,10 @@ struct DriveInfo {
   uint32_t memory_align = 4096;  // what buffers must be aligned to
   bool volatile_write_cache = true;
   bool read_only = false;
+  bool can_discard = false;
 };
 
-enum class IoKind : uint8_t { read, write, flush };
+enum class IoKind : uint8_t { read, write, flush, discard };
 
 // Owned by the caller, who keeps it and the memory behind `vectors` alive until completed() is called.
 class IoRequest {
@@ -44,7 +48,7 @@ class IoRequest {
   uint64_t offset = 0;
   const iovec* vectors = nullptr;
   uint32_t vector_count = 0;
-  uint64_t bytes = 0;  // the sum of the vectors' lengths; 0 for a flush
+  uint64_t bytes = 0;  // the sum of the vectors' lengths; 0 for a flush; of a discard, which has no vectors, its length
 
   // Called once, on the reactor thread. `error` is 0 or an errno. May submit further requests.
   virtual void completed(int error) = 0;
@@ -88,6 +92,7 @@ struct DriveOptions {
   bool create = false;        // a regular file is created if missing, or grown
   uint64_t create_bytes = 0;  // … to this size, with its blocks allocated
   bool read_only = false;
+  bool can_discard = false;
 };
 
 // Opens a block device or a regular file with O_DIRECT and takes an exclusive lock (flock), so that two

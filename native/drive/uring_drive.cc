@@ -60,6 +60,7 @@ Result<Unit> ask_block_device(int fd, const struct stat& file, DriveInfo& info) 
   info.lba_bytes = static_cast<uint32_t>(lba);
   info.bytes = round_down(bytes, kSlabPageBytes);
   info.volatile_write_cache = volatile_cache_of(file.st_rdev);
+  info.can_discard = true;  // one that cannot says so when it is asked
   return Unit{};
 }
 
@@ -162,6 +163,9 @@ bool UringDrive::prepare(uint32_t index) {
     case IoKind::flush:
       io_uring_prep_fsync(sqe, fd_, IORING_FSYNC_DATASYNC);
       break;
+    case IoKind::discard:
+      io_uring_prep_fallocate(sqe, fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, slot.offset, slot.request->bytes);
+      break;
   }
   io_uring_sqe_set_data64(sqe, index);
   return true;
@@ -179,7 +183,7 @@ void UringDrive::fill_ring() {
     slot.request = request;
     slot.rest.assign(request->vectors, request->vectors + request->vector_count);
     slot.offset = request->offset;
-    slot.left = request->kind == IoKind::flush ? 0 : request->bytes;
+    slot.left = request->kind == IoKind::read || request->kind == IoKind::write ? request->bytes : 0;
     if (!prepare(free_slots_.back())) break;
     free_slots_.pop_back();
     waiting_.pop_front();

@@ -38,6 +38,7 @@ StoreStats LogStore::stats() const {
     drive.evicted_blocks = counters.evicted_blocks;
     drive.moved_blocks = counters.moved_blocks;
     drive.moved_bytes = counters.moved_bytes;
+    drive.discarded_bytes = counters.discarded_bytes;
     drive.oldest_sequence = log.evicted_sequence == 0 ? 0 : log.evicted_sequence + 1;
     drive.distrusted = !slot.trusted;
     drive.loaded_share = slot.loader == nullptr ? 1 : slot.loader->share();

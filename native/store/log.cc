@@ -66,6 +66,7 @@ DriveLog::DriveLog(std::unique_ptr<Drive> drive, const format::Superblock& super
       segments_(superblock.segment_count),
       segment_pages_(superblock.segment_bytes / kPageBytes) {
   CAIRN_CHECK(writes_most > 0, "a log that may not write");
+  discards_ = drive_->info().can_discard;
   CAIRN_CHECK(segments_.size() < format::kSegmentsMost, "a drive of more segments than a place can name");
 }
 

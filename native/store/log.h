@@ -64,6 +64,7 @@ struct LogCounters {
   uint64_t read_bytes = 0, written_bytes = 0, put_bytes = 0, reads = 0, writes = 0, flushes = 0;
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
   uint64_t evicted_segments = 0, evicted_blocks = 0, moved_blocks = 0, moved_bytes = 0;
+  uint64_t discarded_bytes = 0;
 };
 
 // loading: its segments are being read. serving. read_only: it takes no writes, by order or after errors. draining:
@@ -212,6 +213,7 @@ class DriveLog {
   std::deque<uint32_t> sealed_;  // oldest first
   std::vector<uint32_t> sealing_;
   uint32_t wiping_ = 0;
+  bool discards_ = false;              // the drive is told what nobody wants any more
   std::set<uint32_t> ghosts_;          // segments with such blocks
   std::map<uint32_t, Head> heads_;     // by owner
   std::map<uint32_t, uint64_t> used_;  // the generation of the youngest segment with a record in it, by owner

@@ -1,6 +1,7 @@
 // The life of segments: opened, sealed, given up.
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 
 #include "base/entropy.h"
@@ -94,8 +95,23 @@ class DriveLog::Wipe final : public IoRequest {
     page->seal();
   }
   void completed(int error) override {
+    if (kind == IoKind::discard) {
+      if (error == EOPNOTSUPP) log_.discards_ = false;  // it was only a hint
+      log_.wiped(segment_, 0);
+      delete this;
+      return;
+    }
     ++done_;
-    if (error != 0 || done_ == 3 || (done_ == 2 && !log_.drive_->info().volatile_write_cache)) {
+    const bool settled = done_ == 3 || (done_ == 2 && !log_.drive_->info().volatile_write_cache);
+    if (error == 0 && settled && log_.discards_) {
+      // All between the two pages that say so.
+      kind = IoKind::discard;
+      vector_count = 0;
+      offset = log_.offset_of(segment_, 1);
+      bytes = (log_.segment_pages_ - 2) * kPageBytes;
+      return start();
+    }
+    if (error != 0 || settled) {
       log_.wiped(segment_, error);
       delete this;
       return;
@@ -112,7 +128,8 @@ class DriveLog::Wipe final : public IoRequest {
   void start() {
     log_.counters.writes += kind == IoKind::write ? 1 : 0;
     log_.counters.flushes += kind == IoKind::flush ? 1 : 0;
-    log_.counters.written_bytes += bytes;
+    log_.counters.written_bytes += kind == IoKind::write ? bytes : 0;
+    log_.counters.discarded_bytes += kind == IoKind::discard ? bytes : 0;
     log_.drive_->submit(*this);
   }
 

@@ -170,7 +170,7 @@ struct DriveStats {
   uint64_t reads = 0, writes = 0, flushes = 0;
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
   uint64_t put_bytes = 0;  // payload of blocks put since start: written_bytes / put_bytes is the write amplification
-  uint64_t evicted_segments = 0, evicted_blocks = 0, moved_blocks = 0, moved_bytes = 0;
+  uint64_t evicted_segments = 0, evicted_blocks = 0, moved_blocks = 0, moved_bytes = 0, discarded_bytes = 0;
   // No block with this sequence or a larger one was evicted from this drive, in this life or an earlier one. 0: none
   // was.
   uint64_t oldest_sequence = 0;

@@ -102,6 +102,27 @@ TEST_P(DriveConformance, Promise3AFlushCompletesAndRequestsMayComeFromCompletion
   EXPECT_EQ(drive->in_flight(), 0U);
 }
 
+TEST_P(DriveConformance, Promise6ADiscardEndsAndLeavesItsNeighboursAlone) {
+  if (!drive->info().can_discard) {
+    Transfer wish(IoKind::discard, 8192, {});
+    wish.bytes = 4096;
+    EXPECT_DEATH(drive->submit(wish), "cannot do");
+    return;
+  }
+  Transfer write(IoKind::write, 0, {1 << 16});
+  write.fill(1);
+  run(write);
+  Transfer flush(IoKind::flush, 0, {});
+  run(flush);
+  Transfer discard(IoKind::discard, 8192, {});
+  discard.bytes = 16'384;
+  run(discard);
+  EXPECT_TRUE(discard.error == 0 || discard.error == EOPNOTSUPP) << discard.error;
+  Transfer before(IoKind::read, 0, {8192});
+  run(before);
+  EXPECT_TRUE(before.holds(1));
+}
+
 TEST_P(DriveConformance, WhatLiesBesideATransferIsOurOwnMistake) {
   Transfer beyond(IoKind::read, drive->info().bytes, {4096});
   EXPECT_DEATH(drive->submit(beyond), "beyond the drive");

@@ -19,6 +19,7 @@ DriveInfo describe(const Platter& platter, bool volatile_cache, bool read_only) 
   info.lba_bytes = 512;
   info.memory_align = 512;
   info.volatile_write_cache = volatile_cache;
+  info.can_discard = true;
   info.read_only = read_only;
   return info;
 }
@@ -95,6 +96,11 @@ void Platter::flush() {
   cache_.clear();
 }
 
+void Platter::discard(uint64_t offset, uint64_t count) {
+  const uint64_t first = (offset + kPageBytes - 1) / kPageBytes;
+  for (uint64_t page = first; (page + 1) * kPageBytes <= offset + count; ++page) pages_[page].reset();
+}
+
 void Platter::lose_power(std::mt19937_64& random) {
   std::shuffle(cache_.begin(), cache_.end(), random);
   for (const CachedWrite& one : cache_) {
@@ -141,6 +147,7 @@ void MemoryDrive::finish(IoRequest& request) {
   if (error == 0) {
     if (request.kind == IoKind::read) platter_->read_cached(request.offset, request.vectors, request.vector_count);
     if (request.kind == IoKind::write) platter_->write_cached(request.offset, request.vectors, request.vector_count);
+    if (request.kind == IoKind::discard) platter_->discard(request.offset, request.bytes);
     if (request.kind == IoKind::flush || !info().volatile_write_cache) platter_->flush();
   }
   request.completed(error);

@@ -29,6 +29,8 @@ class Platter {
   void write_cached(uint64_t offset, const iovec* vectors, uint32_t count);
   void read_cached(uint64_t offset, const iovec* vectors, uint32_t count) const;
   void flush();
+  // Whole pages of the range are zero afterwards.
+  void discard(uint64_t offset, uint64_t count);
   // The power goes: of every write that no flush covered, each 512-byte sector is there or not, in any order.
   void lose_power(std::mt19937_64& random);
   uint64_t cached_writes() const { return cache_.size(); }

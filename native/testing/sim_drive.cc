@@ -18,6 +18,7 @@ DriveInfo describe(const Platter& platter, const std::string& path) {
   info.lba_bytes = 512;
   info.memory_align = 512;
   info.volatile_write_cache = true;
+  info.can_discard = true;
   return info;
 }
 
@@ -66,6 +67,10 @@ int SimDrive::serve(IoRequest& request) {
     const bool astray = happens(faults_.misdirected_write);
     counters_.lies += astray ? 1 : 0;
     platter_->write_cached(astray ? elsewhere(request) : request.offset, request.vectors, request.vector_count);
+  } else if (request.kind == IoKind::discard) {
+    if (happens(faults_.write_error)) return EIO;
+    // A hint: how much of it is followed is the drive's affair.
+    if (random_() % 2 == 0) platter_->discard(request.offset, random_() % (request.bytes + 1));
   } else {
     if (happens(faults_.flush_error)) return EIO;
     if (happens(faults_.lying_flush)) {

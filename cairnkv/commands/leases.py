@@ -19,7 +19,6 @@ from cairnkv.commands.output import tell_items
 from cairnkv.quantities import parse_duration
 from cairnkv.status import Status
 
-
 HOLDER = "cairn lease"  # the name that leases of the command belong to
 
 

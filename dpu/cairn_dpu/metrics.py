@@ -160,6 +160,7 @@ DRIVES = (
     _drive("evicted_blocks", "evicted_blocks_total", "counter", "Blocks that were in them."),
     _drive("moved_blocks", "moved_blocks_total", "counter", "Blocks written again because their segment was given up."),
     _drive("moved_bytes", "moved_bytes_total", "counter", "Payload of those blocks."),
+    _drive("discarded_bytes", "discarded_bytes_total", "counter", "Told to the device as wanted no more."),
     _drive(
         "oldest_sequence",
         "oldest_sequence",

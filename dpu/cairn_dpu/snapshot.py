@@ -60,6 +60,7 @@ class Drive(_Model):
     evicted_blocks: int
     moved_blocks: int
     moved_bytes: int
+    discarded_bytes: int
     oldest_sequence: int = Field(description="no block with this sequence or a larger one was evicted; 0: none was")
     scrubbed_bytes: int
     scrub_passes: int

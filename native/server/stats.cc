@@ -34,7 +34,8 @@ void write_drive(JsonWriter& json, const DriveStats& drive) {
   json.number("read_errors", drive.read_errors).number("write_errors", drive.write_errors);
   json.number("checksum_errors", drive.checksum_errors).number("evicted_segments", drive.evicted_segments);
   json.number("evicted_blocks", drive.evicted_blocks).number("moved_blocks", drive.moved_blocks);
-  json.number("moved_bytes", drive.moved_bytes).number("oldest_sequence", drive.oldest_sequence);
+  json.number("moved_bytes", drive.moved_bytes).number("discarded_bytes", drive.discarded_bytes);
+  json.number("oldest_sequence", drive.oldest_sequence);
   json.number("scrubbed_bytes", drive.scrubbed_bytes).number("scrub_passes", drive.scrub_passes);
   json.number("scrub_errors", drive.scrub_errors).number("scrub_started_unix_ms", drive.scrub_started_unix_ms);
   json.real("scrub_share", drive.scrub_share).number("lifetime_written_bytes", drive.lifetime_written_bytes);

@@ -165,6 +165,7 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
     segment.least_birth = std::min(segment.least_birth, entry.sequence);
   }
   if (found.unreadable) {
+    log.note_ghost(found.index);  // what it holds may be readable at the next start
     segment.note_expiry(0);
     segment.least_birth = 0;
   }

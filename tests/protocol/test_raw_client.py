@@ -118,7 +118,7 @@ def test_groups_scopes_and_deletes_by_name(session: RawSession, fresh_key: Fresh
 
 
 def test_leases(session: RawSession, fresh_key: Fresh, addresses: dict[str, tuple[str, int] | str]) -> None:
-    other = RawSession.open(addresses["tcp"])
+    other = RawSession.open(addresses["tcp"], name=b"another")
     key, absent = fresh_key(), fresh_key()
     session.put(key, b"y" * 100)
     assert session.statuses(LEASE, [key, absent], duration_ms=60_000) == [OK, NOT_FOUND]
@@ -126,6 +126,12 @@ def test_leases(session: RawSession, fresh_key: Fresh, addresses: dict[str, tupl
     assert session.statuses(LEASE, [key], duration_ms=2**64 - 1) == [LEASE_TOO_LONG]
     assert other.statuses(RELEASE, [key]) == [NOT_FOUND]
     assert other.statuses(REMOVE, [key]) == [LEASED]
+    nameless = RawSession.open(addresses["tcp"], name=b"")
+    assert nameless.statuses(RELEASE, [key]) == [NOT_FOUND], "a session without a name holds its own"
+    assert session.statuses(LEASE, [key], duration_ms=60_000) == [OK]
+    back = RawSession.open(addresses["tcp"])
+    assert back.statuses(RELEASE, [key]) == [OK], "who comes back under its name releases what it leased"
+    assert session.statuses(LEASE, [key], duration_ms=60_000) == [OK]
     assert session.statuses(RELEASE, [key, key]) == [OK, NOT_FOUND]
     assert session.statuses(REMOVE, [key]) == [OK]
 

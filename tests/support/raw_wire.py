@@ -141,7 +141,9 @@ class RawSession:
     opened: ClassVar[list[RawSession]] = []
 
     @classmethod
-    def open(cls, address: tuple[str, int] | str, *, hello: bool = True, tenant: bytes = b"default") -> RawSession:
+    def open(
+        cls, address: tuple[str, int] | str, *, hello: bool = True, tenant: bytes = b"default", name: bytes = b"raw"
+    ) -> RawSession:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.settimeout(20)
@@ -149,11 +151,11 @@ class RawSession:
         session = cls(sock)
         cls.opened.append(session)
         if hello:
-            session.say_hello(tenant)
+            session.say_hello(tenant, name=name)
         return session
 
-    def say_hello(self, tenant: bytes = b"default", join: bytes = bytes(16)) -> None:
-        body = HELLO.pack(1, 1, 0, join, len(tenant), 0, 3, 0) + tenant + b"raw"
+    def say_hello(self, tenant: bytes = b"default", join: bytes = bytes(16), name: bytes = b"raw") -> None:
+        body = HELLO.pack(1, 1, 0, join, len(tenant), 0, len(name), 0) + tenant + name
         self.send(Frame(HELLO_T, body=body))
         frame = self.receive()
         assert frame.type == WELCOME_T, frame

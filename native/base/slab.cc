@@ -164,6 +164,7 @@ bool Slab::told_to_fail() {
     return false;
   }
   if (!fail_for_ever_) fail_in_ = 0;
+  ++failed_;
   return true;
 }
 

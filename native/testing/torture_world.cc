@@ -50,7 +50,13 @@ class TortureWorld::Put final : public PutOp {
     }
     world_.store->commit(*this);
   }
+  void cancel() {
+    if (ended_) return;
+    world_.store->cancel(*this);
+    done(Status::cancelled);
+  }
   void done(Status status) override {
+    ended_ = true;
     world_.oracle.put_ends(block_, version_, status, durability);
     --world_.out_;
     if (world_.healthy && status != Status::ok && status != Status::exists)
@@ -62,6 +68,7 @@ class TortureWorld::Put final : public PutOp {
   TortureWorld& world_;
   size_t block_;
   uint32_t version_;
+  bool ended_ = false;
 };
 
 class TortureWorld::Get final : public GetOp {
@@ -76,14 +83,22 @@ class TortureWorld::Get final : public GetOp {
     had_to_be_ = !world.oracle.may_be_absent(which);
     ++world.out_;
   }
+  void cancel() {
+    if (ended_) return;
+    world_.store->cancel(*this);
+    done(Status::cancelled);
+  }
   void done(Status status) override {
+    ended_ = true;
     --world_.out_;
     const std::string& name = world_.blocks_[block_].name;
     if (status == Status::ok) {
       ++world_.found_;
       return compare(name);
     }
-    if (world_.healthy && had_to_be_ && !world_.oracle.may_be_absent(block_))
+    const bool lost = world_.healthy && had_to_be_ && !world_.oracle.may_be_absent(block_);
+    world_.missed += lost && world_.misses_excused ? 1 : 0;
+    if (lost && !world_.misses_excused)
       world_.report_.violation("block " + name + " was acknowledged as durable and is lost: its get ended as " +
                                std::string(status_row(status).name));
     buffer = {};
@@ -115,6 +130,7 @@ class TortureWorld::Get final : public GetOp {
   size_t block_;
   uint32_t right_;
   bool had_to_be_;
+  bool ended_ = false;
 };
 
 class TortureWorld::Remove final : public DeleteOp {
@@ -253,7 +269,7 @@ void TortureWorld::begin_remove(const TortureStep& step) {
 
 void TortureWorld::turn() {
   store->poll();
-  if (++turns_ > kTurnsBeforeTime) clock_.advance_ms(10);
+  if (++turns_ > kTurnsBeforeTime) clock_.advance_ms(100);
 }
 
 bool TortureWorld::drives_idle() const {
@@ -262,9 +278,17 @@ bool TortureWorld::drives_idle() const {
 
 void TortureWorld::until_answered() {
   turns_ = 0;
-  while (!all_ended() && turns_ < kTurnsMost) turn();
+  while (!all_ended() && turns_ < kTurnsMost) {
+    turn();
+    if (turns_ == deadline_turns) cancel_all();
+  }
   if (!all_ended()) report_.violation("something that was asked was never answered");
   turns_ = 0;
+}
+
+void TortureWorld::cancel_all() {
+  for (const auto& put : puts_) put->cancel();
+  for (const auto& get : gets_) get->cancel();
 }
 
 void TortureWorld::until_idle() {

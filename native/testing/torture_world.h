@@ -48,7 +48,10 @@ class TortureWorld final : private EventSink {
   bool healthy = true;
   bool losses_excused = false;  // blocks that the store says it dropped may be gone
   bool returns_excused = false;  // a deleted block that is back is counted in `returned`, and is no violation
-  uint64_t returned = 0;
+  bool misses_excused = false;   // a miss of what is there is counted in `missed`, and is no violation
+  uint64_t returned = 0, missed = 0;
+  // Gets and puts without an answer by then are cancelled, as a caller's deadline does; 0: they are waited for.
+  uint64_t deadline_turns = 0;
 
   // A platter with an empty store on it.
   static std::shared_ptr<Platter> formatted(uint64_t bytes, uint64_t segment_bytes, VirtualClock& clock);
@@ -79,6 +82,7 @@ class TortureWorld final : private EventSink {
   void begin_remove(const TortureStep& step);
   void check_counts(uint64_t found);
   bool drives_idle() const;
+  void cancel_all();
 
   TortureReport& report_;
   const TortureBlocks& blocks_;

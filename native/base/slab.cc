@@ -158,8 +158,20 @@ void Slab::give_back(int64_t page, int order) {
   heads_[level] = static_cast<int32_t>(page);
 }
 
+bool Slab::told_to_fail() {
+  if (fail_in_ > 1) {
+    --fail_in_;
+    return false;
+  }
+  if (!fail_for_ever_) fail_in_ = 0;
+  ++failed_;
+  return true;
+}
+
 Buffer Slab::allocate(uint64_t length) {
   uint64_t left = round_up(std::max<uint64_t>(length, 1), kSlabPageBytes);
+  if (fail_in_ != 0 && told_to_fail()) [[unlikely]]
+    return {};
   if (left > free_bytes_) return {};
   auto* body = new Buffer::Body{this, 1, length, left, {}};
   while (left > 0) {

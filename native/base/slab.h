@@ -69,6 +69,13 @@ class Slab {
 
   // A buffer of `length` bytes (at least one page is taken), or an empty one when free memory is short.
   Buffer allocate(uint64_t length);
+  // For tests: the nth allocation from now on (1: the next) finds no memory, and all after it if `for_ever`; 0: none.
+  void fail_allocation(uint64_t nth, bool for_ever) {
+    fail_in_ = nth;
+    fail_for_ever_ = for_ever;
+    failed_ = 0;
+  }
+  uint64_t allocations_failed() const { return failed_; }  // of those, since then
 
   uint64_t total_bytes() const { return total_bytes_; }
   uint64_t free_bytes() const { return free_bytes_; }
@@ -81,10 +88,14 @@ class Slab {
   int64_t take(int order);
   void give_back(int64_t page, int order);
   void release(Buffer::Body* body);
+  bool told_to_fail();
 
   std::byte* base_;
   uint64_t total_bytes_;
   uint64_t free_bytes_ = 0;
+  uint64_t fail_in_ = 0;  // 0: no allocation is made to fail
+  bool fail_for_ever_ = false;
+  uint64_t failed_ = 0;
   // Per page: the order of the free block that starts here, or kNotFree.
   std::vector<int8_t> free_order_;
   // Free blocks of each order as doubly linked lists through page numbers.

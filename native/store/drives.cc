@@ -225,9 +225,11 @@ void LogStore::loading_done(Slot& slot) {
   if (!failed) {
     log.evicted_sequence = found.evicted_sequence;
     log.forgotten_sequence = found.forgotten_sequence;
-    next_sequence_ = std::max(next_sequence_, found.last_sequence + 1);
+    // What could not be read may be younger than all that was.
+    const bool blind = found.unreadable > 0;
+    next_sequence_ = std::max(next_sequence_, found.last_sequence + (blind ? kSequenceLeap : 1));
     slot.last_sequence = found.last_sequence;
-    log.begin(found.next_generation, !slot.writable);
+    log.begin(found.next_generation + (blind ? 2 * log.segments().size() : 0), !slot.writable);
     slot.evictor = std::make_unique<Evictor>(*this, log);
     slot.scrubber = std::make_unique<Scrubber>(*this, log);
   } else if (!slot.set_aside) {

@@ -118,10 +118,10 @@ void LogStore::start_removal(const std::shared_ptr<Removal>& removal, const std:
   std::vector<format::Tombstone> tombstones;
   std::vector<size_t> sent;
   std::vector<uint32_t> held_by;
-  const bool hidden = any_hidden();
   for (const size_t item : items) {
     const BlockId& id = op.ids[item];
     const Index::Entry* head = find(id, false);
+    const bool hidden = any_hidden();  // find() may have dropped what a restart would find
     if (head == nullptr && !hidden) continue;
     // What takes a leased member of its group along is held by that lease, too.
     const bool held = head != nullptr && (leases_.leased(id) || groups_.row(head->group()).leases > 0);
@@ -168,7 +168,7 @@ void LogStore::start_wide_removal(const std::shared_ptr<Removal>& removal) {
     event = EventKind::group_deleted;
     const uint32_t keyspace = keyspaces_.find(id.tenant, id.layout);
     const uint32_t group = keyspace == Names::kNone ? Groups::kNone : groups_.find(keyspace, op.group);
-    any |= group != Groups::kNone;
+    any |= keyspace != Names::kNone;  // members of a group that broke up are still on the drives
     if (group != Groups::kNone) groups_.break_up(group);
   } else if (op.kind == DeleteKind::scope) {
     tombstone.value = op.scope;

@@ -69,12 +69,12 @@ void Platter::flip(uint64_t offset, int bit) {
 }
 
 void Platter::write_cached(uint64_t offset, const iovec* vectors, uint32_t count) {
-  CachedWrite write{offset, {}};
+  std::vector<std::byte> bytes;
   for (uint32_t i = 0; i < count; ++i) {
     const auto* base = static_cast<const std::byte*>(vectors[i].iov_base);
-    write.bytes.insert(write.bytes.end(), base, base + vectors[i].iov_len);
+    bytes.insert(bytes.end(), base, base + vectors[i].iov_len);
   }
-  cache_.push_back(std::move(write));
+  cache_.push_back({offset, std::make_shared<const std::vector<std::byte>>(std::move(bytes))});
 }
 
 void Platter::read_cached(uint64_t offset, const iovec* vectors, uint32_t count) const {
@@ -84,15 +84,15 @@ void Platter::read_cached(uint64_t offset, const iovec* vectors, uint32_t count)
     read(offset, base, length);
     for (const CachedWrite& write : cache_) {
       const uint64_t from = std::max(offset, write.offset);
-      const uint64_t to = std::min(offset + length, write.offset + write.bytes.size());
-      if (from < to) std::memcpy(base + (from - offset), write.bytes.data() + (from - write.offset), to - from);
+      const uint64_t to = std::min(offset + length, write.offset + write.bytes->size());
+      if (from < to) std::memcpy(base + (from - offset), write.bytes->data() + (from - write.offset), to - from);
     }
     offset += length;
   }
 }
 
 void Platter::flush() {
-  for (const CachedWrite& one : cache_) write(one.offset, one.bytes.data(), one.bytes.size());
+  for (const CachedWrite& one : cache_) write(one.offset, one.bytes->data(), one.bytes->size());
   cache_.clear();
 }
 
@@ -105,9 +105,9 @@ void Platter::lose_power(std::mt19937_64& random) {
   std::shuffle(cache_.begin(), cache_.end(), random);
   for (const CachedWrite& one : cache_) {
     const uint64_t fate = random() % 3;  // all of it, none of it, some sectors of it
-    for (uint64_t at = 0; at < one.bytes.size(); at += kSectorBytes) {
+    for (uint64_t at = 0; at < one.bytes->size(); at += kSectorBytes) {
       if (fate == 0 || (fate == 2 && random() % 2 == 0))
-        write(one.offset + at, one.bytes.data() + at, std::min(kSectorBytes, one.bytes.size() - at));
+        write(one.offset + at, one.bytes->data() + at, std::min(kSectorBytes, one.bytes->size() - at));
     }
   }
   cache_.clear();

@@ -35,13 +35,17 @@ class Platter {
   void lose_power(std::mt19937_64& random);
   uint64_t cached_writes() const { return cache_.size(); }
 
+  struct CachedWrite {
+    uint64_t offset;
+    std::shared_ptr<const std::vector<std::byte>> bytes;
+  };
+  // What no flush covered, in the order it was written; and the same, of which nothing is left on the platter.
+  const std::vector<CachedWrite>& cached() const { return cache_; }
+  void lose_cached() { cache_.clear(); }
+
  private:
   static constexpr uint64_t kPageBytes = 4096;
   using Page = std::array<std::byte, kPageBytes>;
-  struct CachedWrite {
-    uint64_t offset;
-    std::vector<std::byte> bytes;
-  };
   uint64_t bytes_;
   std::vector<std::shared_ptr<Page>> pages_;  // nullptr: never written
   std::vector<CachedWrite> cache_;            // in order

@@ -1,0 +1,68 @@
+// cairn-torture: systematic damage to the store. Each part prints one JSON object as its last line.
+//   cairn-torture crash-points [--random N] [--seed S] [--only WORKLOAD] [--stop-at SECONDS]
+//   cairn-torture bit-flips [--payload N] [--seed S] [--shard I/N] [--stop-at SECONDS]
+//   cairn-torture fault-sites [--stop-at SECONDS]
+// Ends with 1 if anything was violated; each violation is a sentence that says how to come to it again, on stderr.
+#include "testing/torture.h"
+
+#include <malloc.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+bool parse(int count, char** words, cairn::TortureOptions& options) {
+  for (int i = 2; i < count; i += 2) {
+    const std::string word = words[i];
+    if (i + 1 == count) return false;
+    const char* value = words[i + 1];
+    if (word == "--random") {
+      options.random = std::strtoull(value, nullptr, 10);
+    } else if (word == "--payload") {
+      options.payload = std::strtoull(value, nullptr, 10);
+    } else if (word == "--seed") {
+      options.seed = std::strtoull(value, nullptr, 10);
+    } else if (word == "--stop-at") {
+      options.stop_at_s = std::strtod(value, nullptr);
+    } else if (word == "--only") {
+      options.only = value;
+    } else if (word == "--shard") {
+      if (std::sscanf(value, "%lu/%lu", &options.shard, &options.shards) != 2) return false;
+      if (options.shards == 0 || options.shard >= options.shards) return false;
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  // Megabytes are asked for and given back thousands of times a second: not from the kernel each time.
+  mallopt(M_MMAP_THRESHOLD, 64 << 20);
+  mallopt(M_TRIM_THRESHOLD, 512 << 20);
+  cairn::TortureOptions options;
+  const std::string part = count > 1 ? words[1] : "";
+  const bool known = part == "crash-points" || part == "bit-flips" || part == "fault-sites";
+  if (!known || !parse(count, words, options)) {
+    std::fprintf(stderr,
+                 "usage: cairn-torture crash-points [--random N] [--seed S] [--only WORKLOAD] [--stop-at SECONDS]\n"
+                 "       cairn-torture bit-flips [--payload N] [--seed S] [--shard I/N] [--stop-at SECONDS]\n"
+                 "       cairn-torture fault-sites [--stop-at SECONDS]\n");
+    return 2;
+  }
+  cairn::TortureReport report(options.stop_at_s);
+  report.json.text("part", part);
+  if (part == "fault-sites") {
+    torture_fault_sites(options, report);
+  } else if (part == "bit-flips") {
+    options.payload > 0 ? torture_damages(options, report) : torture_bit_flips(options, report);
+  } else {
+    options.random > 0 ? torture_random_crashes(options, report) : torture_crash_points(options, report);
+  }
+  std::printf("%s\n", report.finish().c_str());
+  return report.violations() == 0 ? 0 : 1;
+}

@@ -27,9 +27,7 @@ class TortureReport {
   void at(std::string how) { how_ = std::move(how); }
   void violation(const std::string& sentence);
   uint64_t violations() const { return violations_; }
-  double passed_s() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
-  }
+  double passed_s() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count(); }
   // Remembers that it was: the figures then say so.
   bool time_is_up() {
     stopped_ = stopped_ || (stop_at_s_ > 0 && passed_s() >= stop_at_s_);

@@ -40,7 +40,8 @@ class BitFlips {
 
  private:
   void flip(const TorturePage& page, uint64_t bit) {
-    report_.at(name_ + " drive, seed " + std::to_string(options_.seed) + ", " + page.what + " on page " + std::to_string(page.page) + ", bit " + std::to_string(bit));
+    report_.at(name_ + " drive, seed " + std::to_string(options_.seed) + ", " + page.what + " on page " +
+               std::to_string(page.page) + ", bit " + std::to_string(bit));
     *world_.platters[0] = drive_.platter;
     world_.platters[0]->flip(page.page * format::kPageBytes + bit / 8, static_cast<int>(bit % 8));
     world_.oracle = drive_.oracle;

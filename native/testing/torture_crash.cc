@@ -38,7 +38,8 @@ std::vector<Fates> all_fates(size_t writes) {
     but_one[i] = Survived::nothing;
     all.insert(one);
     all.insert(but_one);
-    for (const Survived torn : {Survived::first_half, Survived::last_half, Survived::header_only, Survived::payload_only}) {
+    for (const Survived torn :
+         {Survived::first_half, Survived::last_half, Survived::header_only, Survived::payload_only}) {
       Fates fates = whole;
       fates[i] = torn;
       all.insert(fates);

@@ -1,4 +1,5 @@
-// What a crash may leave of a drive: the platter as a flush left it, and of every write since then all, some or nothing.
+// What a crash may leave of a drive: the platter as a flush left it, and of every write since then all, some or
+// nothing.
 #pragma once
 
 #include <string>

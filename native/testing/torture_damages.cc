@@ -14,7 +14,7 @@ namespace {
 using format::kPageBytes;
 
 enum class Damage : uint8_t { bits, sector, page, swapped, stale, foreign, junk };
-constexpr std::array kDamages = {"flipped bits",   "a zeroed sector",       "a zeroed page", "two pages swapped",
+constexpr std::array kDamages = {"flipped bits",      "a zeroed sector",           "a zeroed page", "two pages swapped",
                                  "a page of earlier", "a page of another segment", "random bytes"};
 
 class Damages {
@@ -54,7 +54,9 @@ class Damages {
     from.read(page * kPageBytes, bytes.data(), kPageBytes);
     return bytes;
   }
-  void write(uint64_t page, const Page& bytes) { world_.platters[0]->write(page * kPageBytes, bytes.data(), kPageBytes); }
+  void write(uint64_t page, const Page& bytes) {
+    world_.platters[0]->write(page * kPageBytes, bytes.data(), kPageBytes);
+  }
 
   void apply(Damage kind, uint64_t page, std::mt19937_64& random) {
     Page bytes = read(drive_.platter, page);
@@ -127,7 +129,8 @@ void torture_damages(const TortureOptions& options, TortureReport& report) {
   report.json.number("damages", done).number("misses", small_damages.misses + striped_damages.misses);
   report.json.number("returned_excused", small_world.returned + striped_world.returned);
   report.json.begin_object("kinds");
-  for (const char* kind : kDamages) report.json.number(kind, small_damages.by_kind[kind] + striped_damages.by_kind[kind]);
+  for (const char* kind : kDamages)
+    report.json.number(kind, small_damages.by_kind[kind] + striped_damages.by_kind[kind]);
   report.json.end_object();
 }
 

@@ -11,7 +11,8 @@ using Kind = TortureStep::Kind;
 // What lies on the pages, by their magic numbers.
 class PageWalk {
  public:
-  PageWalk(TortureDrive& drive, uint64_t segment_bytes) : drive_(drive), per_segment_(segment_bytes / format::kPageBytes) {}
+  PageWalk(TortureDrive& drive, uint64_t segment_bytes)
+      : drive_(drive), per_segment_(segment_bytes / format::kPageBytes) {}
 
   void walk() {
     for (const uint64_t offset : format::kSuperblockOffsets) note(offset / format::kPageBytes, "superblock");
@@ -119,11 +120,19 @@ void make_small_drive(TortureReport& report, Slab& slab, VirtualClock& clock, To
   // These two segments are given up when the last one is opened.
   live(world, drive, {{Kind::put, {older}}}, true);
   live(world, drive, {{Kind::put, {old}}}, true);
-  live(world, drive, {{Kind::put, {kept, longer, first, second, scoped, other, tenant}},
-        {Kind::put, {by_key, by_group, by_scope, by_layout, by_tenant, gone_late, again}}}, true);
-  live(world, drive, {{Kind::remove, {by_key}}, {Kind::remove_group, {by_group}}, {Kind::remove_scope, {by_scope}},
-        {Kind::remove_layout, {by_layout}}, {Kind::remove_tenant, {by_tenant}}, {Kind::remove, {again}},
-        {Kind::put, {again}}}, true);
+  live(world, drive,
+       {{Kind::put, {kept, longer, first, second, scoped, other, tenant}},
+        {Kind::put, {by_key, by_group, by_scope, by_layout, by_tenant, gone_late, again}}},
+       true);
+  live(world, drive,
+       {{Kind::remove, {by_key}},
+        {Kind::remove_group, {by_group}},
+        {Kind::remove_scope, {by_scope}},
+        {Kind::remove_layout, {by_layout}},
+        {Kind::remove_tenant, {by_tenant}},
+        {Kind::remove, {again}},
+        {Kind::put, {again}}},
+       true);
   live(world, drive, {{Kind::put, {late}}, {Kind::remove, {gone_late}}}, false);
   finish(world, drive, kMiB);
 }

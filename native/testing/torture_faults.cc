@@ -41,7 +41,8 @@ class FaultInjector final : public DriveWatcher {
   static Site site_of(const IoRequest& request) {
     if (request.kind == IoKind::write) return Site::write;
     if (request.kind == IoKind::flush) return Site::flush;
-    const bool superblock = request.offset == format::kSuperblockOffsets[0] || request.offset == format::kSuperblockOffsets[1];
+    const bool superblock =
+        request.offset == format::kSuperblockOffsets[0] || request.offset == format::kSuperblockOffsets[1];
     return superblock ? Site::identify : Site::read;
   }
   FaultPlan plan_;
@@ -100,9 +101,14 @@ class FaultRun {
   }
 
   void on_one_drive() {
-    do_all({{Kind::put, {0}}, {Kind::put, {1}, Durability::relaxed}, {Kind::put, {2}}, {Kind::put, {3, 4}}, {Kind::put, {5}}});
+    do_all({{Kind::put, {0}},
+            {Kind::put, {1}, Durability::relaxed},
+            {Kind::put, {2}},
+            {Kind::put, {3, 4}},
+            {Kind::put, {5}}});
     do_all({{Kind::put, {0}}, {Kind::get, {0}}, {Kind::range, {2}}, {Kind::remove, {0}}, {Kind::remove_scope, {2}}});
-    do_all({{Kind::lease, {1}}, {Kind::put, {6}}, {Kind::put, {7}}, {Kind::put, {8}}, {Kind::put, {9}}, {Kind::get, {6}}});
+    do_all(
+        {{Kind::lease, {1}}, {Kind::put, {6}}, {Kind::put, {7}}, {Kind::put, {8}}, {Kind::put, {9}}, {Kind::get, {6}}});
     do_all({{Kind::remove_group, {3}}, {Kind::put, {0}}, {Kind::put, {3, 4}}, {Kind::get, {8}}});
     rest();
   }
@@ -165,7 +171,8 @@ class FaultRun {
     if (!formatted) return;
     for (const auto& platter : platters_) platter->lose_cached();
     world_.platters = platters_;
-    if (const std::string why = world_.open(nullptr); !why.empty()) return report_.violation("not opened when healed: " + why);
+    if (const std::string why = world_.open(nullptr); !why.empty())
+      return report_.violation("not opened when healed: " + why);
     world_.healthy = true;
     world_.deadline_turns = 0;
     // Segments that could not be read were given up as they were, whatever lay in them.

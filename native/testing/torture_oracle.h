@@ -16,7 +16,7 @@ struct TortureBlock {
   uint32_t tenant = 0;
   uint64_t layout = 0;
   Scope scope = 0;
-  uint8_t group = 0;           // 0: none
+  uint8_t group = 0;  // 0: none
   uint16_t group_members = 0;
   BlockId id() const;
   GroupId group_id() const;

@@ -158,7 +158,8 @@ class CrashPoints {
     world_.until_idle();
     world_.stop();
     world_.check_slab();
-    for (size_t i = 0; i < watcher.points.size(); ++i) crash(watcher.points[i], how + ": crash point " + std::to_string(i));
+    for (size_t i = 0; i < watcher.points.size(); ++i)
+      crash(watcher.points[i], how + ": crash point " + std::to_string(i));
   }
 
   void crash(const CrashPoint& point, const std::string& how) {

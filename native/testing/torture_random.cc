@@ -31,8 +31,13 @@ void add_blocks(TortureBlocks& blocks) {
 class RandomRun {
  public:
   RandomRun(TortureReport& report, const TortureBlocks& blocks, Slab& slab, uint64_t seed, RandomCounts& counts)
-      : report_(report), blocks_(blocks), counts_(counts), random_(seed), entropy_(random_()),
-        world_(report, blocks, slab, clock_), how_("crash-points --random 1 --seed " + std::to_string(seed)) {
+      : report_(report),
+        blocks_(blocks),
+        counts_(counts),
+        random_(seed),
+        entropy_(random_()),
+        world_(report, blocks, slab, clock_),
+        how_("crash-points --random 1 --seed " + std::to_string(seed)) {
     const uint64_t drives = 1 + random_() % 2;
     for (uint64_t i = 0; i < drives; ++i)
       world_.platters.push_back(TortureWorld::formatted((5 + random_() % 2) * kMiB + 4096, kMiB, clock_));

@@ -336,12 +336,14 @@ void TortureWorld::check_counts(uint64_t found) {
                       " are there");
   if ((blocks != stats.blocks && parts == 0) || bytes != stats.payload_bytes)
     report_.violation("the drives count " + std::to_string(blocks) + " blocks of " + std::to_string(bytes) +
-                      " bytes, the index " + std::to_string(stats.blocks) + " of " + std::to_string(stats.payload_bytes));
+                      " bytes, the index " + std::to_string(stats.blocks) + " of " +
+                      std::to_string(stats.payload_bytes));
 }
 
 void TortureWorld::check_slab() {
   if (store == nullptr && slab_.free_bytes() != slab_.total_bytes())
-    report_.violation(std::to_string(slab_.total_bytes() - slab_.free_bytes()) + " bytes of the slab were not given back");
+    report_.violation(std::to_string(slab_.total_bytes() - slab_.free_bytes()) +
+                      " bytes of the slab were not given back");
 }
 
 }  // namespace cairn

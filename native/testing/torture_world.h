@@ -16,7 +16,17 @@
 namespace cairn {
 
 struct TortureStep {
-  enum class Kind : uint8_t { put, get, range, remove, remove_group, remove_scope, remove_layout, remove_tenant, lease };
+  enum class Kind : uint8_t {
+    put,
+    get,
+    range,
+    remove,
+    remove_group,
+    remove_scope,
+    remove_layout,
+    remove_tenant,
+    lease
+  };
   Kind kind = Kind::put;
   std::vector<size_t> blocks;  // one operation each; of a delete of a name the first has it
   Durability durability = Durability::durable;
@@ -46,7 +56,7 @@ class TortureWorld final : private EventSink {
   std::unique_ptr<Store> store;
   // No fault is being made: a miss of what is there, and any other answer than a healthy drive's, is a violation.
   bool healthy = true;
-  bool losses_excused = false;  // blocks that the store says it dropped may be gone
+  bool losses_excused = false;   // blocks that the store says it dropped may be gone
   bool returns_excused = false;  // a deleted block that is back is counted in `returned`, and is no violation
   bool misses_excused = false;   // a miss of what is there is counted in `missed`, and is no violation
   uint64_t returned = 0, missed = 0;

@@ -42,6 +42,11 @@ def field(*names: str) -> Callable[[Entry], float]:
     return lambda entry: sum(entry.figures.get(name, 0) for name in names)
 
 
+def all_of(prefix: str) -> Callable[[Entry], float]:
+    """The sum of the fields of an inner object."""
+    return lambda entry: sum(value for name, value in entry.figures.items() if name.startswith(prefix))
+
+
 def times_real_time(entry: Entry) -> float:
     seconds = entry.figures.get("real_seconds", 0)
     return entry.figures.get("simulated_hours", 0) * 3600 / seconds if seconds else 0
@@ -63,7 +68,7 @@ def measures(parts: Iterable[str]) -> list[Measure]:
             "bit-flips", "Bits flipped in metadata", "bits", field("small.bits", "striped.bits"), 0, 500_000, whole=True
         ),
         Measure("payload-damage", "Random damages", "damages", field("damages"), 10_000, million),
-        Measure("fault-sites", "Places where a request fails", "sites", field("sites"), 0, 0, whole=True),
+        Measure("fault-sites", "Requests and allocations that failed", "sites", all_of("sites."), 0, 0, whole=True),
         *(
             Measure(part, f"Fuzzed: {part.removeprefix('fuzz-')}", "executions", field("executions"), million, 10**9)
             for part in fuzzers
@@ -193,6 +198,7 @@ def shortfalls(entries: Iterable[Entry], parts: Iterable[str]) -> list[str]:
 
 def rendered(entries: Iterable[Entry]) -> str:
     sums = ledger.by_part(entries)
+    sums = {part: sums[part] for part in dict.fromkeys(measure.part for measure in measures(sums)) if part in sums}
     text = TEMPLATE.read_text()
     for name, content in (
         ("table", table(sums)),

@@ -13,6 +13,7 @@ PASSED, VIOLATED, MISSING = "passed", "violated", "missing"
 WRONG = ("wrong_bytes", "wrong")
 LOST = ("lost_acknowledged", "lost")
 UNDELETED = ("undeleted",)
+VIOLATIONS = (*WRONG, *LOST, *UNDELETED, "violations", "diverged")
 PROBLEMS_MOST = 20
 
 
@@ -104,25 +105,28 @@ def joined(seeds: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def summed(runs: list[Entry]) -> Entry:
-    """Of one part. What is no sum (coverage) is that of the last run."""
-    last = runs[-1]
+    """Of one part. A fixed set is not larger for having been covered twice: its figures are those of the last time."""
+    runs = sorted(runs, key=lambda run: run.ended)
     figures: dict[str, float] = {}
     for run in runs:
         for name, value in run.figures.items():
             figures[name] = round(figures.get(name, 0) + value, 6)
+    whole = [run.figures for run in runs if run.complete]
+    if whole:
+        figures = whole[-1] | {name: figures[name] for name in VIOLATIONS if name in figures}
     ran = [run for run in runs if run.outcome != MISSING]
     outcome = MISSING if not ran else VIOLATED if any(run.outcome == VIOLATED for run in ran) else PASSED
     return Entry(
-        part=last.part,
+        part=runs[0].part,
         outcome=outcome,
-        commit=", ".join(dict.fromkeys(run.commit for run in runs)),
+        commit=", ".join(dict.fromkeys(run.commit for run in sorted(runs, key=lambda run: run.began))),
         began=min(run.began for run in runs),
         ended=max(run.ended for run in runs),
         command=(ran or runs)[-1].command,
         seconds=round(sum(run.seconds for run in runs), 3),
         runs=sum(run.runs for run in ran),
         seeds=joined(pair for run in runs for pair in run.seeds),
-        figures=last.figures if last.part == "coverage" else figures,
+        figures=figures,
         complete=any(run.complete for run in runs),
         problems=[problem for run in runs for problem in run.problems][:PROBLEMS_MOST],
     )
@@ -145,4 +149,4 @@ def condensed(entries: Iterable[Entry]) -> list[Entry]:
     runs: dict[tuple[str, str, bool], list[Entry]] = {}
     for entry in entries:
         runs.setdefault((entry.part, entry.commit, entry.outcome == MISSING), []).append(entry)
-    return [summed(group) for group in runs.values()]
+    return sorted((summed(group) for group in runs.values()), key=lambda entry: entry.ended)

@@ -179,11 +179,11 @@ def kill_cycles() -> Part:
         return ""
 
     def command(seed: int, seconds: int, amount: int) -> list[str]:
-        words = ["--cycles", str(amount), "--seed", str(seed), "--during-recovery", "0.4", "--stop-at", str(seconds)]
+        words = ["--cycles", str(amount), "--seed", str(seed), "--during-recovery", "0.5", "--stop-at", str(seconds)]
         return [sys.executable, str(program), *words]
 
     def repeats(_result: Result, seed: int) -> list[str]:
-        return [f"{PYTHON} {program} --cycles 50 --seed {seed} --during-recovery 0.4"]
+        return [f"{PYTHON} {program} --cycles 50 --seed {seed} --during-recovery 0.5"]
 
     return Part(
         "kill-cycles",

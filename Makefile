@@ -5,6 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 10
+SOAK_HOURS ?= 1
+RELIABILITY_OPTIONS ?=
 BIN := .venv/bin
 STAMPS := build/stamps
 NATIVE := build/native
@@ -19,7 +21,8 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-native test-python test-fuzz check check-sanitizers fuzz bench lock wheels clean
+.PHONY: help setup build demo test test-native test-python test-fuzz check check-sanitizers fuzz build-fuzzers \
+  reliability soak coverage bench lock wheels clean
 
 help:  ## this list
 	@echo 'Cairn. Each word sets up what it needs: minutes the first time, seconds after that.'
@@ -66,11 +69,13 @@ check-sanitizers: $(STAMPS)/clang .venv/.packages  ## the native tests under ASA
 	  ctest --test-dir $$folder --parallel $(JOBS) --output-on-failure --no-tests=error; \
 	done
 
-fuzz: $(STAMPS)/clang .venv/.packages  ## run every fuzzer for FUZZ_SECONDS (10)
+build-fuzzers: $(STAMPS)/clang .venv/.packages  ## compile the fuzzers, with clang
 	@compiler=$$(tools/setup.sh clang); \
 	cmake -S native -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=$$compiler -DCMAKE_C_COMPILER=$${compiler/++/} \
 	  -DCAIRN_FUZZ=ON -DCAIRN_SANITIZE=address,undefined >build/fuzz.log 2>&1 || { cat build/fuzz.log; exit 1; }
 	cmake --build build/fuzz
+
+fuzz: build-fuzzers  ## run every fuzzer for FUZZ_SECONDS (10)
 	@mkdir -p build/fuzz-findings
 	@for source in native/fuzz/*_fuzz.cc; do \
 	  name=$$(basename $$source .cc); \
@@ -81,6 +86,24 @@ fuzz: $(STAMPS)/clang .venv/.packages  ## run every fuzzer for FUZZ_SECONDS (10)
 	    >build/$$name.log 2>&1 || { tail -n 60 build/$$name.log; echo "the input is in build/fuzz-findings/"; exit 1; }; \
 	  grep number_of_executed_units build/$$name.log; \
 	done
+
+# Everything, for at most 25 minutes. RELIABILITY_OPTIONS=--coverage measures coverage as well.
+reliability: build build-fuzzers  ## crash points, bit flips, kills, simulation, fuzzing: a CI run of 25 minutes
+	cmake --build $(NATIVE)
+	$(BIN)/python tests/reliability/report.py $(RELIABILITY_OPTIONS)
+
+soak: build build-fuzzers  ## the same for SOAK_HOURS (1), going on where the last soak ended; writes docs/
+	cmake --build $(NATIVE)
+	$(BIN)/python tests/reliability/report.py --soak $(SOAK_HOURS) --ledger build/reliability/soak.jsonl --publish \
+	  $(RELIABILITY_OPTIONS)
+
+coverage: $(STAMPS)/coverage .venv/.packages  ## line, branch and MC/DC coverage of what the promises rest on
+	@compiler=$$(tools/setup.sh clang 18); \
+	cmake -S native -B build/coverage -G Ninja -DCMAKE_CXX_COMPILER=$$compiler -DCMAKE_C_COMPILER=$${compiler/++/} \
+	  -DCAIRN_TESTS=ON -DCMAKE_CXX_FLAGS='-fprofile-instr-generate -fcoverage-mapping -fcoverage-mcdc' \
+	  >build/coverage.log 2>&1 || { cat build/coverage.log; exit 1; }; \
+	cmake --build build/coverage; \
+	$(BIN)/python tests/reliability/core_coverage.py --build build/coverage --llvm $${compiler##*-}
 
 bench: $(STAMPS)/bench build  ## measure: needs a quiet machine
 	@$(BIN)/python tools/bench.py
@@ -114,6 +137,10 @@ $(STAMPS)/system:
 
 $(STAMPS)/clang:
 	@tools/setup.sh system core clang
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/coverage:
+	@tools/setup.sh system core coverage
 	@mkdir -p $(@D) && touch $@
 
 $(STAMPS)/bench:

@@ -1,28 +1,31 @@
 #!/bin/bash
 # What `make` needs from the machine, checked and, where it may, installed.
 #
-#   tools/setup.sh system GROUP…   Debian/Ubuntu packages: core, clang, bench. Root installs what is missing; anybody
-#                                  else is told the exact command (exit 2).
+#   tools/setup.sh system GROUP…   Debian/Ubuntu packages: core, clang, coverage, bench. Root installs what is missing;
+#                                  anybody else is told the exact command (exit 2).
 #   tools/setup.sh venv            .venv with pip and the pinned uv
 #   tools/setup.sh python          the locked Python packages into .venv
 #   tools/setup.sh packages        both of our packages, editable, with the native core compiled in build/native
-#   tools/setup.sh clang           prints the name of the C++ compiler for sanitizers and fuzzing
+#   tools/setup.sh clang [LEAST]   prints the name of the C++ compiler for sanitizers, fuzzing and coverage
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
-CLANG=19 # what Debian 12 and Ubuntu 24.04 both offer
+CLANG=19       # what Debian 12 and Ubuntu 24.04 both offer
+CLANG_LEAST=14 # for sanitizers and fuzzing
+MCDC_LEAST=18  # the first clang that measures MC/DC
 
 say() { echo "setup: $*" >&2; }
 stop() { say "$*"; exit 2; }
 installed() { dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q '^install ok installed'; }
 on_offer() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'; }
 
-# The newest clang that is installed, else the newest that the distribution offers; empty without one.
+# The newest clang that is installed, else the newest that the distribution offers, from $1 on; empty without one.
 clang_version() {
-  for version in 21 20 19 18 17 16 15 14; do
+  versions=$(seq 21 -1 "${1:-$CLANG_LEAST}")
+  for version in $versions; do
     if command -v "clang++-$version" >/dev/null; then echo "$version"; return; fi
   done
-  for version in 21 20 19 18 17 16 15 14; do
+  for version in $versions; do
     if on_offer "clang-$version" && on_offer "libclang-rt-$version-dev"; then echo "$version"; return; fi
   done
 }
@@ -38,7 +41,12 @@ if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
       ;;
     bench) echo fio redis-server ;;
     clang) version=$(clang_version); echo "clang-${version:-$CLANG} libclang-rt-${version:-$CLANG}-dev" ;;
-    *) stop "unknown group '$1': core, clang or bench" ;;
+    coverage)
+      version=$(clang_version $MCDC_LEAST)
+      version=${version:-$CLANG}
+      echo "clang-$version libclang-rt-$version-dev llvm-$version"
+      ;;
+    *) stop "unknown group '$1': core, clang, coverage or bench" ;;
   esac
 }
 
@@ -51,7 +59,12 @@ system() {
   refreshed=
   missing=
   for group in "$@"; do
-    if [ "$group" = clang ] && [ -z "$(clang_version)" ] && [ "$(id -u)" = 0 ]; then
+    case $group in
+      clang) found=$(clang_version) ;;
+      coverage) found=$(clang_version $MCDC_LEAST) ;;
+      *) found=yes ;;
+    esac
+    if [ -z "$found" ] && [ -z "$refreshed" ] && [ "$(id -u)" = 0 ]; then
       apt-get update -qq
       refreshed=yes
     fi
@@ -115,6 +128,6 @@ case $word in
   venv) venv ;;
   python) python ;;
   packages) packages ;;
-  clang) version=$(clang_version); [ -n "$version" ] || stop "there is no clang"; echo "clang++-$version" ;;
+  clang) version=$(clang_version "${1:-}"); [ -n "$version" ] || stop "there is no clang"; echo "clang++-$version" ;;
   *) stop "usage: tools/setup.sh system GROUP… | venv | python | packages | clang" ;;
 esac

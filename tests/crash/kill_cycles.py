@@ -316,12 +316,16 @@ def run(
     *,
     drives: int = 2,
     during_recovery: float = 0.2,
+    stop_at: float = float("inf"),
     talk: bool = True,
 ) -> Tally:
+    started = time.monotonic()
     world = World(CrashService(folder, drives, drive_bytes), seed)
     tally = world.tally
     begin(world)
     for cycle in range(cycles):
+        if time.monotonic() - started >= stop_at:
+            break
         one_cycle(world, during_recovery)
         if talk:
             counts = f"lost {tally.lost}, wrong {tally.wrong}, undeleted {tally.undeleted}"
@@ -341,6 +345,7 @@ def main() -> None:
     parser.add_argument("--drives", type=int, default=2)
     parser.add_argument("--drive-bytes", type=int, default=1 << 30, help="of each; blocks beyond it are evicted")
     parser.add_argument("--during-recovery", type=float, default=0.2, metavar="SHARE", help="of starts that are killed")
+    parser.add_argument("--stop-at", type=float, default=float("inf"), metavar="SECONDS", help="no cycle begins then")
     parser.add_argument("--folder", type=Path, help="where drives and log lie, and stay; by default they are removed")
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr)
@@ -353,6 +358,7 @@ def main() -> None:
             folder.resolve(),
             drives=options.drives,
             during_recovery=options.during_recovery,
+            stop_at=options.stop_at,
         )
     print(json.dumps({"seed": options.seed, **vars(tally)}))
     sys.exit(1 if tally.bad() else 0)

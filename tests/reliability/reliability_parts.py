@@ -1,0 +1,238 @@
+"""The parts of a reliability run: what each executes, with which seeds, and what its output says."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = ".venv/bin/python"  # how commands are shown; they run under the Python that runs this
+UNLIMITED = 1_000_000_000
+REPEATS_MOST = 10
+# How cairn-torture names a case, and cairn-simulate a seed.
+TORTURE_CASE = re.compile(
+    r"^((?:crash-points --random 1|bit-flips --payload 1) --seed \d+|crash-points --only [^\s:]+)"
+)
+SIMULATED_SEED = re.compile(r"^seed (\d+): ")
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a process left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """`command(seed, seconds, amount)` are the words of one run."""
+
+    name: str
+    command: Callable[[int, int, int], list[str]]
+    seconds: int  # of a CI run; less when the amount is done before
+    amount: int  # of a CI run
+    program: Path | None = None  # relative to the root of the tree
+    missing: Callable[[], str] = str  # a sentence if something else is missing
+    figures: Callable[[Result], Figures | None] = lambda result: figures_of_json(result)
+    seeds_used: Callable[[Figures], int] | None = None  # of the figures; None: it takes no seeds
+    whole: bool = False  # it covers a fixed set, once for every commit
+    repeats: Callable[[Result, int], list[str]] = lambda _result, _seed: []
+
+    def why_missing(self) -> str:
+        if self.program is not None and not (ROOT / self.program).exists():
+            return f"{self.program} is not built"
+        return self.missing()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the executables lie, from the root of the tree."""
+
+    native: Path = Path("build/native")
+    fuzz: Path = Path("build/fuzz")
+    fuzz_sources: Path = Path("native/fuzz")
+
+
+def flattened(value: Any, prefix: str = "") -> Figures:
+    """All numbers of a JSON object, those of inner objects as outer.inner."""
+    figures: Figures = {}
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            figures |= flattened(inner, f"{prefix}{name}.")
+        elif isinstance(inner, int | float):
+            figures[prefix + name] = inner
+    # An event hash identifies one run: it is no number to add up. A seed is in the entry.
+    return {name: number for name, number in figures.items() if name not in ("event_hash", "last_seed", "seed")}
+
+
+def figures_of_json(result: Result) -> Figures | None:
+    """Of the last line; None if there is none."""
+    lines = result.out.strip().splitlines()
+    try:
+        last = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        last = None
+    return flattened(last) if isinstance(last, dict) else None
+
+
+def figures_of_fuzzer(result: Result) -> Figures | None:
+    found = re.search(r"number_of_executed_units: (\d+)", result.err)
+    return {"executions": int(found.group(1))} if found else None
+
+
+def repeats_of_simulation(program: Path) -> Callable[[Result, int], list[str]]:
+    """The seeds that were named; of a run that ended in the middle, the one behind the last that was done."""
+
+    def repeats(result: Result, seed: int) -> list[str]:
+        seeds = [int(found.group(1)) for line in result.err.splitlines() if (found := SIMULATED_SEED.match(line))]
+        if not seeds:
+            done = [row["last_seed"] for line in result.out.splitlines() if (row := _object(line)) and row["seeds"]]
+            seeds = [max(done, default=seed - 1) + 1]
+        return [f"{program} --from {one} --seeds 1" for one in dict.fromkeys(seeds)][:REPEATS_MOST]
+
+    return repeats
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "last_seed" in row else None
+
+
+def repeats_of_torture(program: Path) -> Callable[[Result, int], list[str]]:
+    def repeats(result: Result, _seed: int) -> list[str]:
+        cases = [found.group(1) for line in result.err.splitlines() if (found := TORTURE_CASE.match(line))]
+        return [f"{program} {case}" for case in dict.fromkeys(cases)][:REPEATS_MOST]
+
+    return repeats
+
+
+def repeats_of_fuzzer(program: Path) -> Callable[[Result, int], list[str]]:
+    def repeats(result: Result, _seed: int) -> list[str]:
+        return [f"{program} {path}" for path in re.findall(r"Test unit written to (\S+)", result.err)]
+
+    return repeats
+
+
+def simulation(places: Places) -> Part:
+    program = places.native / "cairn-simulate"
+    return Part(
+        "simulation",
+        lambda seed, seconds, amount: [
+            *(str(program), "--from", str(seed), "--hours", str(amount), "--stop-at", str(seconds), "--each")
+        ],
+        seconds=200,
+        amount=21,  # simulated hours
+        program=program,
+        seeds_used=lambda figures: int(figures["seeds"]),
+        repeats=repeats_of_simulation(program),
+    )
+
+
+def torture(places: Places) -> list[Part]:
+    program = places.native / "cairn-torture"
+    repeats = repeats_of_torture(program)
+
+    def whole(word: str, seconds: int) -> Part:
+        def command(_seed: int, most: int, _amount: int) -> list[str]:
+            return [str(program), word, "--stop-at", str(most)]
+
+        return Part(word, command, seconds, amount=1, program=program, whole=True, repeats=repeats)
+
+    def random(name: str, words: tuple[str, str], count: str, seconds: int, amount: int) -> Part:
+        def command(seed: int, most: int, wanted: int) -> list[str]:
+            return [str(program), *words, str(wanted), "--seed", str(seed), "--stop-at", str(most)]
+
+        def used(figures: Figures) -> int:
+            return int(figures[count])
+
+        return Part(name, command, seconds, amount, program=program, seeds_used=used, repeats=repeats)
+
+    return [
+        whole("crash-points", 200),
+        random("crash-points-random", ("crash-points", "--random"), "workloads", 60, 8_000),
+        whole("bit-flips", 540),
+        random("payload-damage", ("bit-flips", "--payload"), "damages", 30, 12_000),
+        whole("fault-sites", 60),
+    ]
+
+
+def kill_cycles() -> Part:
+    program = Path("tests/crash/kill_cycles.py")
+
+    def missing() -> str:
+        for package in ("cairnkv", "cairn_dpu"):
+            if importlib.util.find_spec(package) is None or importlib.util.find_spec(f"{package}._native") is None:
+                return f"{package} is not installed"
+        return ""
+
+    def command(seed: int, seconds: int, amount: int) -> list[str]:
+        words = ["--cycles", str(amount), "--seed", str(seed), "--during-recovery", "0.5", "--stop-at", str(seconds)]
+        return [sys.executable, str(program), *words]
+
+    def repeats(_result: Result, seed: int) -> list[str]:
+        return [f"{PYTHON} {program} --cycles 50 --seed {seed} --during-recovery 0.5"]
+
+    return Part(
+        "kill-cycles",
+        command,
+        seconds=180,
+        amount=20,
+        program=program,
+        missing=missing,
+        seeds_used=lambda _figures: 1,
+        repeats=repeats,
+    )
+
+
+def fuzzer(name: str, places: Places) -> Part:
+    program = places.fuzz / name
+
+    def command(seed: int, seconds: int, amount: int) -> list[str]:
+        corpus, seen = Path("build/fuzz-corpus") / name, places.fuzz_sources / "corpus" / name
+        for folder in (corpus, Path("build/fuzz-findings")):
+            (ROOT / folder).mkdir(parents=True, exist_ok=True)
+        words = [f"-runs={amount}", f"-max_total_time={seconds}", f"-seed={seed}", "-print_final_stats=1"]
+        words += ["-rss_limit_mb=4096", f"-artifact_prefix=build/fuzz-findings/{name}-", str(corpus)]
+        return [str(program), *words, *([str(seen)] if (ROOT / seen).is_dir() else [])]
+
+    return Part(
+        f"fuzz-{name.removesuffix('_fuzz')}",
+        command,
+        seconds=75,
+        amount=1_000_000,
+        program=program,
+        figures=figures_of_fuzzer,
+        seeds_used=lambda _figures: 1,
+        repeats=repeats_of_fuzzer(program),
+    )
+
+
+def coverage() -> Part:
+    def command(_seed: int, _seconds: int, _amount: int) -> list[str]:
+        return ["make", "--no-print-directory", "coverage"]
+
+    return Part("coverage", command, seconds=1800, amount=1, whole=True)
+
+
+def all_parts(places: Places, *, with_coverage: bool) -> list[Part]:
+    fuzzers = sorted(path.stem for path in (ROOT / places.fuzz_sources).glob("*_fuzz.cc"))
+    parts = [simulation(places), *torture(places), kill_cycles(), *(fuzzer(name, places) for name in fuzzers)]
+    return [*parts, coverage()] if with_coverage else parts
+
+
+def shown(words: list[str]) -> str:
+    """A command as a person types it at the root of the tree."""
+    return " ".join(PYTHON if word == sys.executable else word for word in words)

@@ -232,8 +232,8 @@ void LogStore::send_tombstones(const std::shared_ptr<Removal>& removal, std::vec
   }
   if (sent) return;
   for (const size_t item : items) {
-    Status& told = removal->op->statuses[item];
-    if (told == Status::ok || told == Status::not_found) told = Status::read_only;
+    Status& answer = removal->op->statuses[item];
+    if (answer == Status::ok || answer == Status::not_found) answer = Status::read_only;
   }
 }
 

@@ -54,7 +54,7 @@ std::vector<std::byte> GetCall::bytes() const {
 }
 
 StoreWorld::StoreWorld(uint64_t drive_bytes, size_t drives, uint64_t slab_bytes, uint64_t segment_bytes)
-    : slab(Slab::create(slab_bytes).take()), segment_bytes(segment_bytes) {
+    : slab(Slab::create(slab_bytes).take()), formatted_segment_bytes(segment_bytes) {
   for (size_t i = 0; i < drives; ++i) add_platter(drive_bytes);
   open();
 }
@@ -63,7 +63,7 @@ size_t StoreWorld::add_platter(uint64_t bytes) {
   platters.push_back(std::make_shared<Platter>(bytes));
   MemoryDrive drive(platters.back());
   FormatOptions options;
-  options.segment_bytes = segment_bytes;
+  options.segment_bytes = formatted_segment_bytes;
   const auto formatted = format_drive(drive, options, clock);
   CAIRN_CHECK(formatted.ok(), "the test's drive cannot be formatted");
   return platters.size() - 1;

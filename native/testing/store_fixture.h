@@ -96,7 +96,7 @@ class StoreWorld {
   uint64_t wrong_bytes = 0;
   uint64_t open_faults_seed = 0;  // given to the drives of the next open
   std::vector<uint64_t> open_unreadable;
-  uint64_t segment_bytes = 0;
+  uint64_t formatted_segment_bytes = 0;  // as formatted; 0: the default
 
  private:
   std::vector<MemoryDrive*> drives_;  // owned by the store

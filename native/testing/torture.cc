@@ -1,7 +1,7 @@
 // cairn-torture: systematic damage to the store. Each part prints one JSON object as its last line.
 //   cairn-torture crash-points [--random N] [--seed S] [--only WORKLOAD] [--stop-at SECONDS]
-//   cairn-torture bit-flips [--payload N] [--seed S] [--shard I/N] [--stop-at SECONDS]
-//   cairn-torture fault-sites [--stop-at SECONDS]
+//   cairn-torture bit-flips [--payload N] [--seed S] [--shard I/N] [--only DRIVE:PAGE:BIT] [--stop-at SECONDS]
+//   cairn-torture fault-sites [--only SITE:N:FAULT:once|for_ever] [--stop-at SECONDS]
 // Ends with 1 if anything was violated; each violation is a sentence that says how to come to it again, on stderr.
 #include "testing/torture.h"
 
@@ -50,8 +50,9 @@ int main(int count, char** words) {
   if (!known || !parse(count, words, options)) {
     std::fprintf(stderr,
                  "usage: cairn-torture crash-points [--random N] [--seed S] [--only WORKLOAD] [--stop-at SECONDS]\n"
-                 "       cairn-torture bit-flips [--payload N] [--seed S] [--shard I/N] [--stop-at SECONDS]\n"
-                 "       cairn-torture fault-sites [--stop-at SECONDS]\n");
+                 "       cairn-torture bit-flips [--payload N] [--seed S] [--shard I/N] [--only DRIVE:PAGE:BIT] "
+                 "[--stop-at SECONDS]\n"
+                 "       cairn-torture fault-sites [--only SITE:N:FAULT:once|for_ever] [--stop-at SECONDS]\n");
     return 2;
   }
   cairn::TortureReport report(options.stop_at_s);

@@ -15,7 +15,7 @@ struct TortureOptions {
   uint64_t payload = 0;  // bit-flips: so many random damages instead of the exhaustive ones
   uint64_t shard = 0, shards = 1;
   double stop_at_s = 0;  // of real time; 0: never
-  std::string only;      // crash-points: this workload alone, as a violation names it
+  std::string only;      // this workload, bit or fault alone, as a violation names it
 };
 
 // What a part found. Violations go to stderr as they come, figures into one JSON object.

@@ -40,8 +40,9 @@ class BitFlips {
 
  private:
   void flip(const TorturePage& page, uint64_t bit) {
-    report_.at(name_ + " drive, seed " + std::to_string(options_.seed) + ", " + page.what + " on page " +
-               std::to_string(page.page) + ", bit " + std::to_string(bit));
+    const std::string place = name_ + ":" + std::to_string(page.page) + ":" + std::to_string(bit);
+    if (!options_.only.empty() && options_.only != place) return;
+    report_.at("bit-flips --seed " + std::to_string(options_.seed) + " --only " + place + " (" + page.what + ")");
     *world_.platters[0] = drive_.platter;
     world_.platters[0]->flip(page.page * format::kPageBytes + bit / 8, static_cast<int>(bit % 8));
     world_.oracle = drive_.oracle;

@@ -124,9 +124,12 @@ TEST(Events, TellWhatCameAndWentWithoutAGap) {
   for (size_t i = 0; i < events.all.size(); ++i) {
     const StoreEvent& event = events.all[i];
     EXPECT_EQ(event.number, events.all[0].number + i);
-    if (event.kind == StoreEvent::Kind::stored) EXPECT_TRUE(there.insert(event.id.key).second);
-    if (event.kind == StoreEvent::Kind::evicted || event.kind == StoreEvent::Kind::deleted)
+    if (event.kind == StoreEvent::Kind::stored) {
+      EXPECT_TRUE(there.insert(event.id.key).second);
+    }
+    if (event.kind == StoreEvent::Kind::evicted || event.kind == StoreEvent::Kind::deleted) {
       EXPECT_EQ(there.erase(event.id.key), 1U);
+    }
   }
   for (int i = 0; i < 60; ++i)
     EXPECT_EQ(there.contains(key_of(std::to_string(i))), world.exists(std::to_string(i))) << i;

@@ -21,8 +21,8 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-native test-python test-fuzz check check-sanitizers fuzz build-fuzzers \
-  reliability soak coverage bench lock wheels clean
+.PHONY: help setup build demo test test-native test-python test-fuzz check check-sanitizers fuzz build-fuzzers
+.PHONY: reliability soak coverage bench lock wheels clean
 
 help:  ## this list
 	@echo 'Cairn. Each word sets up what it needs: minutes the first time, seconds after that.'

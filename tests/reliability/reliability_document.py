@@ -8,6 +8,7 @@ from pathlib import Path
 
 import reliability_ledger as ledger
 from reliability_ledger import Entry
+from reliability_parts import Places, all_parts
 
 TEMPLATE = Path(__file__).with_name("how-cairn-is-tested.template.md")
 RANGES_SHOWN_MOST = 4
@@ -53,8 +54,9 @@ def times_real_time(entry: Entry) -> float:
 
 
 def measures(parts: Iterable[str]) -> list[Measure]:
-    """For the parts of a run and what a ledger has of others."""
-    fuzzers = sorted(part for part in parts if part.startswith("fuzz-"))
+    """For all parts that there are, and what a ledger has of others."""
+    known = (part.name for part in all_parts(Places(), with_coverage=False))
+    fuzzers = sorted({part for part in (*parts, *known) if part.startswith("fuzz-")})
     kills = field("kills_before_ready", "kills_during_recovery")
     million = 1_000_000
     return [

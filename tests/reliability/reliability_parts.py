@@ -17,7 +17,8 @@ UNLIMITED = 1_000_000_000
 REPEATS_MOST = 10
 # How cairn-torture names a case, and cairn-simulate a seed.
 TORTURE_CASE = re.compile(
-    r"^((?:crash-points --random 1|bit-flips --payload 1) --seed \d+|crash-points --only [^\s:]+)"
+    r"^((?:crash-points --random 1|bit-flips --payload 1) --seed \d+|crash-points --only [^\s:]+"
+    r"|bit-flips --seed \d+ --only \w+:\d+:\d+|fault-sites --only \w+:\d+:[^:]+:(?:once|for_ever))"
 )
 SIMULATED_SEED = re.compile(r"^seed (\d+): ")
 
@@ -128,13 +129,16 @@ def repeats_of_fuzzer(program: Path) -> Callable[[Result, int], list[str]]:
 
 def simulation(places: Places) -> Part:
     program = places.native / "cairn-simulate"
+
+    def command(seed: int, seconds: int, hours: int) -> list[str]:
+        limits = ["--hours", str(hours), "--stop-at", str(seconds)]
+        return [str(program), "--from", str(seed), *limits, "--each"]
+
     return Part(
         "simulation",
-        lambda seed, seconds, amount: [
-            *(str(program), "--from", str(seed), "--hours", str(amount), "--stop-at", str(seconds), "--each")
-        ],
-        seconds=200,
-        amount=21,  # simulated hours
+        command,
+        seconds=140,
+        amount=21,
         program=program,
         seeds_used=lambda figures: int(figures["seeds"]),
         repeats=repeats_of_simulation(program),
@@ -165,7 +169,7 @@ def torture(places: Places) -> list[Part]:
         random("crash-points-random", ("crash-points", "--random"), "workloads", 60, 8_000),
         whole("bit-flips", 540),
         random("payload-damage", ("bit-flips", "--payload"), "damages", 30, 12_000),
-        whole("fault-sites", 60),
+        whole("fault-sites", 120),
     ]
 
 

@@ -17,7 +17,7 @@ import reliability_document as document
 import reliability_ledger as ledger
 import report
 from reliability_ledger import MISSING, PASSED, VIOLATED, Entry
-from reliability_parts import ROOT, Places, all_parts
+from reliability_parts import ROOT, Places, Result, all_parts
 
 # Stands in for cairn-simulate: ten seeds and two hours a run. {then} is what else it does before its last line.
 SIMULATE = """#!{python}
@@ -97,6 +97,22 @@ def test_a_run_that_ends_in_the_middle_is_a_violation(tmp_path: Path, capsys: py
     assert (
         "| violations that the harness does not tell apart | 1 |" in (tmp_path / "how-cairn-is-tested.md").read_text()
     )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "crash-points --random 1 --seed 359",
+        "crash-points --only full,put,delete-oldest",
+        "bit-flips --payload 1 --seed 12",
+        "bit-flips --seed 1 --only small:257:4099",
+        "fault-sites --only write:12:io_error:for_ever",
+    ],
+)
+def test_a_violation_of_torture_is_repeated_alone(case: str) -> None:
+    [part] = [part for part in all_parts(Places(), with_coverage=False) if part.name == "crash-points"]
+    told = Result(1, "", f"{case}: block a was deleted and is back\n{case}: and another\n")
+    assert part.repeats(told, 1) == [f"build/native/cairn-torture {case}"]
 
 
 def test_what_is_not_built_is_missing_and_not_passed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,8 +117,7 @@ Result<Unit> LogStore::attach(IdentifiedDrive drive) {
   auto log =
       std::make_unique<DriveLog>(std::move(drive.drive), superblock, number, clock_, options_.writes_in_flight_most);
   log->begin_uses(slot->next_use);
-  slot->evictor.reset();
-  slot->scrubber.reset();
+  retire(*slot);
   slot->log = std::move(log);
   slot->recovered_blocks = slot->sealed = slot->scanned = 0;
   slot->set_aside = false;
@@ -304,6 +303,24 @@ void LogStore::pay_tombstones(Slot& slot) {
   }
 }
 
+// Whether something that is on its way on another drive refers to it.
+bool LogStore::in_use(const DriveLog& log) const {
+  const bool written = std::any_of(writes_.begin(), writes_.end(), [&](const auto& job) {
+    return std::any_of(job->parts.begin(), job->parts.end(), [&](const auto& part) { return part->log == &log; });
+  });
+  return written || std::any_of(reads_.begin(), reads_.end(), [&](const auto& job) { return job->reads_from(log); }) ||
+         std::any_of(slots_.begin(), slots_.end(),
+                     [&](const Slot& slot) { return slot.evictor != nullptr && slot.evictor->moves_to(log); });
+}
+
+// The slot is empty afterwards. Its drive is idle.
+void LogStore::retire(Slot& slot) {
+  slot.evictor.reset();
+  slot.scrubber.reset();
+  if (slot.log != nullptr && in_use(*slot.log)) departed_.push_back(std::move(slot.log));
+  slot.log.reset();
+}
+
 // --- going -----------------------------------------------------------------------------------------------
 
 void LogStore::set_aside(Slot& slot) {
@@ -357,8 +374,7 @@ Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
     poll();
   }
   if (slot->loader != nullptr) loading_done(*slot);
-  slot->evictor.reset();
-  slot->scrubber.reset();
+  retire(*slot);
   // Index entries that point here stay stale for whoever comes into the slot next.
   const uint8_t next_use = slot->next_use;
   *slot = Slot{};

@@ -138,6 +138,23 @@ TEST(Drives, TakenOutWithoutDrainingLoseWhatTheyHeldAndNothingElse) {
   EXPECT_EQ(static_cast<uint64_t>(found), there);
 }
 
+// The service would have ended: a block striped over two drives was on its way when one of them was taken out.
+TEST(Drives, TakenOutWhileABlockIsOnItsWayToThemEndThatPutAndNothingElse) {
+  StoreWorld world(64_MiB, 2, 32_MiB);
+  PutCall put("striped", 10'000'000);
+  put.store = world.store.get();
+  world.drive(1).faults.hold = true;
+  world.store->begin_put(put);
+  world.run(20);
+  ASSERT_TRUE(put.ended.empty());
+  ASSERT_TRUE(world.store->detach(world.uuid(0)).ok());
+  world.drive(1).faults.hold = false;
+  ASSERT_TRUE(world.run_until([&] { return !put.ended.empty(); }));
+  EXPECT_NE(put.ended[0], Status::ok);
+  EXPECT_EQ(world.get("striped"), Status::not_found);
+  EXPECT_EQ(world.put("after", 5000), Status::ok);
+}
+
 TEST(Drives, TheLastOneCannotBeDrained) {
   StoreWorld world;
   const auto drained = world.store->drain(world.uuid(0));

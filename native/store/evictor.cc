@@ -98,6 +98,10 @@ LogStore::Evictor::~Evictor() {
   CAIRN_CHECK(moves_.empty() && carrying_ == 0, "an evictor ends with records on their way");
 }
 
+bool LogStore::Evictor::moves_to(const DriveLog& log) const {
+  return std::any_of(moves_.begin(), moves_.end(), [&](const auto& job) { return &job->to == &log; });
+}
+
 bool LogStore::Evictor::choose_of(uint64_t owner, uint32_t& segment) const {
   for (const uint32_t index : log_.sealed()) {
     const Segment& one = log_.segments()[index];

@@ -22,6 +22,7 @@ class LogStore::Evictor {
   void stop() { stopped_ = true; }
   bool idle() const { return stage_ == Stage::idle && moves_.empty() && carrying_ == 0; }
 
+  bool moves_to(const DriveLog& log) const;
   // Whether this drive holds sealed blocks of the tenant that were not tried yet; then one segment of them is next.
   bool squeeze(uint32_t tenant);
   bool squeezing(uint32_t tenant) const {

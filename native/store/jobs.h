@@ -2,6 +2,7 @@
 // done.
 #pragma once
 
+#include <algorithm>
 #include <list>
 #include <memory>
 #include <vector>
@@ -77,6 +78,9 @@ class LogStore::ReadJob final : public RecordRead::Owner {
   void add(DriveLog& log, const Place& place, const RecordRead::Expected& expected, uint64_t first, uint64_t last);
   void start_all();
   uint32_t whole_crc() const;
+  bool reads_from(const DriveLog& log) const {
+    return std::any_of(parts_.begin(), parts_.end(), [&](const Part& part) { return &part.read->log() == &log; });
+  }
 
   BlockId id;
   Buffer buffer;

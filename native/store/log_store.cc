@@ -393,6 +393,7 @@ Buffer LogStore::take_memory(uint64_t length) {
 
 void LogStore::poll() {
   tell_dropped();
+  if (!departed_.empty()) std::erase_if(departed_, [this](const auto& log) { return !in_use(*log); });
   for (Slot& slot : slots_) {
     if (slot.log == nullptr) continue;
     slot.log->poll(next_sequence_);

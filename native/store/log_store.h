@@ -186,6 +186,8 @@ class LogStore final : public Store, private Leases::Watcher {
   void pay_tombstones(Slot& slot);
   void bury_group_members();
   bool idle() const;
+  bool in_use(const DriveLog& log) const;
+  void retire(Slot& slot);
   void turn_drives();
   void write_what_waits();
   void settle_down();
@@ -213,6 +215,8 @@ class LogStore final : public Store, private Leases::Watcher {
   std::vector<Dropped> dropped_;
 
   std::vector<Slot> slots_;
+  // Logs of drives that are gone, which blocks striped over several drives still refer to while another answers.
+  std::vector<std::unique_ptr<DriveLog>> departed_;
   bool loaded_once_ = false;
   bool visible_ = false;  // blocks may be served: no tombstone is still to be read that could delete them
   bool group_tombstones_ = false;

@@ -140,7 +140,7 @@ TEST(Drives, TakenOutWithoutDrainingLoseWhatTheyHeldAndNothingElse) {
 
 // The service would have ended: a block striped over two drives was on its way when one of them was taken out.
 TEST(Drives, TakenOutWhileABlockIsOnItsWayToThemEndThatPutAndNothingElse) {
-  StoreWorld world(64_MiB, 2, 32_MiB);
+  StoreWorld world(64_MiB, 2, 32_MiB, 8_MiB);
   PutCall put("striped", 10'000'000);
   put.store = world.store.get();
   world.drive(1).faults.hold = true;

@@ -157,6 +157,7 @@ class LogStore final : public Store, private Leases::Watcher {
   bool grant(PutOp& op);
   void written(WriteJob& job);
   bool insert_all(WriteJob& job);
+  bool all_there(const WriteJob& job) const;
   void settle_pending(const BlockId& id);
   void restart_waiters();
   void answer_put(PutOp& op, Status status);

@@ -61,11 +61,13 @@ void LogStore::WriteJob::part_placed(Part& part) {
   ++part.log->segment(part.at.segment).pins;
   if (--to_place_ > 0 || !relaxed) return;
   // From here on the block is served from its buffer, which this job holds until the drive has it.
-  inserted = store_.insert_all(*this);
+  const bool there = store_.all_there(*this);
+  inserted = there && store_.insert_all(*this);
   const auto pending = store_.pending_.find(id);
   CAIRN_CHECK(pending != store_.pending_.end(), "a write is placed that nobody waits for");
   PutOp* owner = std::exchange(pending->second.owner, nullptr);
-  if (owner != nullptr) store_.answer_put(*owner, inserted ? Status::ok : Status::quota_exceeded);
+  if (owner != nullptr)
+    store_.answer_put(*owner, inserted ? Status::ok : there ? Status::quota_exceeded : Status::io_error);
 }
 
 void LogStore::WriteJob::part_settled(Status ended) {
@@ -268,6 +270,13 @@ void LogStore::commit(PutOp& op) {
   // A relaxed put is answered when its records have their places: WriteJob::part_placed().
 }
 
+// A part may have reached a drive that left before the others reached theirs.
+bool LogStore::all_there(const WriteJob& job) const {
+  return std::all_of(job.parts.begin(), job.parts.end(), [this](const auto& part) {
+    return slots_[part->log->number()].log.get() == part->log && part->log->readable();
+  });
+}
+
 void LogStore::written(WriteJob& job) {
   const auto keep = std::move(*job.self);
   writes_.erase(job.self);
@@ -278,6 +287,7 @@ void LogStore::written(WriteJob& job) {
   PutOp* owner = std::exchange(pending.owner, nullptr);
   pending.writing = nullptr;
   Status status = job.status;
+  if (status == Status::ok && !all_there(job)) status = Status::io_error;
   for (const auto& part : job.parts) {
     if (!part->was_placed) continue;
     Segment& segment = part->log->segment(part->at.segment);

@@ -92,9 +92,12 @@ class PageRead : public IoRequest {
     vectors = &vector_;
     vector_count = 1;
     done = false;
+    drive_ = &drive;
+    tries_left_ = kReadTries;
     drive.submit(*this);
   }
   void completed(int code) final {
+    if (code != 0 && worth_another_try(code) && --tries_left_ > 0) return drive_->submit(*this);
     done = true;
     error = code;
   }
@@ -107,6 +110,8 @@ class PageRead : public IoRequest {
   int error = 0;
 
  private:
+  Drive* drive_ = nullptr;
+  int tries_left_ = 0;
   iovec vector_{};
 };
 

@@ -1,6 +1,7 @@
 #include "store/recovery.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 
@@ -105,6 +106,10 @@ std::vector<format::Tombstone> tombstones_in(const format::RecordHeader& header,
   return all;
 }
 
+bool worth_another_try(int error) {
+  return error != ENODEV && error != ENXIO && error != ETIMEDOUT;
+}
+
 // --- scanning --------------------------------------------------------------------------------------------
 
 SegmentScan::SegmentScan(Drive& drive, const format::Superblock& superblock, uint32_t index, const Segment& segment,
@@ -133,6 +138,7 @@ void SegmentScan::send(uint64_t count) {
 
 void SegmentScan::fetch(uint64_t least) {
   least_ = least;
+  tries_left_ = kReadTries;
   have_ = 0;
   send(std::min(std::max(least, kScanPages), end_page_ - page_));
 }
@@ -144,6 +150,8 @@ void SegmentScan::completed(int error) {
     have_ = asked_;
   } else if (asked_ > least_) {
     return send(least_);  // part of it may be readable: the least that was wanted is tried alone
+  } else if (worth_another_try(error) && --tries_left_ > 0) {
+    return send(least_);
   } else {
     visitor_.unreadable(page_, least_);
     ++page_;

@@ -36,6 +36,11 @@ std::vector<format::Tombstone> tombstones_in(const format::RecordHeader& header,
 
 std::string uuid_text(const format::Uuid& uuid);
 
+// A read at the start is tried so often before its page counts as unreadable: what lies there may be a delete.
+inline constexpr int kReadTries = 4;
+// Whether another try may end otherwise: not on a drive that is gone, or that takes its time for every answer.
+bool worth_another_try(int error);
+
 // Told of what a scan meets, in order.
 class RecordVisitor {
  public:
@@ -75,6 +80,7 @@ class SegmentScan final : private IoRequest {
   uint64_t page_ = 1;
   uint64_t from_ = 0, have_ = 0;  // the window, in pages
   uint64_t asked_ = 0, least_ = 0;
+  int tries_left_ = 0;  // of the least that was wanted
   std::unique_ptr<Pages> memory_;
   iovec vector_{};
   bool waiting_ = false, done_ = false;

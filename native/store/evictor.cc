@@ -80,7 +80,7 @@ class LogStore::Evictor::Carry final : public TombstoneAppend {
  public:
   Carry(Evictor& evictor, const std::vector<format::Tombstone>& buried)
       : TombstoneAppend(buried, buried.back().sequence, evictor.store_.clock_.unix_ms()), evictor_(evictor) {
-    makes_room = true;
+    makes_room = !evictor.draining_;
   }
   void settled(Status status) override {
     evictor_.carry_failed_ |= status != Status::ok;
@@ -378,7 +378,7 @@ bool LogStore::Evictor::still_needed(const format::Tombstone& tombstone) const {
 
 void LogStore::Evictor::bury_again(const format::SummaryEntry& entry) {
   const format::Tombstone tombstone = format::tombstone_of(entry);
-  if (!draining_ && still_needed(tombstone)) {
+  if (still_needed(tombstone)) {
     carried_[tombstone.tenant].push_back(tombstone);
   } else {
     forgotten_ = std::max(forgotten_, tombstone.sequence);
@@ -394,14 +394,23 @@ void LogStore::Evictor::carry() {
         carried_[remembered.tenant].push_back(remembered);
     }
   }
+  // A drive that is drained leaves what others still need, such as one that is away, to a drive that stays.
+  DriveLog* const to = draining_ ? store_.choose_log(kCarriedMost * sizeof(format::Tombstone), &log_) : &log_;
+  if (to == nullptr && !carried_.empty()) stuck_ = true;
   for (auto& [tenant, all] : carried_) {
+    if (to == nullptr) break;
     std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.sequence < b.sequence; });
     for (size_t at = 0; at < all.size(); at += kCarriedMost) {
       const size_t end = std::min(all.size(), at + kCarriedMost);
       const std::vector<format::Tombstone> some(all.begin() + static_cast<long>(at),
                                                 all.begin() + static_cast<long>(end));
       ++carrying_;
-      log_.append_beside(*new Carry(*this, some), tenant, owner_);
+      auto* carry = new Carry(*this, some);
+      if (draining_) {
+        to->append(*carry, tenant);
+      } else {
+        to->append_beside(*carry, tenant, owner_);
+      }
     }
   }
   carried_.clear();

@@ -127,8 +127,13 @@ static_assert(offsetof(RecordHeader, chunk_crcs) == 140 && offsetof(RecordHeader
               sizeof(RecordHeader) == 2208 && sizeof(RecordHeader) <= kPageBytes);
 
 // What a tombstone deletes: all of that name with a smaller sequence.
-enum class Buried : uint8_t { key = 0, group = 1, scope = 2, layout = 3, tenant = 4 };
-inline constexpr uint8_t kBuriedMost = static_cast<uint8_t>(Buried::tenant);
+// earlier: what was put under a key before a put that is kept elsewhere; it concerns the drive that it lies on, no
+// other.
+enum class Buried : uint8_t { key = 0, group = 1, scope = 2, layout = 3, tenant = 4, earlier = 5 };
+inline constexpr uint8_t kBuriedMost = static_cast<uint8_t>(Buried::earlier);
+inline constexpr bool names_one_key(Buried kind) {
+  return kind == Buried::key || kind == Buried::earlier;
+}
 
 struct Tombstone {
   Key key;             // the key, or the group's id; else zero

@@ -329,7 +329,8 @@ void DriveLog::settle(AppendOp& op, Status status) {
   CAIRN_CHECK(segment.writes > 0 && segment.generation == op.at.generation, "a segment was re-used under a write");
   --segment.writes;
   if (status != Status::ok) {
-    note_ghost(op.at.segment);
+    const format::RecordHeader& header = op.header->body;
+    ghosts.note(op.at.segment, hash_of(BlockId{header.key, header.layout, header.tenant}));
     std::erase_if(segment.entries, [&](const format::SummaryEntry& entry) { return entry.page == op.at.page; });
   }
   op.settled(status);

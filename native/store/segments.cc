@@ -170,7 +170,7 @@ void DriveLog::distrust() {
     ++segment.use;
     segment.blocks = segment.payload_bytes = 0;
   }
-  for (uint32_t i = 0; i < segments_.size(); ++i) note_ghost(i);
+  for (uint32_t i = 0; i < segments_.size(); ++i) ghosts.note(i);
 }
 
 void DriveLog::begin(uint64_t next_generation, bool read_only) {
@@ -261,7 +261,7 @@ void DriveLog::header_written(uint32_t index, int error) {
   Head& head = *std::exchange(opening_, nullptr);
   note_write(error);
   if (error == 0) {
-    ghosts_.erase(index);
+    ghosts.wiped(index);
     segments_[index].state = SegmentState::open;
     head.open.push_back(index);
     return;
@@ -337,7 +337,7 @@ void DriveLog::begin_evicting(uint32_t index) {
 void DriveLog::keep(uint32_t index) {
   CAIRN_CHECK(segments_[index].state == SegmentState::evicting, "a segment is kept that nobody wanted to give up");
   segments_[index].state = SegmentState::sealed;
-  note_ghost(index);  // what was dropped or moved meanwhile
+  ghosts.note(index);  // what was dropped or moved meanwhile
   insert_sealed(index);
 }
 
@@ -361,9 +361,9 @@ void DriveLog::wiped(uint32_t index, int error) {
   note_write(error);
   // It serves as well; but until it is used again a restart would find what lay there.
   if (error != 0) {
-    note_ghost(index);
+    ghosts.note(index);
   } else {
-    ghosts_.erase(index);
+    ghosts.wiped(index);
   }
   segment.state = SegmentState::free;
   free_.push_back(index);

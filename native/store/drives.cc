@@ -155,6 +155,8 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
   if (log.state() == DriveState::failed) return;
   if (found.segment.state == SegmentState::free) return log.adopt(found.index, found.segment);
   Segment segment = found.segment;
+  // The drive may have been told of more classes in an earlier life.
+  if (segment.placement >= log.drive().info().placement_classes) segment.placement = 0;
   // A scanned segment keeps its entries until its summary is written; what could not be read may be readable next time,
   // so it gets none.
   if (!segment.summarised && !found.unreadable) segment.entries = found.entries;

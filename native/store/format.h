@@ -69,7 +69,7 @@ static_assert(sizeof(Superblock) == 96 && offsetof(Superblock, crc) == 92);
 struct SegmentHeader {
   uint64_t magic = kSegmentMagic;
   uint32_t version = kVersion;
-  uint8_t placement = 0;  // placement class; 0 so far
+  uint8_t placement = 0;  // class of the data, as the drive was told with each write of the segment
   std::array<uint8_t, 3> reserved{};
   Uuid drive{};
   uint64_t index = 0;

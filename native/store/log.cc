@@ -102,8 +102,11 @@ DriveLog::Head& DriveLog::head_for(uint32_t tenant) {
   // The last one is everybody's.
   const uint32_t owner =
       heads_.size() + 1 < heads_most() || tenant == format::kSharedOwner ? tenant : format::kSharedOwner;
-  Head& head = heads_[owner];
+  const auto [at, fresh] = heads_.try_emplace(owner);
+  Head& head = at->second;
   head.owner = owner;
+  // What one head writes is given up together, so it is a class of its own while the drive has enough of them.
+  if (fresh) head.placement = static_cast<uint8_t>((heads_.size() - 1) % drive_->info().placement_classes);
   return head;
 }
 
@@ -218,6 +221,7 @@ void DriveLog::place(Head& head, AppendOp& op, uint64_t pages) {
   ++writes_;
 
   op.kind = IoKind::write;
+  op.placement = segment.placement;
   op.offset = offset_of(index, header.page);
   op.bytes = pages * kPageBytes;
   op.vectors_.clear();

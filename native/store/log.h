@@ -166,6 +166,7 @@ class DriveLog {
   // Where one tenant's records go.
   struct Head {
     uint32_t owner = format::kSharedOwner;
+    uint8_t placement = 0;
     std::deque<uint32_t> open;  // front: being filled; behind it the next, opened early
     std::deque<AppendOp*> making_room, deletes, waiting;
     uint64_t share_bytes = 0;  // what it may still place in this round

@@ -19,6 +19,7 @@ class DriveLog::HeaderWrite final : public IoRequest {
  public:
   HeaderWrite(DriveLog& log, uint32_t segment) : log_(log), segment_(segment), memory_(1) {
     kind = IoKind::write;
+    placement = log.segments_[segment].placement;
     // The last page first: it ends what an earlier summary said of the segment.
     offset = log.offset_of(segment, static_cast<uint32_t>(log.segment_pages_ - 1));
     bytes = kPageBytes;
@@ -61,6 +62,7 @@ class DriveLog::SummaryWrite final : public IoRequest {
   SummaryWrite(DriveLog& log, uint32_t segment, std::unique_ptr<Pages> memory)
       : log_(log), segment_(segment), memory_(std::move(memory)) {
     kind = IoKind::write;
+    placement = log.segments_[segment].placement;
     bytes = memory_->bytes();
     offset = log.offset_of(segment, static_cast<uint32_t>(log.segment_pages_ - bytes / kPageBytes));
     vector_ = {memory_->data(), bytes};
@@ -229,6 +231,7 @@ void DriveLog::fill_header(format::SegmentHeader& header, uint32_t index) const 
   header.first_sequence = segment.first_sequence;
   header.opened_unix_ms = clock_.unix_ms();
   header.owner = segment.owner;
+  header.placement = segment.placement;
   header.evicted_sequence = evicted_sequence;
   header.forgotten_sequence = forgotten_sequence;
 }
@@ -244,6 +247,7 @@ void DriveLog::open_next(Head& head, uint64_t next_sequence) {
   segment.use = use;
   segment.state = SegmentState::opening;
   segment.owner = head.owner;
+  segment.placement = head.placement;
   segment.generation = next_generation_++;
   segment.nonce = entropy<uint64_t>();
   segment.first_sequence = segment.last_sequence = next_sequence;

@@ -263,12 +263,13 @@ class Store {
 };
 
 struct FormatOptions {
-  uint64_t segment_bytes = 0;  // 0: chosen from the drive's size
-  bool overwrite = false;      // also when the drive holds a Cairn store or anything else
+  uint64_t segment_bytes = 0;       // 0: chosen from the drive's size
+  bool overwrite = false;           // also when the drive holds a Cairn store or anything else
+  std::array<uint8_t, 16> fleet{};  // that the drive belongs to; zeros: to none, any fleet takes it
 };
 
 // Writes an empty store. Refuses a drive that holds anything (a Cairn superblock, or any non-zero byte in
-// its first MiB) unless told to overwrite. A fleet of drives is not known yet: each gets its own UUID.
+// its first MiB) unless told to overwrite. Each gets a UUID of its own.
 Result<Unit> format_drive(Drive& drive, const FormatOptions& options, const Clock& clock);
 
 // Whether `path` holds a Cairn store, damaged and newer ones included. False: there is no such file, or its

@@ -233,6 +233,8 @@ class Store {
   static Result<IdentifiedDrive> identify(std::unique_ptr<Drive> drive, const std::array<uint8_t, 16>& fleet = {});
   // Takes a drive in: it is read in the background, then it serves. A drive that was set aside comes back this way,
   // too.
+  // How many drives of this store are not there: deletes are kept for them, those of unknown keys as well.
+  virtual void set_absent_drives(uint32_t count) = 0;
   virtual Result<Unit> attach(IdentifiedDrive drive) = 0;
   // Moves what the drive holds to the others; its state says when it is drained.
   virtual Result<Unit> drain(const std::string& uuid) = 0;

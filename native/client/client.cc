@@ -227,7 +227,8 @@ void Client::finish_if_settled(Operation& operation) {
   if (completion_ >= 0) {
     completed_.push_back(operation.id);
     const uint64_t one = 1;
-    CAIRN_CHECK(::write(completion_, &one, sizeof(one)) > 0 || errno == EAGAIN, "the completion event is broken");
+    const ssize_t written = ::write(completion_, &one, sizeof(one));
+    CAIRN_CHECK(written > 0 || errno == EAGAIN, "the completion event is broken");
   }
   changed_.notify_all();
   open_.erase(&operation);  // may destroy it, if the caller let go

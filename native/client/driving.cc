@@ -14,8 +14,8 @@ namespace {
 
 void drain_event(int fd) {
   uint64_t ignored = 0;
-  CAIRN_CHECK(::read(fd, &ignored, sizeof(ignored)) >= 0 || errno == EAGAIN || errno == EINTR,
-              "an event of ours is broken");
+  const ssize_t taken = ::read(fd, &ignored, sizeof(ignored));
+  CAIRN_CHECK(taken >= 0 || errno == EAGAIN || errno == EINTR, "an event of ours is broken");
 }
 
 // An answer from memory comes within microseconds, sooner than a sleeping thread wakes: look for it a little
@@ -95,7 +95,8 @@ void Client::drive(Lock& lock, int timeout_ms) {
 void Client::wake_driver() {
   if (!driving_) return;
   const uint64_t one = 1;
-  CAIRN_CHECK(::write(wake_, &one, sizeof(one)) > 0 || errno == EAGAIN, "the wake-up event is broken");
+  const ssize_t written = ::write(wake_, &one, sizeof(one));
+  CAIRN_CHECK(written > 0 || errno == EAGAIN, "the wake-up event is broken");
 }
 
 // --- deadlines and their fence ---------------------------------------------------------------------------

@@ -44,11 +44,13 @@ Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options
   fill_entropy(std::as_writable_bytes(std::span(server_id_)));
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  CAIRN_CHECK(epoll_ >= 0 && wake_ >= 0, "the reactor has no wait set");
+  CAIRN_CHECK(epoll_ >= 0, "the reactor has no wait set");
+  CAIRN_CHECK(wake_ >= 0, "the reactor has no event to be woken by");
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.u64 = kWakeEvent;
-  CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) == 0, "the wait set does not take its own event");
+  const int added = epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event);
+  CAIRN_CHECK(added == 0, "the wait set does not take its own event");
   watch_drives();
   store_.add_event_sink(events_);
 }
@@ -58,9 +60,11 @@ void Reactor::watch_drives() {
   event.events = EPOLLIN | EPOLLET;  // nobody reads a drive's event
   event.data.u64 = kDriveEvent;
   // A drive that went took its descriptor out of the wait set by closing it.
-  for (const int fd : store_.event_fds())
-    CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST,
-                "the wait set does not take a drive's event");
+  for (const int fd : store_.event_fds()) {
+    CAIRN_CHECK(fd >= 0, "a drive without an event is to be waited for");
+    const int added = epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
+    CAIRN_CHECK(added == 0 || errno == EEXIST, "the wait set does not take a drive's event");
+  }
 }
 
 Result<Unit> Reactor::set_tenants(const std::vector<TenantOptions>& tenants) {
@@ -83,8 +87,8 @@ void Reactor::add_listener(std::unique_ptr<Listener> listener) {
   event.events = EPOLLIN;
   const uint64_t number = next_number_++;
   event.data.u64 = number;
-  CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, listener->event_fd(), &event) == 0,
-              "the wait set does not take a listener");
+  const int added = epoll_ctl(epoll_, EPOLL_CTL_ADD, listener->event_fd(), &event);
+  CAIRN_CHECK(added == 0, "the wait set does not take a listener");
   listeners_.emplace(number, std::move(listener));
 }
 
@@ -194,7 +198,8 @@ void Reactor::settle_touched() {
     epoll_event event{};
     event.events = EPOLLIN | (state.writable_wanted ? static_cast<uint32_t>(EPOLLOUT) : 0U);
     event.data.u64 = link->number;
-    CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_MOD, link->event_fd(), &event) == 0, "the wait set lost a link");
+    const int changed = epoll_ctl(epoll_, EPOLL_CTL_MOD, link->event_fd(), &event);
+    CAIRN_CHECK(changed == 0, "the wait set lost a link");
   }
   touched_.clear();
 }

@@ -78,7 +78,8 @@ Server::Server(std::unique_ptr<Slab> slab, std::unique_ptr<Store> store, const S
     options_.reactor.tenant_window_bytes = options_.slab_bytes / kDefaultWindowPart;
   reactor_ = std::make_unique<Reactor>(*store_, system_clock(), options_.reactor);
   reactor_->set_drives_absent(absent_.size());
-  CAIRN_CHECK(reactor_->set_tenants(options_.tenants).ok(), "tenants that were looked at do not go together");
+  const auto named = reactor_->set_tenants(options_.tenants);
+  CAIRN_CHECK(named.ok(), "tenants that were looked at do not go together");
 }
 
 Server::~Server() {

@@ -134,6 +134,7 @@ const char* StreamServerLink::place_payload(const FrameHeader& header, ConstByte
   if (tag_is_wrong(header)) return "a frame without the session's tag";
   if (header.type != FrameType::data) return "payload behind a frame that carries none";
   if (const char* wrong = decode_fixed(body, data)) return wrong;
+  if (data.length > kBlockBytesMost) return "data longer than a block can be";
   if (header.payload_bytes != data.length + sizeof(DataTrailer)) return "a data frame whose lengths disagree";
   PullOp* op = find_pull(header.request_id, data.index);
   if (data.length > 0) {

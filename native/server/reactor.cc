@@ -188,7 +188,9 @@ void Reactor::touch(ServerLink& link) {
 }
 
 void Reactor::settle_touched() {
-  for (ServerLink* link : touched_) {
+  // A link that breaks here ends its puts, and whoever waited for one of them is granted memory: its link is touched.
+  for (size_t i = 0; i < touched_.size(); ++i) {
+    ServerLink* link = touched_[i];
     LinkState& state = links_.at(link->number);
     state.touched = false;
     if (state.dead) continue;

@@ -183,6 +183,9 @@ std::unique_ptr<Borrowed> attach(cairn::Operation& operation, nb::handle memorie
     append_memory(memory, writable, *borrowed, operation.parts);
     operation.part_first.push_back(static_cast<uint32_t>(operation.parts.size()));
   }
+  // A sequence is anything that Python takes for one: what it says of its length need not be what it gives.
+  if (operation.part_first.size() != operation.keys.size() + 1)
+    throw nb::value_error("as many memories as keys are needed");
   return borrowed;
 }
 

@@ -71,10 +71,10 @@ void Client::submit(std::shared_ptr<Operation> operation) {
     settle_rest(op, Status::cancelled);
   } else if (!ensure_connected(lock, op.due_ns_)) {
     settle_rest(op, Status::unreachable);
-  } else {
+  } else if (op.state_ == Operation::State::open) {
     split(operation);
     reap();
-  }
+  }  // else another thread drove it into its deadline while this one connected
   wake_driver();
   changed_.notify_all();
 }

@@ -16,6 +16,7 @@ CHECK = re.compile(r"\bCAIRN_CHECK\s*\(")
 ACTS = re.compile(
     r"\+\+|--|(?<![=!<>])=(?!=)"
     r"|\b(?:read|write|close|epoll_ctl|socketpair|mmap|munmap|exchange|swap|take|submit|configure|set_\w+"
+    r"|open|attach|detach|boot|format_drive|posix_\w+"
     r"|emplace\w*|insert\w*|erase\w*|extract|push\w*|pop\w*|reset|clear|resize|reserve|assign|append)\s*\("
 )
 
@@ -77,11 +78,12 @@ def test_production_code_is_dense_with_asserts(production: dict[Path, list[str]]
     assert reached >= PER_THOUSAND_LEAST, "too few asserts:\n" + "\n".join(table)
 
 
-def test_a_condition_only_looks(production: dict[Path, list[str]]) -> None:
+def test_a_condition_only_looks(root: Path, files: tuple[Path, ...]) -> None:
     acting = [
         f"{path}: {condition}"
-        for path, code in production.items()
-        for condition in conditions_of(code)
+        for path in files
+        if path.parts[0] == "native" and path.suffix in (".cc", ".h")
+        for condition in conditions_of(code_of((root / path).read_text(encoding="utf-8")))
         if ACTS.search(condition)
     ]
     assert not acting, (

@@ -248,8 +248,8 @@ void UringDrive::wait(int timeout_ms) {
   if (in_flight_ > 0 && io_uring_cq_ready(&ring_) == 0) {
     // The event keeps what poll() has reaped already: clear it, look again, then sleep.
     uint64_t ignored = 0;
-    CAIRN_CHECK(::read(event_, &ignored, sizeof(ignored)) > 0 || errno == EAGAIN || errno == EINTR,
-                "a drive's event is broken");
+    const ssize_t taken = ::read(event_, &ignored, sizeof(ignored));
+    CAIRN_CHECK(taken > 0 || errno == EAGAIN || errno == EINTR, "a drive's event is broken");
     pollfd event{event_, POLLIN, 0};
     if (io_uring_cq_ready(&ring_) == 0) ::poll(&event, 1, timeout_ms);
   }

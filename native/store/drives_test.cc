@@ -155,6 +155,22 @@ TEST(Drives, TakenOutWhileABlockIsOnItsWayToThemEndThatPutAndNothingElse) {
   EXPECT_EQ(world.put("after", 5000), Status::ok);
 }
 
+// Memory beyond the smaller drive's segments was read, and changed when it happened to look right.
+TEST(Drives, ThatTakeThePlaceOfALargerOneAreNotTakenForIt) {
+  StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
+  const size_t large = world.add_platter(256_MiB);
+  ASSERT_TRUE(world.attach(large).ok());
+  ASSERT_TRUE(world.run_until([&] { return world.store->loaded(); }));
+  for (int i = 0; i < 150; ++i) ASSERT_EQ(world.put(std::to_string(i), 800'000), Status::ok);
+  ASSERT_TRUE(world.store->detach(world.uuid(large)).ok());
+  ASSERT_TRUE(world.attach(world.add_platter(8_MiB)).ok());
+  int found = 0;
+  for (int i = 0; i < 150; ++i) found += world.exists(std::to_string(i)) ? 1 : 0;
+  EXPECT_LE(found, 7) << "what the first drive holds, and no more";
+  ASSERT_TRUE(world.run_until([&] { return world.store->loaded(); }));
+  EXPECT_EQ(world.put("after", 5000), Status::ok);
+}
+
 TEST(Drives, TheLastOneCannotBeDrained) {
   StoreWorld world;
   const auto drained = world.store->drain(world.uuid(0));

@@ -143,7 +143,14 @@ class DriveLog {
     return superblock_.first_segment_offset + segment * superblock_.segment_bytes + page * format::kPageBytes;
   }
   uint64_t segment_pages() const { return segment_pages_; }
-  Segment& segment(uint32_t index) { return segments_[index]; }
+  Segment& segment(uint32_t index) {
+    CAIRN_CHECK(index < segments_.size(), "a segment is asked for that the drive does not have");
+    return segments_[index];
+  }
+  const Segment& segment(uint32_t index) const { return const_cast<DriveLog*>(this)->segment(index); }
+  // Whether what an index entry points to is still this drive's: not of a use that was given up unread, nor of a drive
+  // that was here before, which may have been larger.
+  bool stands(uint64_t index, uint8_t use) const { return index < segments_.size() && segments_[index].use == use; }
   const std::vector<Segment>& segments() const { return segments_; }
   uint64_t waiting_bytes() const { return waiting_bytes_; }
   // Of all segments that are not free, but one.

@@ -91,7 +91,7 @@ void LogStore::write_what_waits() {
 
 bool LogStore::fresh(const Index::Entry& entry) const {
   const DriveLog* log = slots_[entry.drive].log.get();
-  if (log == nullptr || log->segments()[entry.segment].use != entry.use) return false;
+  if (log == nullptr || !log->stands(entry.segment, entry.use)) return false;
   if (entry.birth < keyspaces_.row(entry.keyspace).deleted_before) return false;
   if (entry.scope != Names::kNone && entry.birth < scopes_.row(entry.scope).deleted_before) return false;
   return entry.group() == Groups::kNone || !groups_.broken(entry.group());
@@ -104,11 +104,11 @@ void LogStore::dropped(const Index::Entry& entry) {
   const Slot& slot = slots_[entry.drive];
   DriveLog* log = slot.log.get();
   // Its segment was given up unread; what a drive took along with it was told of by the drive.
-  const bool unread = log != nullptr && !slot.set_aside && log->segments()[entry.segment].use != entry.use &&
-                      log->counts_since_start(entry.use);
+  const bool unread =
+      log != nullptr && !slot.set_aside && !log->stands(entry.segment, entry.use) && log->counts_since_start(entry.use);
   const bool evicted = unread || (group != Groups::kNone && groups_.broken(group));
   dropped_.push_back({entry, group == Groups::kNone ? GroupId{} : groups_.row(group).id, evicted});
-  if (evicted && log != nullptr) {
+  if (evicted && log != nullptr && entry.segment < log->segments().size()) {
     log->note_ghost(static_cast<uint32_t>(entry.segment));
     log->evicted_sequence = std::max<uint64_t>(log->evicted_sequence, entry.birth);
     ++log->counters.evicted_blocks;
@@ -238,8 +238,9 @@ void LogStore::account(const Index::Entry& entry, bool comes) {
   const uint64_t whole = entry.part == 0 ? 1 : 0;
   Tenants::Row& tenant = tenants_.at(keyspaces_.row(entry.keyspace).tenant);
   DriveLog* log = slots_[entry.drive].log.get();
-  Segment* segment = log == nullptr ? nullptr : &log->segment(entry.segment);
-  if (segment != nullptr && segment->use != entry.use) segment = nullptr;  // given up unread: it counts from 0 again
+  // What does not stand was given up unread: its segment counts from 0 again.
+  const bool stands = log != nullptr && log->stands(entry.segment, entry.use);
+  Segment* segment = stands ? &log->segment(static_cast<uint32_t>(entry.segment)) : nullptr;
   if (comes) {
     CAIRN_CHECK(segment != nullptr, "a block is counted in a segment that was given up");
     ++segment->blocks;

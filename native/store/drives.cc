@@ -195,7 +195,8 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
           ? format::part_bytes_for(what.block_bytes, entry.part)
           : 0;
   // The summary's checksum held, so what follows is a newer or a mistaken writer: such a block is a miss.
-  const bool sane = entry.length > 0 && what.block_bytes <= kBlockBytesMost && entry.length == expected &&
+  const bool sane = entry.length > 0 && (entry.part_count > 1 || entry.part == 0) &&
+                    what.block_bytes <= kBlockBytesMost && entry.length == expected &&
                     entry.sequence <= found.segment.last_sequence && entry.sequence > 0 && entry.page > 0 &&
                     (entry.part_count <= 1 || entry.part_count == format::part_count_for(what.block_bytes)) &&
                     entry.page + format::record_pages(entry.length) <= slot.log->segment_pages();

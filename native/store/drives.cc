@@ -100,7 +100,7 @@ Result<Unit> LogStore::attach(IdentifiedDrive drive) {
                                                  " are the same Cairn drive (" + uuid_text(drive.uuid) +
                                                  "); name it once");
   }
-  if (slot != nullptr && !slot->log->idle()) {
+  if (slot != nullptr && (busy(*slot) || slot->loader != nullptr)) {
     return drive_error(Status::busy, path + " came back while requests to it are still open; try again in a moment");
   }
   if (slot == nullptr) {
@@ -321,6 +321,11 @@ void LogStore::retire(Slot& slot) {
   if (slot.log != nullptr && in_use(*slot.log)) departed_.push_back(std::move(slot.log));
   slot.log.reset();
 }
+bool LogStore::busy(const Slot& slot) {
+  return !slot.log->idle() || (slot.evictor != nullptr && !slot.evictor->idle()) ||
+         (slot.scrubber != nullptr && !slot.scrubber->idle());
+}
+
 
 // --- going -----------------------------------------------------------------------------------------------
 
@@ -366,11 +371,7 @@ Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
     slot->log->fail("it was removed");
   }
   if (!slot->set_aside) set_aside(*slot);
-  const auto busy = [&] {
-    return !slot->log->idle() || (slot->evictor != nullptr && !slot->evictor->idle()) ||
-           (slot->scrubber != nullptr && !slot->scrubber->idle());
-  };
-  while (busy()) {
+  while (busy(*slot)) {
     slot->log->drive().wait(10);
     poll();
   }

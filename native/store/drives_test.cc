@@ -155,6 +155,44 @@ TEST(Drives, TakenOutWhileABlockIsOnItsWayToThemEndThatPutAndNothingElse) {
   EXPECT_EQ(world.put("after", 5000), Status::ok);
 }
 
+// The service would have ended: blocks of the drive that came back were still on their way to the one that stayed.
+TEST(Drives, ThatComeBackWhileTheirBlocksAreOnTheirWayToAnotherAreAskedToWait) {
+  StoreWorld world(64_MiB, 2, 32_MiB, 1_MiB);
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 200'000), Status::ok);
+  const std::string uuid = world.uuid(0);
+  world.drive(1).faults.hold = true;
+  ASSERT_TRUE(world.store->drain(uuid).ok());
+  world.run(20);
+  vanish(world.drive(0));
+  ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "failed"; }, 5000));
+  world.run(5);
+  const auto early = world.attach(0);
+  ASSERT_FALSE(early.ok());
+  EXPECT_EQ(early.error().status, static_cast<uint16_t>(Status::busy));
+  world.drive(1).faults.hold = false;
+  ASSERT_TRUE(world.run_until([&] { return world.attach(0).ok(); }, 5000));
+  ASSERT_TRUE(world.run_until([&] { return world.store->loaded(); }));
+  for (int i = 0; i < 60; ++i) EXPECT_EQ(world.get(std::to_string(i)), Status::ok) << i;
+}
+
+// The drained drive would never have been empty, and every delete of such a block would have waited for ever.
+TEST(Drives, AreDrainedAlthoughOneThatBlocksWereOnTheirWayToIsTakenOut) {
+  StoreWorld world(64_MiB, 3, 32_MiB, 1_MiB);
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 200'000), Status::ok);
+  const std::string drained = world.uuid(0);
+  world.drive(0).faults.seed = 3;  // it takes its time
+  ASSERT_TRUE(world.store->drain(drained).ok());
+  ASSERT_TRUE(world.run_until([&] { return world.drive(0).in_flight() > 3; }, 5000));
+  world.drive(0).faults.hold = true;
+  ASSERT_TRUE(world.store->detach(world.uuid(1), true).ok());
+  world.drive(0).faults.hold = false;
+  EXPECT_TRUE(world.run_until([&] { return state_of(world, drained) == "drained"; }, 5000));
+  for (int i = 0; i < 60; ++i) {
+    const Status removed = world.remove(std::to_string(i));
+    EXPECT_TRUE(removed == Status::ok || removed == Status::not_found) << i;
+  }
+}
+
 // Memory beyond the smaller drive's segments was read, and changed when it happened to look right.
 TEST(Drives, ThatTakeThePlaceOfALargerOneAreNotTakenForIt) {
   StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);

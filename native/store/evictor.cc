@@ -49,6 +49,8 @@ void LogStore::MoveJob::record_read(RecordRead& read, Status status) {
     if (current) store.forget(id, Gone::dropped);
     return evictor_.moved(*this, false);
   }
+  // Where it was to go may have been taken out meanwhile.
+  if (store.slots_[to.number()].log.get() != &to) return evictor_.moved(*this, false);
   auto* page = new (page_.data()) format::Page<format::RecordHeader>(read.page());
   format::RecordHeader& copy = page->body;
   if (copy.version == 1) copy.block_bytes = copy.length;

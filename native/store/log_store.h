@@ -188,6 +188,8 @@ class LogStore final : public Store, private Leases::Watcher {
   void bury_group_members();
   bool idle() const;
   bool in_use(const DriveLog& log) const;
+  // Whether something of the slot's own is still on its way: to its drive, or from it to another.
+  static bool busy(const Slot& slot);
   void retire(Slot& slot);
   void turn_drives();
   void write_what_waits();

@@ -28,6 +28,7 @@ bool some(const std::array<uint8_t, 16>& id) {
 // --- opening ---------------------------------------------------------------------------------------------
 
 Result<IdentifiedDrive> Store::identify(std::unique_ptr<Drive> drive, const std::array<uint8_t, 16>& fleet) {
+  CAIRN_CHECK(drive != nullptr, "no drive is looked at");
   auto superblock = read_superblock(*drive);
   if (!superblock) return superblock.error();
   const format::Superblock& found = superblock.value();
@@ -92,6 +93,8 @@ LogStore::Slot* LogStore::slot_of(const std::string& uuid) {
 }
 
 Result<Unit> LogStore::attach(IdentifiedDrive drive) {
+  CAIRN_CHECK(drive.drive != nullptr, "no drive is attached");
+  CAIRN_CHECK(drive.superblock != nullptr, "a drive is attached that was not looked at");
   const auto& superblock = *static_cast<const format::Superblock*>(drive.superblock.get());
   const std::string path = drive.drive->info().path;
   Slot* slot = slot_of(uuid_text(drive.uuid));
@@ -113,6 +116,7 @@ Result<Unit> LogStore::attach(IdentifiedDrive drive) {
       return drive_error(Status::too_large, "a store has at most 32 drives");
     }
   }
+  CAIRN_CHECK(slots_.size() <= kDrivesMost, "a drive is attached whose number no index entry can have");
   const auto number = static_cast<uint8_t>(slot - slots_.data());
   auto log =
       std::make_unique<DriveLog>(std::move(drive.drive), superblock, number, clock_, options_.writes_in_flight_most);
@@ -218,6 +222,9 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
 }
 
 void LogStore::loading_done(Slot& slot) {
+  CAIRN_CHECK(slot.loader != nullptr, "a drive is loaded that nobody read");
+  CAIRN_CHECK(slot.evictor == nullptr, "a drive that gives up segments is loaded again");
+  CAIRN_CHECK(slot.scrubber == nullptr, "a drive that is scrubbed is loaded again");
   DriveLog& log = *slot.log;
   const FoundDrive found = slot.loader->found();
   const bool failed = log.state() == DriveState::failed;
@@ -314,23 +321,26 @@ bool LogStore::in_use(const DriveLog& log) const {
                      [&](const Slot& slot) { return slot.evictor != nullptr && slot.evictor->moves_to(log); });
 }
 
-// The slot is empty afterwards. Its drive is idle.
-void LogStore::retire(Slot& slot) {
-  slot.evictor.reset();
-  slot.scrubber.reset();
-  if (slot.log != nullptr && in_use(*slot.log)) departed_.push_back(std::move(slot.log));
-  slot.log.reset();
-}
 bool LogStore::busy(const Slot& slot) {
   return !slot.log->idle() || (slot.evictor != nullptr && !slot.evictor->idle()) ||
          (slot.scrubber != nullptr && !slot.scrubber->idle());
 }
 
+// The slot is empty afterwards. Its drive is idle.
+void LogStore::retire(Slot& slot) {
+  CAIRN_CHECK(slot.loader == nullptr, "a drive goes while it is being read");
+  CAIRN_CHECK(slot.log == nullptr || slot.log->idle(), "a drive goes with requests on their way");
+  slot.evictor.reset();
+  slot.scrubber.reset();
+  if (slot.log != nullptr && in_use(*slot.log)) departed_.push_back(std::move(slot.log));
+  slot.log.reset();
+}
 
 // --- going -----------------------------------------------------------------------------------------------
 
 void LogStore::set_aside(Slot& slot) {
   CAIRN_CHECK(slot.log->state() == DriveState::failed, "a drive that serves is set aside");
+  CAIRN_CHECK(!slot.set_aside, "a drive is set aside twice");
   slot.set_aside = true;
   if (slot.departed_sequence == 0) slot.departed_sequence = next_sequence_;
   slot.log->distrust();

@@ -36,7 +36,7 @@ RecordRead::RecordRead(DriveLog& log, const Place& place, const Expected& expect
 
 void RecordRead::send(Transfer& transfer, uint64_t offset) {
   CAIRN_CHECK(!transfer.memory.empty(), "a part of a record is read into no memory");
-  CAIRN_CHECK(outstanding_ < 2, "a record is read in more pieces than two");
+  CAIRN_CHECK(outstanding_ <= 2, "a record is read in more pieces than two");
   transfer.read = this;
   transfer.kind = IoKind::read;
   transfer.offset = offset;

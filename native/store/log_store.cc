@@ -13,6 +13,11 @@ namespace {
 
 constexpr uint64_t kSweepSlots = 4096;  // a turn: some 20 µs
 constexpr size_t kDrivesMost = 32;      // what a place in the index can name
+static_assert(kDrivesMost <= sizeof(uint32_t) * 8, "a set of drives does not fit a bit each");
+static_assert(Index::kBirthMost == format::kNumberMost, "the index and the drives count to different numbers");
+static_assert(format::kSegmentsMost <= uint64_t{1} << 24, "a segment's number does not fit a place");
+static_assert(format::kSegmentBytesMost / format::kPageBytes <= uint64_t{1} << 18, "a page does not fit a place");
+static_assert(format::kPartsMost <= 16, "a part does not fit an entry of the index");
 // Of what a tenant may hold, this part may be leased: the rest has to stay evictable, or nothing new fits.
 constexpr uint64_t kLeasedPart = 4;
 
@@ -47,6 +52,7 @@ LogStore::~LogStore() {
     if (slot.log != nullptr) slot.log->fail("the store is gone");
   }
   settle_down();
+  CAIRN_CHECK(moving_.empty(), "a store ends with blocks between two places");
 }
 
 void LogStore::turn_drives() {
@@ -90,6 +96,7 @@ void LogStore::write_what_waits() {
 // --- the index -------------------------------------------------------------------------------------------
 
 bool LogStore::fresh(const Index::Entry& entry) const {
+  CAIRN_CHECK(entry.drive < slots_.size(), "a block lies on a drive that there never was");
   const DriveLog* log = slots_[entry.drive].log.get();
   if (log == nullptr || !log->stands(entry.segment, entry.use)) return false;
   if (entry.birth < keyspaces_.row(entry.keyspace).deleted_before) return false;
@@ -178,6 +185,7 @@ Index::Entry* LogStore::find(const BlockId& id, bool in_group) {
 }
 
 LogStore::NewEntry LogStore::new_entry(const format::RecordHeader& header) {
+  CAIRN_CHECK(header.type == format::RecordType::block, "a record of deletes is indexed as a block");
   NewEntry entry;
   entry.id = {header.key, header.layout, header.tenant};
   entry.part = static_cast<uint8_t>(header.part);
@@ -192,6 +200,7 @@ LogStore::NewEntry LogStore::new_entry(const format::RecordHeader& header) {
 }
 
 LogStore::NewEntry LogStore::new_entry(const format::SummaryEntry& summary) {
+  CAIRN_CHECK(summary.type == format::RecordType::block, "a delete is indexed as a block");
   NewEntry entry;
   entry.id = {summary.key, summary.layout, summary.tenant};
   entry.part = summary.part;
@@ -206,9 +215,15 @@ LogStore::NewEntry LogStore::new_entry(const format::SummaryEntry& summary) {
 }
 
 bool LogStore::insert(const NewEntry& what, DriveLog& log, uint32_t segment, uint32_t page) {
-  CAIRN_CHECK(what.block_bytes > 0 && what.block_bytes <= kBlockBytesMost && what.sequence <= Index::kBirthMost,
-              "a block does not fit the index");
+  CAIRN_CHECK(what.block_bytes > 0, "a block of no bytes is indexed");
+  CAIRN_CHECK(what.block_bytes <= kBlockBytesMost, "a block longer than any is indexed");
+  CAIRN_CHECK(what.sequence > 0, "a block that was never put is indexed");
+  CAIRN_CHECK(what.sequence <= Index::kBirthMost, "a block's number does not fit the index");
+  CAIRN_CHECK(what.part < (what.single ? format::kPartsMost : format::part_count_for(what.block_bytes)),
+              "a part is indexed that its block does not have");
+  CAIRN_CHECK(slots_[log.number()].log.get() == &log, "a block is indexed on a drive that is gone");
   CAIRN_CHECK(log.segment(segment).state != SegmentState::free, "a block is indexed in a segment that is gone");
+  CAIRN_CHECK(log.segment(segment).state != SegmentState::wiping, "a block is indexed in a segment that is wiped");
   tell_dropped();
   const uint32_t keyspace = keyspaces_.take(what.id.tenant, what.id.layout);
   const uint32_t scope = what.scope == 0 ? Names::kNone : scopes_.take(what.id.tenant, what.scope);
@@ -252,11 +267,13 @@ void LogStore::account(const Index::Entry& entry, bool comes) {
     return groups_.add(entry.group(), whole == 1, entry.expiry_ticks);
   }
   if (segment != nullptr) {
-    CAIRN_CHECK(segment->blocks > 0 && segment->payload_bytes >= bytes, "a segment counts fewer blocks than it has");
+    CAIRN_CHECK(segment->blocks > 0, "a segment counts fewer blocks than it has");
+    CAIRN_CHECK(segment->payload_bytes >= bytes, "a segment counts fewer bytes than its blocks have");
     --segment->blocks;
     segment->payload_bytes -= bytes;
   }
-  CAIRN_CHECK(tenant.blocks >= whole && tenant.payload_bytes >= bytes, "a tenant holds less than was counted");
+  CAIRN_CHECK(tenant.blocks >= whole, "a tenant holds fewer blocks than were counted");
+  CAIRN_CHECK(tenant.payload_bytes >= bytes, "a tenant holds fewer bytes than were counted");
   tenant.blocks -= whole;
   tenant.payload_bytes -= bytes;
   groups_.remove(entry.group(), whole == 1);
@@ -272,8 +289,12 @@ void LogStore::drop_entry(Index::Entry& entry) {
 
 void LogStore::move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page) {
   const uint64_t bytes = part_bytes(entry);
+  CAIRN_CHECK(slots_[to.number()].log.get() == &to, "a block is moved to a drive that is gone");
+  CAIRN_CHECK(to.segment(segment).state != SegmentState::free, "a block is moved to a segment that is free");
+  CAIRN_CHECK(to.segment(segment).state != SegmentState::wiping, "a block is moved to a segment that is wiped");
   Segment& before = slots_[entry.drive].log->segment(entry.segment);
-  CAIRN_CHECK(before.blocks > 0 && before.payload_bytes >= bytes, "a block is moved out of a segment without one");
+  CAIRN_CHECK(before.blocks > 0, "a block is moved out of a segment without one");
+  CAIRN_CHECK(before.payload_bytes >= bytes, "a block is moved out of a segment that holds fewer bytes");
   --before.blocks;
   before.payload_bytes -= bytes;
   entry.set_place({to.number(), segment, page, to.segment(segment).use});
@@ -295,6 +316,7 @@ void LogStore::forget(const BlockId& id, Gone why) {
   for (uint32_t part = parts; part-- > 0;) {
     Index::Entry* entry = index_.find({id.key, keyspace, static_cast<uint8_t>(part)});
     if (entry == nullptr || entry->birth != birth) continue;
+    CAIRN_CHECK(slots_[entry->drive].log != nullptr, "a block stands on a drive that is not there");
     DriveLog& log = *slots_[entry->drive].log;
     if (why != Gone::deleted) log.note_ghost(static_cast<uint32_t>(entry->segment));
     if (why == Gone::evicted) {

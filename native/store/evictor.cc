@@ -30,7 +30,11 @@ LogStore::MoveJob::MoveJob(Evictor& evictor, const BlockId& block, const Index::
       buffer_(std::move(memory)),
       bytes_(expected.bytes),
       page_(1),
-      read_(evictor.log_, entry.place(), expected, *this) {}
+      read_(evictor.log_, entry.place(), expected, *this) {
+  CAIRN_CHECK(static_cast<bool>(buffer_), "a block is moved through no memory");
+  CAIRN_CHECK(from.segment == evictor.segment_, "a block is moved out of a segment that stays");
+  CAIRN_CHECK(birth > 0, "a block is moved that was never put");
+}
 
 void LogStore::MoveJob::start() {
   ++evictor_.store_.moving_[id];
@@ -38,6 +42,8 @@ void LogStore::MoveJob::start() {
 }
 
 void LogStore::MoveJob::record_read(RecordRead& read, Status status) {
+  CAIRN_CHECK(&read == &read_, "a block is moved with the record of another");
+  CAIRN_CHECK(header == nullptr, "a block is moved twice with one reading");
   LogStore& store = evictor_.store_;
   if (status != Status::ok) {
     const Index::Entry* entry = store.find_part(id, part);
@@ -53,6 +59,9 @@ void LogStore::MoveJob::record_read(RecordRead& read, Status status) {
   if (store.slots_[to.number()].log.get() != &to) return evictor_.moved(*this, false);
   auto* page = new (page_.data()) format::Page<format::RecordHeader>(read.page());
   format::RecordHeader& copy = page->body;
+  CAIRN_CHECK(copy.length == bytes_, "a record that was verified is of another length");
+  CAIRN_CHECK(copy.key == id.key, "a record that was verified is of another key");
+  CAIRN_CHECK(copy.tenant == id.tenant, "a record that was verified is of another tenant");
   if (copy.version == 1) copy.block_bytes = copy.length;
   copy.version = format::kVersion;
   buffer_.zero_tail(bytes_);
@@ -85,6 +94,7 @@ class LogStore::Evictor::Carry final : public TombstoneAppend {
     makes_room = !evictor.draining_;
   }
   void settled(Status status) override {
+    CAIRN_CHECK(evictor_.carrying_ > 0, "a record of deletes ends that was never counted");
     evictor_.carry_failed_ |= status != Status::ok;
     --evictor_.carrying_;
     delete this;
@@ -97,7 +107,8 @@ class LogStore::Evictor::Carry final : public TombstoneAppend {
 // --- choosing --------------------------------------------------------------------------------------------
 
 LogStore::Evictor::~Evictor() {
-  CAIRN_CHECK(moves_.empty() && carrying_ == 0, "an evictor ends with records on their way");
+  CAIRN_CHECK(moves_.empty(), "an evictor ends with blocks on their way");
+  CAIRN_CHECK(carrying_ == 0, "an evictor ends with deletes on their way");
 }
 
 bool LogStore::Evictor::moves_to(const DriveLog& log) const {
@@ -134,6 +145,7 @@ bool LogStore::Evictor::choose_for_room(uint32_t& segment) {
     return owner == format::kSharedOwner ? 1 : store_.tenants_.at(owner).options.weight;
   };
   for (const auto& [owner, count] : held) {
+    CAIRN_CHECK(weight(owner) > 0, "a tenant's share of a drive is measured by no weight");
     weights += weight(owner);
     segments += count;
   }
@@ -237,6 +249,9 @@ void LogStore::Evictor::poll() {
 }
 
 void LogStore::Evictor::begin(uint32_t segment) {
+  CAIRN_CHECK(stage_ == Stage::idle, "a segment is given up before the one before it");
+  CAIRN_CHECK(log_.segment(segment).pins == 0, "a segment is given up under a put that is not settled");
+  check_still();
   segment_ = segment;
   owner_ = log_.segments()[segment].owner;
   log_.begin_evicting(segment);
@@ -269,6 +284,8 @@ void LogStore::Evictor::note_oldest() {
 }
 
 void LogStore::Evictor::walk() {
+  CAIRN_CHECK(log_.segment(segment_).state == SegmentState::evicting, "a segment is emptied that is not given up");
+  CAIRN_CHECK(next_ <= entries_.size(), "more of a segment was met than is in it");
   if (stopped_) {
     stuck_ = true;
     stage_ = Stage::settling;
@@ -333,6 +350,7 @@ bool LogStore::Evictor::may_reinsert(uint64_t bytes) {
 
 // `must`: the block has to stay, so what stands in the way is waited for.
 bool LogStore::Evictor::move(const format::SummaryEntry& entry, const Index::Entry& live, bool must) {
+  CAIRN_CHECK(moves_.size() < kMovesMost, "more blocks are moved at a time than may be");
   const BlockId id{entry.key, entry.layout, entry.tenant};
   const Index::Entry held = live;  // giving memory back may not touch the index, but a copy is safer to read
   DriveLog* to = draining_ ? store_.choose_log(entry.length, &log_) : &log_;
@@ -354,7 +372,9 @@ bool LogStore::Evictor::move(const format::SummaryEntry& entry, const Index::Ent
 
 void LogStore::Evictor::moved(MoveJob& job, bool kept) {
   const auto at = store_.moving_.find(job.id);
-  CAIRN_CHECK(at != store_.moving_.end() && at->second > 0, "a block was moved that nobody moved");
+  CAIRN_CHECK(at != store_.moving_.end(), "a block was moved that nobody moved");
+  CAIRN_CHECK(at->second > 0, "more parts of a block were moved than were begun");
+  CAIRN_CHECK(job.self->get() == &job, "a move ends that is listed in the place of another");
   if (--at->second == 0) store_.moving_.erase(at);
   if (!kept) {
     // It could not be written again. What is leased, and what a drained drive holds, stays where it is; else it goes
@@ -421,6 +441,9 @@ void LogStore::Evictor::carry() {
 // --- the end ---------------------------------------------------------------------------------------------
 
 void LogStore::Evictor::finish() {
+  CAIRN_CHECK(stage_ == Stage::settling, "a walk ends before it was made");
+  CAIRN_CHECK(stuck_ || next_ == entries_.size(), "a segment is given up before all that is in it was met");
+  check_still();
   stage_ = Stage::idle;
   entries_ = {};
   Segment& one = log_.segment(segment_);

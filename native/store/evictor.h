@@ -53,6 +53,12 @@ class LogStore::Evictor {
   void carry();
   void moved(MoveJob& job, bool kept);
   void finish();
+  // Between two walks, and at the end of one.
+  void check_still() const {
+    CAIRN_CHECK(moves_.empty(), "a walk begins or ends with blocks on their way");
+    CAIRN_CHECK(carrying_ == 0, "a walk begins or ends with deletes on their way");
+    CAIRN_CHECK(read_ == nullptr, "a walk begins or ends while its segment is being read");
+  }
 
   LogStore& store_;
   DriveLog& log_;

@@ -319,6 +319,12 @@ constexpr uint64_t record_pages(uint64_t length) {
   return 1 + pages_of(length);
 }
 
+// … and what is appended for it: a record of tombstones is written twice, so that one bad page undoes no delete.
+constexpr uint32_t kTombstoneCopies = 2;
+constexpr uint64_t appended_pages(RecordType type, uint64_t length) {
+  return record_pages(length) * (type == RecordType::tombstones ? kTombstoneCopies : 1);
+}
+
 // Pages at the end of a segment for a summary of that many entries, its footer included.
 constexpr uint64_t summary_pages(uint64_t entries) {
   return 1 + pages_of(entries * sizeof(SummaryEntry));

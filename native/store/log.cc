@@ -164,7 +164,7 @@ bool DriveLog::place_next(Head& head) {
   std::deque<AppendOp*>* queue = next_queue(head);
   if (queue == nullptr || head.open.empty() || writes_ >= writes_most_) return false;
   AppendOp* op = queue->front();
-  const uint64_t pages = format::record_pages(op->header->body.length);
+  const uint64_t pages = format::appended_pages(op->header->body.type, op->header->body.length);
   const uint64_t entries = op->header->body.type == format::RecordType::block ? 1 : op->dead.size();
   while (!head.open.empty()) {
     const Segment& front = segments_[head.open.front()];
@@ -230,6 +230,12 @@ void DriveLog::place(Head& head, AppendOp& op, uint64_t pages) {
     counters.put_bytes += op.moved ? 0 : header.length;
   } else {
     for (const format::Tombstone& dead : op.dead) segment.entries.push_back(format::entry_of(header, dead));
+    op.second_header->body = header;
+    op.second_header->body.part = 1;
+    op.second_header->body.page = header.page + static_cast<uint32_t>(pages / format::kTombstoneCopies);
+    op.second_header->seal();
+    op.vectors_.push_back({op.tombstones->data(), op.tombstones->bytes()});
+    op.vectors_.push_back({op.second_header, kPageBytes});
     op.vectors_.push_back({op.tombstones->data(), op.tombstones->bytes()});
   }
   op.vectors = op.vectors_.data();

@@ -40,7 +40,9 @@ class AppendOp : public IoRequest {
   Buffer payload;                       // block: bytes [payload_offset, + length) of it; padding is zeroed
   uint64_t payload_offset = 0;          // whole pages
   std::unique_ptr<Pages> tombstones;    // tombstones: the payload
-  std::vector<format::Tombstone> dead;  // … and its entries, for the summary
+  std::vector<format::Tombstone> dead;  // … its entries, for the summary
+  format::Page<format::RecordHeader>* second_header =
+      nullptr;  // … and that of the second copy, filled in as it is placed
   // Written to make room: it goes before the others, and may use the segment that is kept for that.
   bool makes_room = false;
   bool moved = false;  // a copy of what was put before

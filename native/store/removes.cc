@@ -29,15 +29,17 @@ Buried buried_kind(DeleteKind kind) {
 }  // namespace
 
 TombstoneAppend::TombstoneAppend(const std::vector<format::Tombstone>& buried, uint64_t sequence, uint64_t now_unix_ms)
-    : page_(1) {
+    : pages_(format::kTombstoneCopies) {
   CAIRN_CHECK(!buried.empty() && buried.size() <= kBatchItemsMost, "a record of no tombstones, or of too many");
-  header = new (page_.data()) format::Page<format::RecordHeader>{};
+  header = new (pages_.data()) format::Page<format::RecordHeader>{};
+  second_header = new (pages_.data() + format::kPageBytes) format::Page<format::RecordHeader>{};
   const uint64_t length = buried.size() * sizeof(format::Tombstone);
   tombstones = std::make_unique<Pages>(format::pages_of(length));
   std::memcpy(tombstones->data(), buried.data(), length);
   dead = buried;
   format::RecordHeader& to = header->body;
   to.type = format::RecordType::tombstones;
+  to.part_count = format::kTombstoneCopies;
   to.chunk_shift = format::chunk_shift_for(length);
   to.length = to.block_bytes = length;
   to.sequence = sequence;

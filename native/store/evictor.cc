@@ -31,9 +31,7 @@ LogStore::MoveJob::MoveJob(Evictor& evictor, const BlockId& block, const Index::
       bytes_(expected.bytes),
       page_(1),
       read_(evictor.log_, entry.place(), expected, *this) {
-  CAIRN_CHECK(static_cast<bool>(buffer_), "a block is moved through no memory");
-  CAIRN_CHECK(from.segment == evictor.segment_, "a block is moved out of a segment that stays");
-  CAIRN_CHECK(birth > 0, "a block is moved that was never put");
+  check_begun();
 }
 
 void LogStore::MoveJob::start() {
@@ -42,8 +40,7 @@ void LogStore::MoveJob::start() {
 }
 
 void LogStore::MoveJob::record_read(RecordRead& read, Status status) {
-  CAIRN_CHECK(&read == &read_, "a block is moved with the record of another");
-  CAIRN_CHECK(header == nullptr, "a block is moved twice with one reading");
+  check_read(read);
   LogStore& store = evictor_.store_;
   if (status != Status::ok) {
     const Index::Entry* entry = store.find_part(id, part);
@@ -59,9 +56,7 @@ void LogStore::MoveJob::record_read(RecordRead& read, Status status) {
   if (store.slots_[to.number()].log.get() != &to) return evictor_.moved(*this, false);
   auto* page = new (page_.data()) format::Page<format::RecordHeader>(read.page());
   format::RecordHeader& copy = page->body;
-  CAIRN_CHECK(copy.length == bytes_, "a record that was verified is of another length");
-  CAIRN_CHECK(copy.key == id.key, "a record that was verified is of another key");
-  CAIRN_CHECK(copy.tenant == id.tenant, "a record that was verified is of another tenant");
+  check_verified(copy);
   if (copy.version == 1) copy.block_bytes = copy.length;
   copy.version = format::kVersion;
   buffer_.zero_tail(bytes_);
@@ -105,11 +100,6 @@ class LogStore::Evictor::Carry final : public TombstoneAppend {
 };
 
 // --- choosing --------------------------------------------------------------------------------------------
-
-LogStore::Evictor::~Evictor() {
-  CAIRN_CHECK(moves_.empty(), "an evictor ends with blocks on their way");
-  CAIRN_CHECK(carrying_ == 0, "an evictor ends with deletes on their way");
-}
 
 bool LogStore::Evictor::moves_to(const DriveLog& log) const {
   return std::any_of(moves_.begin(), moves_.end(), [&](const auto& job) { return &job->to == &log; });
@@ -249,9 +239,8 @@ void LogStore::Evictor::poll() {
 }
 
 void LogStore::Evictor::begin(uint32_t segment) {
-  CAIRN_CHECK(stage_ == Stage::idle, "a segment is given up before the one before it");
+  check_still(Stage::idle);
   CAIRN_CHECK(log_.segment(segment).pins == 0, "a segment is given up under a put that is not settled");
-  check_still();
   segment_ = segment;
   owner_ = log_.segments()[segment].owner;
   log_.begin_evicting(segment);
@@ -284,8 +273,7 @@ void LogStore::Evictor::note_oldest() {
 }
 
 void LogStore::Evictor::walk() {
-  CAIRN_CHECK(log_.segment(segment_).state == SegmentState::evicting, "a segment is emptied that is not given up");
-  CAIRN_CHECK(next_ <= entries_.size(), "more of a segment was met than is in it");
+  check_walk();
   if (stopped_) {
     stuck_ = true;
     stage_ = Stage::settling;
@@ -441,9 +429,9 @@ void LogStore::Evictor::carry() {
 // --- the end ---------------------------------------------------------------------------------------------
 
 void LogStore::Evictor::finish() {
-  CAIRN_CHECK(stage_ == Stage::settling, "a walk ends before it was made");
+  check_still(Stage::settling);
+  check_walk();
   CAIRN_CHECK(stuck_ || next_ == entries_.size(), "a segment is given up before all that is in it was met");
-  check_still();
   stage_ = Stage::idle;
   entries_ = {};
   Segment& one = log_.segment(segment_);

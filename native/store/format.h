@@ -168,7 +168,8 @@ static_assert(offsetof(RecordHeader, block_bytes) == 2192 && offsetof(RecordHead
 // What a tombstone deletes: all of that name with a smaller sequence.
 enum class Buried : uint8_t { key = 0, group = 1, scope = 2, layout = 3, tenant = 4 };
 inline constexpr uint8_t kBuriedMost = static_cast<uint8_t>(Buried::tenant);
-static_assert(kBuriedMost == 4, "a drive written before would be read with other kinds of deletes");
+static_assert(static_cast<uint8_t>(Buried::key) == 0 && static_cast<uint8_t>(Buried::tenant) == 4,
+              "a drive written before would be read with other kinds of deletes");
 
 struct Tombstone {
   Key key;             // the key, or the group's id; else zero

@@ -14,10 +14,6 @@ namespace {
 constexpr uint64_t kSweepSlots = 4096;  // a turn: some 20 µs
 constexpr size_t kDrivesMost = 32;      // what a place in the index can name
 static_assert(kDrivesMost <= sizeof(uint32_t) * 8, "a set of drives does not fit a bit each");
-static_assert(Index::kBirthMost == format::kNumberMost, "the index and the drives count to different numbers");
-static_assert(format::kSegmentsMost <= uint64_t{1} << 24, "a segment's number does not fit a place");
-static_assert(format::kSegmentBytesMost / format::kPageBytes <= uint64_t{1} << 18, "a page does not fit a place");
-static_assert(format::kPartsMost <= 16, "a part does not fit an entry of the index");
 // Of what a tenant may hold, this part may be leased: the rest has to stay evictable, or nothing new fits.
 constexpr uint64_t kLeasedPart = 4;
 
@@ -215,12 +211,7 @@ LogStore::NewEntry LogStore::new_entry(const format::SummaryEntry& summary) {
 }
 
 bool LogStore::insert(const NewEntry& what, DriveLog& log, uint32_t segment, uint32_t page) {
-  CAIRN_CHECK(what.block_bytes > 0, "a block of no bytes is indexed");
-  CAIRN_CHECK(what.block_bytes <= kBlockBytesMost, "a block longer than any is indexed");
-  CAIRN_CHECK(what.sequence > 0, "a block that was never put is indexed");
-  CAIRN_CHECK(what.sequence <= Index::kBirthMost, "a block's number does not fit the index");
-  CAIRN_CHECK(what.part < (what.single ? format::kPartsMost : format::part_count_for(what.block_bytes)),
-              "a part is indexed that its block does not have");
+  what.check();
   CAIRN_CHECK(slots_[log.number()].log.get() == &log, "a block is indexed on a drive that is gone");
   CAIRN_CHECK(log.segment(segment).state != SegmentState::free, "a block is indexed in a segment that is gone");
   CAIRN_CHECK(log.segment(segment).state != SegmentState::wiping, "a block is indexed in a segment that is wiped");

@@ -290,6 +290,7 @@ void LogStore::bury_group_members() {
 void LogStore::pay_tombstones(Slot& slot) {
   if (slot.log == nullptr || slot.log->state() != DriveState::serving) return;
   constexpr size_t kPaidMost = 1024;
+  static_assert(kPaidMost <= kBatchItemsMost, "what is owed does not fit a record of deletes");
   std::map<uint32_t, std::vector<format::Tombstone>> owed;
   const OldestBirths oldest = slot.log->oldest_births();
   for (const format::Tombstone& one : graveyard_.missing_on(slot.log->number())) {

@@ -14,6 +14,7 @@ constexpr uint64_t kRetryMs = 100;
 constexpr uint32_t kFailuresMost = 5;
 constexpr uint64_t kFutileMs = 1000;   // after a walk that found nothing of a tenant's to drop
 constexpr size_t kCarriedMost = 1024;  // tombstones in a record
+static_assert(kCarriedMost <= kBatchItemsMost, "what is carried on does not fit a record of deletes");
 
 }  // namespace
 

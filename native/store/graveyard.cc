@@ -23,6 +23,7 @@ void Graveyard::bury(const format::Tombstone& tombstone, uint32_t drives) {
 }
 
 std::vector<format::Tombstone> Graveyard::missing_on(uint8_t drive) const {
+  CAIRN_CHECK(drive < sizeof(Grave::drives) * 8, "a drive is asked for that a grave has no bit for");
   std::vector<format::Tombstone> all;
   for (const format::Tombstone& one : order_) {
     const auto found = buried_.find({one.key, one.value, one.tenant, one.kind});

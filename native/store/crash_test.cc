@@ -355,6 +355,22 @@ TEST(StoreDamage, ASummaryOfAPartThatItsBlockDoesNotHaveIsNotBelieved) {
   EXPECT_EQ(world.store->stats().index_entries, 1U);
 }
 
+// The service would have ended when it gave up the segment, and a leased block with it.
+TEST(StoreDamage, ASummaryOfARecordWithoutBytesMovesTheBlockThatIsThere) {
+  StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
+  ASSERT_EQ(world.put("a", 5000), Status::ok);
+  world.close();
+  rewrite_summary(*world.platters[0], [](std::vector<format::SummaryEntry>& entries) {
+    entries.insert(entries.begin(), entries[0]);
+    entries[0].length = entries[0].block_bytes = 0;
+  });
+  world.open();
+  ASSERT_EQ(world.store->lease({key_of("a"), 0, 0}, 1, 600'000), Status::ok);
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 300'000), Status::ok) << i;
+  EXPECT_GT(world.store->stats().drives[0].moved_blocks, 0U);
+  EXPECT_EQ(world.get("a"), Status::ok);
+}
+
 TEST(StoreDamage, CheckFindsWhatInspectDescribes) {
   StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
   for (int i = 0; i < 20; ++i) ASSERT_EQ(world.put(std::to_string(i), 20'000), Status::ok);

@@ -322,7 +322,7 @@ bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
   if (leased && only_ != kNobody) return true;
   if (leased || draining_) return move(entry, *live, true);
   const bool hot = head->hits >= store_.options_.reinsert_hits_least;
-  if (hot && only_ == kNobody && may_reinsert(entry.length)) return move(entry, *live, false);
+  if (hot && only_ == kNobody && may_reinsert(part_bytes(*live))) return move(entry, *live, false);
   store_.forget(id, Gone::evicted);
   return true;
 }
@@ -342,15 +342,16 @@ bool LogStore::Evictor::move(const format::SummaryEntry& entry, const Index::Ent
   CAIRN_CHECK(moves_.size() < kMovesMost, "more blocks are moved at a time than may be");
   const BlockId id{entry.key, entry.layout, entry.tenant};
   const Index::Entry held = live;  // giving memory back may not touch the index, but a copy is safer to read
-  DriveLog* to = draining_ ? store_.choose_log(entry.length, &log_) : &log_;
-  Buffer memory = to == nullptr ? Buffer() : store_.take_memory(entry.length);
+  const uint64_t bytes = part_bytes(held);
+  DriveLog* to = draining_ ? store_.choose_log(bytes, &log_) : &log_;
+  Buffer memory = to == nullptr ? Buffer() : store_.take_memory(bytes);
   if (!memory) {
     if (!must) store_.forget(id, Gone::evicted);
     if (must && to == nullptr) stuck_ = true;
     return !must || to == nullptr;
   }
-  const RecordRead::Expected expected{id, entry.part, entry.sequence, entry.length,
-                                      entry.block_bytes == 0 ? entry.length : entry.block_bytes};
+  // As the index has it: the summary was read anew, and may say something else by now.
+  const RecordRead::Expected expected{id, entry.part, held.birth, bytes, held.length()};
   auto job = std::make_unique<MoveJob>(*this, id, held, *to, std::move(memory), expected);
   MoveJob& started = *job;
   moves_.push_front(std::move(job));

@@ -31,7 +31,9 @@ RecordRead::RecordRead(DriveLog& log, const Place& place, const Expected& expect
       header_(1) {
   CAIRN_CHECK(place.drive == log.number(), "a record is read from another drive than it lies on");
   CAIRN_CHECK(place.page > 0, "a record is read where its segment's header lies");
-  CAIRN_CHECK(place.page < log.segment_pages(), "a record is read that begins beyond its segment");
+  CAIRN_CHECK(place.page + format::record_pages(expected.bytes) <= log.segment_pages(),
+              "a record is read that ends beyond its segment");
+  CAIRN_CHECK(expected.sequence > 0, "a record is read that was never put");
 }
 
 void RecordRead::send(Transfer& transfer, uint64_t offset) {
@@ -114,8 +116,6 @@ void LogStore::ReadJob::add(DriveLog& log, const Place& place, const RecordRead:
   CAIRN_CHECK(left_ == 0, "a part is added to a read that was begun");
   CAIRN_CHECK(expected.block_bytes == length, "a part of another block is added to a read");
   CAIRN_CHECK(expected.sequence == sequence, "a part of another put is added to a read");
-  CAIRN_CHECK(place.page + format::record_pages(expected.bytes) <= log.segment_pages(),
-              "a record is read that ends beyond its segment");
   const SegmentState state = log.segment(place.segment).state;
   CAIRN_CHECK(state != SegmentState::free, "a block lies in a segment that is free");
   CAIRN_CHECK(state != SegmentState::wiping, "a block lies in a segment that is being wiped");

@@ -204,16 +204,16 @@ void LogStore::Scrubber::next_record() {
     const bool here = live != nullptr && live->drive == log_.number() && live->segment == segment_ &&
                       live->page == entry.page && log_.segments()[segment_].generation == generation_;
     if (!here) continue;
-    if (!may_read(entry.length)) return;
-    Buffer memory = store_.slab_.allocate(entry.length);  // nobody gives up memory for this
+    const uint64_t bytes = part_bytes(*live);
+    if (!may_read(bytes)) return;
+    Buffer memory = store_.slab_.allocate(bytes);  // nobody gives up memory for this
     if (!memory) return;
-    allowance_bytes_ -= std::min(allowance_bytes_, entry.length);
-    const RecordRead::Expected expected{id, entry.part, entry.sequence, entry.length,
-                                        entry.block_bytes == 0 ? entry.length : entry.block_bytes};
+    allowance_bytes_ -= std::min(allowance_bytes_, bytes);
+    const RecordRead::Expected expected{id, entry.part, live->birth, bytes, live->length()};
     reading_ = true;
     reading_id_ = id;
     read_ = std::make_unique<RecordRead>(log_, live->place(), expected, *this);
-    read_->start(memory, 0, 0, entry.length);
+    read_->start(memory, 0, 0, bytes);
     ++next_;
     return;
   }

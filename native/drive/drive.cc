@@ -35,6 +35,7 @@ void check_transfer(const DriveInfo& drive, const IoRequest& request) {
   CAIRN_CHECK(request.offset % drive.lba_bytes == 0, "a transfer's offset is unaligned");
   CAIRN_CHECK(sum <= drive.bytes, "a transfer is longer than the drive");
   CAIRN_CHECK(request.offset <= drive.bytes - sum, "a transfer lies beyond the drive");
+  CAIRN_CHECK(request.placement < drive.placement_classes, "a write of a class that the drive does not have");
   CAIRN_CHECK(request.kind == IoKind::read || !drive.read_only, "a write to a read-only drive");
 }
 

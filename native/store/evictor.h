@@ -55,6 +55,7 @@ class LogStore::Evictor {
   bool still_needed(const format::Tombstone& tombstone) const;
   void carry();
   void moved(MoveJob& job, bool kept);
+  void keep();
   void finish();
   // Between two walks, and at the end of one.
   void check_still(Stage stage) const {
@@ -136,5 +137,9 @@ class LogStore::MoveJob final : public RecordRead::Owner, public AppendOp {
   Pages page_;
   RecordRead read_;
 };
+
+inline bool LogStore::Evictor::moves_to(const DriveLog& log) const {
+  return std::any_of(moves_.begin(), moves_.end(), [&](const auto& job) { return &job->to == &log; });
+}
 
 }  // namespace cairn

@@ -93,7 +93,7 @@ static_assert(offsetof(Superblock, segment_count) == 64 && offsetof(Superblock, 
 struct SegmentHeader {
   uint64_t magic = kSegmentMagic;
   uint32_t version = kVersion;
-  uint8_t placement = 0;  // placement class; 0 so far
+  uint8_t placement = 0;  // class of the data, as the drive was told with each write of the segment
   std::array<uint8_t, 3> reserved{};
   Uuid drive{};
   uint64_t index = 0;
@@ -166,9 +166,14 @@ static_assert(offsetof(RecordHeader, payload_crc) == 132 && offsetof(RecordHeade
 static_assert(offsetof(RecordHeader, block_bytes) == 2192 && offsetof(RecordHeader, group_members) == 2200);
 
 // What a tombstone deletes: all of that name with a smaller sequence.
-enum class Buried : uint8_t { key = 0, group = 1, scope = 2, layout = 3, tenant = 4 };
-inline constexpr uint8_t kBuriedMost = static_cast<uint8_t>(Buried::tenant);
-static_assert(static_cast<uint8_t>(Buried::key) == 0 && static_cast<uint8_t>(Buried::tenant) == 4,
+// earlier: what was put under a key before a put that is kept elsewhere; it concerns the drive that it lies on, no
+// other.
+enum class Buried : uint8_t { key = 0, group = 1, scope = 2, layout = 3, tenant = 4, earlier = 5 };
+inline constexpr uint8_t kBuriedMost = static_cast<uint8_t>(Buried::earlier);
+inline constexpr bool names_one_key(Buried kind) {
+  return kind == Buried::key || kind == Buried::earlier;
+}
+static_assert(static_cast<uint8_t>(Buried::key) == 0 && static_cast<uint8_t>(Buried::tenant) == 4 && kBuriedMost == 5,
               "a drive written before would be read with other kinds of deletes");
 
 struct Tombstone {

@@ -25,6 +25,7 @@ Segment identity(const format::SegmentHeader& header) {
   segment.state = SegmentState::sealed;
   segment.version = static_cast<uint16_t>(header.version);
   segment.owner = header.version == 1 ? format::kSharedOwner : header.owner;
+  segment.placement = header.placement;
   segment.generation = header.generation;
   segment.nonce = header.nonce;
   segment.first_sequence = segment.last_sequence = header.first_sequence;

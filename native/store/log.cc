@@ -115,9 +115,12 @@ DriveLog::Head& DriveLog::head_for(uint32_t tenant) {
   // The last one is everybody's.
   const uint32_t owner =
       heads_.size() + 1 < heads_most() || tenant == format::kSharedOwner ? tenant : format::kSharedOwner;
-  Head& head = heads_[owner];
+  const auto [at, fresh] = heads_.try_emplace(owner);
+  Head& head = at->second;
   head.owner = owner;
   CAIRN_CHECK(heads_.size() <= heads_most(), "a drive has more heads than it has segments for");
+  // What one head writes is given up together, so it is a class of its own while the drive has enough of them.
+  if (fresh) head.placement = static_cast<uint8_t>((heads_.size() - 1) % drive_->info().placement_classes);
   return head;
 }
 
@@ -240,6 +243,7 @@ void DriveLog::place(Head& head, AppendOp& op, uint64_t pages) {
   ++writes_;
 
   op.kind = IoKind::write;
+  op.placement = segment.placement;
   op.offset = offset_of(index, header.page);
   op.bytes = pages * kPageBytes;
   op.vectors_.clear();
@@ -368,7 +372,8 @@ void DriveLog::settle(AppendOp& op, Status status) {
   CAIRN_CHECK(op.at.page < segment.next_page, "a write ends in a segment that was not written so far");
   --segment.writes;
   if (status != Status::ok) {
-    note_ghost(op.at.segment);
+    const format::RecordHeader& header = op.header->body;
+    ghosts.note(op.at.segment, hash_of(BlockId{header.key, header.layout, header.tenant}));
     std::erase_if(segment.entries, [&](const format::SummaryEntry& entry) { return entry.page == op.at.page; });
   }
   op.settled(status);

@@ -71,10 +71,12 @@ bool LogStore::must_wait(const DeleteOp& op) const {
          std::any_of(op.ids.begin(), op.ids.end(), [&](const BlockId& id) { return moving_.contains(id); });
 }
 
-// Whether some drive holds blocks that the index does not know: one that is away, or what was given up a moment ago.
+// Whether some drive holds blocks that the index does not know: one that is away, or what was given up or deleted a
+// moment ago, of which the tombstone is still on its way.
 bool LogStore::any_hidden() const {
-  return any_away() || std::any_of(slots_.begin(), slots_.end(),
-                                   [](const Slot& slot) { return slot.log != nullptr && slot.log->haunted(); });
+  return !removes_.empty() || any_away() || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+    return slot.log != nullptr && slot.log->haunted();
+  });
 }
 
 bool LogStore::any_away() const {
@@ -120,7 +122,7 @@ void LogStore::bury(const format::Tombstone& tombstone, uint32_t drives) {
   } else if (tombstone.kind == Buried::tenant) {
     keyspaces_.delete_tenant_before(tombstone.tenant, tombstone.sequence);
   }
-  if (tombstone.kind != Buried::key) sweep_left_ = std::max(sweep_left_, 2 * index_.slots());
+  if (!format::names_one_key(tombstone.kind)) sweep_left_ = std::max(sweep_left_, 2 * index_.slots());
 }
 
 // Takes those of the delete's ids out of the index and sends their tombstones. Consumes one of what is `left`.
@@ -224,6 +226,7 @@ void LogStore::send_tombstones(const std::shared_ptr<Removal>& removal, std::vec
                                const std::vector<size_t>& items, const std::vector<uint32_t>& drives) {
   CAIRN_CHECK(tombstones.size() == items.size(), "there are more tombstones than ids that they delete, or fewer");
   CAIRN_CHECK(items.size() == drives.size(), "nobody knows which drives hold what is deleted");
+  pay_what_a_start_owes();
   const uint64_t sequence = next_sequence_++;
   uint32_t told = 0;
   for (const Slot& slot : slots_) {

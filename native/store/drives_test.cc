@@ -283,6 +283,26 @@ TEST(Drives, ThatAreNotWhatTheyShouldBeAreRefusedByName) {
   EXPECT_EQ(world.store->drain("no-such-drive").error().status, static_cast<uint16_t>(Status::drive_unknown));
 }
 
+// One of 16 KiB logical blocks, as Linux takes them by now.
+class WideDrive final : public Drive {
+ public:
+  WideDrive() : Drive(DriveInfo{.path = "wide", .kind = "memory", .bytes = 64_MiB, .lba_bytes = 16'384}) {}
+  void poll() override {}
+  void wait(int) override {}
+  int event_fd() const override { return -1; }
+  uint32_t in_flight() const override { return 0; }
+
+ private:
+  void start(IoRequest&) override { FAIL() << "it was asked for less than a logical block"; }
+};
+
+// The service would have ended at the first look at such a drive, rather than say what is wrong with it.
+TEST(Drives, OfLogicalBlocksLargerThanAPageAreRefused) {
+  const auto identified = Store::identify(std::make_unique<WideDrive>());
+  ASSERT_FALSE(identified.ok());
+  EXPECT_NE(identified.error().message.find("16384"), std::string::npos) << identified.error().message;
+}
+
 TEST(Drives, OfAnotherFleetAreRefused) {
   const auto platter = std::make_shared<Platter>(64_MiB);
   StoreWorld world(64_MiB, 1);

@@ -219,6 +219,11 @@ void SegmentScan::go_on() {
 // --- the superblock --------------------------------------------------------------------------------------
 
 Result<format::Superblock> read_superblock(Drive& drive) {
+  if (drive.info().lba_bytes > kPageBytes) {
+    return refuse(drive, Status::drive_foreign,
+                  "has logical blocks of " + std::to_string(drive.info().lba_bytes) + " bytes; up to " +
+                      std::to_string(kPageBytes) + " are supported");
+  }
   if (drive.info().bytes < format::kFirstSegmentOffset + format::kSegmentsLeast * format::kSegmentBytesLeast) {
     return refuse(drive, Status::drive_foreign, "is too small for a Cairn store");
   }

@@ -106,6 +106,21 @@ TEST(Footers, StandInForAHeaderOnlyWhereTheyAreThisSegments) {
   }
 }
 
+// An operator who looks at a damaged drive read-only must find it afterwards as it was.
+TEST(Footers, AreNotWrittenWhereNothingMayBe) {
+  SealedWorld world;
+  edit_page<format::Footer>(*world.platters[0], kFirstEnd, [](auto& footer) { footer.nonce ^= 1; });
+  StoreOptions options;
+  options.read_only = true;
+  for (int i = 0; i < 2; ++i) {
+    world.open(options);
+    EXPECT_EQ(world.store->stats().scanned_segments, 1U);
+    EXPECT_EQ(world.get("a"), Status::ok);
+    EXPECT_EQ(world.get("deleted"), Status::not_found);
+    world.close();
+  }
+}
+
 // --- summaries that are longer than what is read at first ------------------------------------------------
 
 // A segment whose summary takes more than 64 KiB: it has the deletes of a thousand keys of a drive that is away.

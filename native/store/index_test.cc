@@ -104,9 +104,15 @@ TEST(IndexTest, EachMeetsWhatStandsOnceAndASweepDropsTheRest) {
 TEST(IndexTest, TheSameKeyUnderOtherNamesIsAnotherEntry) {
   Indexed world;
   constexpr uint32_t kNames = 200'000;
-  const auto name = [](uint32_t number) { return IndexKey{{}, 1 + number / 16, static_cast<uint8_t>(number % 16)}; };
+  const auto name = [](uint32_t number) {  // 64 of one key: four layouts of sixteen parts
+    IndexKey key = key_of(number / 64);
+    key.keyspace = 1 + number / 16 % 4;
+    key.part = static_cast<uint8_t>(number % 16);
+    return key;
+  };
   const auto entry = [&](uint32_t number) {
     Index::Entry one;
+    one.key = name(number).key;
     one.keyspace = name(number).keyspace & 0xFFFFFF;
     one.part = number % 16;
     one.set_place({0, number, 1, 0});

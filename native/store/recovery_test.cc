@@ -227,10 +227,40 @@ TEST(ReadTries, AreMadeWhereTheNextMayEndOtherwise) {
 
 // --- the superblock --------------------------------------------------------------------------------------
 
+// A drive of any size, of which the first MiB exists.
+class LargeDrive final : public Drive {
+ public:
+  explicit LargeDrive(uint64_t bytes) : Drive(describe(bytes)), platter_(1_MiB) {}
+  void poll() override {
+    for (std::vector<IoRequest*> all = std::exchange(queue_, {}); IoRequest * request : all) {
+      if (request->kind == IoKind::read) platter_.read_cached(request->offset, request->vectors, request->vector_count);
+      if (request->kind == IoKind::write)
+        platter_.write_cached(request->offset, request->vectors, request->vector_count);
+      request->completed(0);
+    }
+  }
+  void wait(int) override { poll(); }
+  int event_fd() const override { return -1; }
+  uint32_t in_flight() const override { return static_cast<uint32_t>(queue_.size()); }
+
+ private:
+  static DriveInfo describe(uint64_t bytes) {
+    DriveInfo info;
+    info.path = "large";
+    info.bytes = bytes;
+    return info;
+  }
+  void start(IoRequest& request) override { queue_.push_back(&request); }
+  Platter platter_;
+  std::vector<IoRequest*> queue_;
+};
+
 // What a drive is refused for whose superblock, in both copies, was changed and sealed again.
 Status refusal(const std::function<void(format::Superblock&)>& change) {
-  MemoryDrive drive(std::make_shared<Platter>(9_MiB));
+  constexpr uint64_t kBytes = 1_MiB + format::kSegmentsMost * 1_MiB;
+  LargeDrive drive(kBytes);
   format::Superblock superblock = a_superblock();
+  superblock.total_bytes = kBytes;
   change(superblock);
   EXPECT_TRUE(write_superblock(drive, superblock).ok());
   const auto read = read_superblock(drive);
@@ -240,19 +270,17 @@ Status refusal(const std::function<void(format::Superblock&)>& change) {
 TEST(Superblocks, WhoseNumbersContradictEachOtherAreRefused) {
   EXPECT_EQ(refusal([](auto&) {}), Status::ok);
   EXPECT_EQ(refusal([](auto& block) { block.segment_count = format::kSegmentsLeast; }), Status::ok);
+  EXPECT_EQ(refusal([](auto& block) { block.segment_count = format::kSegmentsMost - 1; }), Status::ok);
+  EXPECT_EQ(refusal([](auto& block) { block.segment_bytes = format::kSegmentBytesMost; }), Status::ok);
   const std::vector<Change<format::Superblock>> contradictions = {
-      {"segments too small",
-       [](auto& block) {
-         block.segment_bytes = 512_KiB;
-         block.segment_count = 10;
-       }},
+      {"segments too small", [](auto& block) { block.segment_bytes = 512_KiB; }},
       {"segments too large", [](auto& block) { block.segment_bytes = 2 * format::kSegmentBytesMost; }},
       {"segments of a size that is no power of two", [](auto& block) { block.segment_bytes = 1_MiB + 4096; }},
       {"too few segments", [](auto& block) { block.segment_count = format::kSegmentsLeast - 1; }},
       {"more segments than a place can name", [](auto& block) { block.segment_count = format::kSegmentsMost; }},
       {"segments that begin elsewhere", [](auto& block) { block.first_segment_offset = 2_MiB; }},
-      {"no room for any segment", [](auto& block) { block.total_bytes = 1_MiB; }},
-      {"a segment more than there is room for", [](auto& block) { block.segment_count = 9; }},
+      {"no room for any segment", [](auto& block) { block.total_bytes = 512_KiB; }},
+      {"a segment more than there is room for", [](auto& block) { block.total_bytes = 8_MiB; }},
   };
   for (const auto& change : contradictions) EXPECT_EQ(refusal(change.apply), Status::drive_damaged) << change.what;
 }

@@ -24,6 +24,7 @@ void Drive::submit(IoRequest& request) {
     CAIRN_CHECK(sum == request.bytes && sum > 0, "a transfer's vectors do not add up to its length");
     CAIRN_CHECK(request.offset % info_.lba_bytes == 0, "a transfer's offset is unaligned");
     CAIRN_CHECK(request.offset + sum >= sum && request.offset + sum <= info_.bytes, "a transfer lies beyond the drive");
+    CAIRN_CHECK(request.placement < info_.placement_classes, "a write of a class that the drive does not have");
     CAIRN_CHECK(request.kind == IoKind::read || !info_.read_only, "a write to a read-only drive");
   }
   start(request);

@@ -352,6 +352,28 @@ TEST(StoreDamage, ADamagedHeaderFooterOrSummaryDoesNotUndoADelete) {
   }
 }
 
+// A deleted block was back: while a segment is open no summary tells of its tombstones, and they stood on one page.
+TEST(StoreDamage, ABadPageOfAnOpenSegmentDoesNotUndoADelete) {
+  StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
+  ASSERT_EQ(world.put("a", 5000), Status::ok);  // pages 1 to 3; the tombstone's copies follow on 4 to 7
+  ASSERT_EQ(world.remove("a"), Status::ok);
+  ASSERT_EQ(world.put("b", 5000), Status::ok);
+  world.crash(1);
+  const Platter whole = world.platters[0]->copy();
+  for (uint64_t page = 4; page <= 7; ++page) {
+    for (const bool unreadable : {false, true}) {
+      *world.platters[0] = whole;
+      const uint64_t offset = 1_MiB + page * 4096;
+      if (!unreadable) world.platters[0]->flip(offset + 30, 3);
+      world.open_unreadable = unreadable ? std::vector{offset} : std::vector<uint64_t>{};
+      world.open();
+      EXPECT_EQ(world.get("a"), Status::not_found) << page;
+      EXPECT_EQ(world.get("b"), Status::ok) << page;
+      world.close();
+    }
+  }
+}
+
 TEST(StoreDamage, ASegmentThatCannotBeReadIsUsedAgainLast) {
   StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
   ASSERT_EQ(world.put("a", 5000), Status::ok);

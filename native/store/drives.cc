@@ -155,6 +155,8 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
   if (log.state() == DriveState::failed) return;
   if (found.segment.state == SegmentState::free) return log.adopt(found.index, found.segment);
   Segment segment = found.segment;
+  // The drive may have been told of more classes in an earlier life.
+  if (segment.placement >= log.drive().info().placement_classes) segment.placement = 0;
   // A scanned segment keeps its entries until its summary is written; what could not be read may be readable next time,
   // so it gets none.
   if (!segment.summarised && !found.unreadable) segment.entries = found.entries;
@@ -164,7 +166,7 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
     segment.least_birth = std::min(segment.least_birth, entry.sequence);
   }
   if (found.unreadable) {
-    log.note_ghost(found.index);  // what it holds may be readable at the next start
+    log.ghosts.note(found.index);  // what it holds may be readable at the next start
     segment.note_expiry(0);
     segment.least_birth = 0;
   }
@@ -176,7 +178,7 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
     if (static_cast<uint8_t>(tombstone.kind) > format::kBuriedMost) continue;
     bury(tombstone, 1U << log.number());
     if (tombstone.kind == format::Buried::group) group_tombstones_ = true;
-    if (tombstone.kind != format::Buried::key) continue;
+    if (!format::names_one_key(tombstone.kind)) continue;
     // It may be of a block that another drive holds.
     const BlockId id{tombstone.key, tombstone.value, tombstone.tenant};
     const Index::Entry* known = find_part(id, 0);
@@ -202,9 +204,14 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
   if (!sane || graveyard_.covers(what.id, what.group, what.scope, what.sequence)) return;
   if (Index::expired(Index::ticks_of(entry.expiry_unix_ms), clock_.unix_ms())) return;
   const Index::Entry* known = find_part(what.id, entry.part);
-  if (known != nullptr && known->birth >= entry.sequence)
-    return slot.log->note_ghost(found.index);  // of a later put, or moved
+  if (known != nullptr && known->birth >= entry.sequence) {
+    // Of an earlier put, or moved.
+    slot.log->ghosts.note(found.index);
+    if (known->birth > entry.sequence) elders_.push_back({what.id, slot.log->number(), known->birth});
+    return;
+  }
   if (known != nullptr) {
+    elders_.push_back({what.id, static_cast<uint8_t>(known->drive), entry.sequence});
     // Of an earlier put. Its first part stands for the block; a later part without one goes alone.
     const Index::Entry* head = find_part(what.id, 0);
     if (head != nullptr && head->birth < entry.sequence) {
@@ -241,8 +248,11 @@ void LogStore::loading_done(Slot& slot) {
   scopes_.keep_all(false);
   visible_ = true;
   if (!loaded_once_) recovery_seconds_ = static_cast<double>(clock_.now_ns() - opened_ns_) / 1e9;
-  loaded_once_ = true;
-  for (Slot& one : slots_) pay_tombstones(one);
+  // A start alone writes nothing, and so gives up nothing: what is owed then goes before the first write.
+  owes_ = owes_ || !loaded_once_;
+  if (std::exchange(loaded_once_, true)) {
+    for (Slot& one : slots_) pay_tombstones(one);
+  }
   if (!failed) {
     slot.departed_sequence = 0;
     emit(EventKind::drive_loaded, {}, {}, 0, 0);
@@ -290,17 +300,32 @@ void LogStore::pay_tombstones(Slot& slot) {
   for (const auto& [tenant, all] : owed) {
     for (size_t at = 0; at < all.size(); at += kPaidMost) {
       const size_t end = std::min(all.size(), at + kPaidMost);
-      const std::vector<format::Tombstone> some_of(all.begin() + static_cast<long>(at),
-                                                   all.begin() + static_cast<long>(end));
-      auto job = std::make_unique<RemoveJob>(*this, some_of, some_of.back().sequence);
-      RemoveJob& started = *job;
-      removes_.push_front(std::move(job));
-      started.self = removes_.begin();
-      ++paying_;
-      slot.log->append(started, tenant);
-      for (const format::Tombstone& one : some_of) graveyard_.bury(one, 1U << slot.log->number());
+      pay(slot, {all.begin() + static_cast<long>(at), all.begin() + static_cast<long>(end)});
     }
   }
+}
+
+void LogStore::pay_what_a_start_owes() {
+  if (std::exchange(owes_, false)) {
+    for (Slot& one : slots_) pay_tombstones(one);
+  }
+  for (const Elder& one : std::exchange(elders_, {})) {
+    Slot& slot = slots_[one.drive];
+    if (slot.log == nullptr) continue;
+    pay(slot, {{one.id.key, one.id.layout, one.id.tenant, format::Buried::earlier, {}, one.sequence}});
+  }
+}
+
+// Some of one tenant's, which nobody waits for. A drive that takes no writes stays as it is.
+void LogStore::pay(Slot& slot, const std::vector<format::Tombstone>& owed) {
+  if (slot.log->state() != DriveState::serving && slot.log->state() != DriveState::draining) return;
+  auto job = std::make_unique<RemoveJob>(*this, owed, owed.back().sequence);
+  RemoveJob& started = *job;
+  removes_.push_front(std::move(job));
+  started.self = removes_.begin();
+  ++paying_;
+  slot.log->append(started, owed.front().tenant);
+  for (const format::Tombstone& one : owed) graveyard_.bury(one, 1U << slot.log->number());
 }
 
 // Whether something that is on its way on another drive refers to it.

@@ -101,6 +101,28 @@ TEST(Drives, ThatComeBackAreReadAgainAndLearnWhatWasDeleted) {
   for (int i = 0; i < 40; i += 2) EXPECT_EQ(world.get(std::to_string(i)), Status::not_found) << i;
 }
 
+// A delete would have been undone: a drive whose reads failed for ever was taken for one with unreadable segments,
+// which were given up with the tombstones in them. Where every read takes its whole time limit, it was never loaded at
+// all.
+TEST(Drives, OfWhichNothingCanBeReadAreSetAside) {
+  for (const int error : {EIO, ETIMEDOUT}) {
+    StoreWorld world(64_MiB, 2, 8_MiB, 1_MiB);
+    for (int i = 0; i < 40; ++i) ASSERT_EQ(world.put(std::to_string(i), 300'000), Status::ok);
+    const std::string uuid = world.uuid(1);
+    ASSERT_TRUE(world.store->detach(uuid).ok());
+    ASSERT_TRUE(world.attach(1).ok());
+    world.drive(1).faults.error = error;
+    world.drive(1).faults.fail_read = 70;  // its 63 headers can be read, and little more
+    world.drive(1).faults.for_ever = true;
+    ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "failed"; }, 5000));
+    EXPECT_TRUE(world.store->loaded());
+    EXPECT_EQ(world.put("late", 300'000), Status::ok);
+    ASSERT_TRUE(world.attach(1).ok());
+    ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "serving"; }));
+    for (int i = 0; i < 40; ++i) EXPECT_EQ(world.get(std::to_string(i)), Status::ok) << i;
+  }
+}
+
 TEST(Drives, AreDrainedWithoutLosingABlock) {
   StoreWorld world(64_MiB, 2, 8_MiB, 1_MiB);
   for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 200'000), Status::ok);

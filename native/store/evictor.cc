@@ -418,15 +418,30 @@ void LogStore::Evictor::carry() {
 
 // --- the end ---------------------------------------------------------------------------------------------
 
+// The segment stays; what was dropped from it may be found there.
+void LogStore::Evictor::keep() {
+  if (next_ >= entries_.size()) log_.ghosts.wiped(segment_);  // all of them are counted anew
+  for (size_t i = 0; i < next_ && i < entries_.size(); ++i) {
+    const format::SummaryEntry& entry = entries_[i];
+    const BlockId id{entry.key, entry.layout, entry.tenant};
+    if (entry.type != format::RecordType::block) continue;
+    const Index::Entry* live = store_.find_part(id, entry.part);
+    const bool here =
+        live != nullptr && live->place() == Place{log_.number(), segment_, entry.page, log_.segment(segment_).use};
+    if (!here) log_.ghosts.note(segment_, hash_of(id));
+  }
+  entries_ = {};
+  log_.keep(segment_);
+}
+
 void LogStore::Evictor::finish() {
   stage_ = Stage::idle;
-  entries_ = {};
   Segment& one = log_.segment(segment_);
   const bool failed = log_.state() == DriveState::failed;
   if (only_ != kNobody && store_.tenants_.at(static_cast<uint32_t>(only_)).payload_bytes >= held_before_)
     futile_[static_cast<uint32_t>(only_)] = store_.clock_.now_ms() + kFutileMs;
   if (failed || carry_failed_ || stuck_ || (only_ != kNobody && one.blocks > 0)) {
-    log_.keep(segment_);
+    keep();
     if (only_ != kNobody) return;
     retry_ms_ = store_.clock_.now_ms() + kRetryMs;
     // Who waits for room is told that there is none, rather than left to its deadline.
@@ -435,7 +450,8 @@ void LogStore::Evictor::finish() {
   }
   failures_ = 0;
   // A walk for one tenant alone looked at no tombstones: emptied or not, the segment goes another time.
-  if (only_ != kNobody) return log_.keep(segment_);
+  if (only_ != kNobody) return keep();
+  entries_ = {};
   log_.forgotten_sequence = std::max(log_.forgotten_sequence, forgotten_);
   log_.release(segment_, one.blocks > 0 || !whole_);
 }

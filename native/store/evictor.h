@@ -52,6 +52,7 @@ class LogStore::Evictor {
   bool still_needed(const format::Tombstone& tombstone) const;
   void carry();
   void moved(MoveJob& job, bool kept);
+  void keep();
   void finish();
 
   LogStore& store_;

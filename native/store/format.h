@@ -69,7 +69,7 @@ static_assert(sizeof(Superblock) == 96 && offsetof(Superblock, crc) == 92);
 struct SegmentHeader {
   uint64_t magic = kSegmentMagic;
   uint32_t version = kVersion;
-  uint8_t placement = 0;  // placement class; 0 so far
+  uint8_t placement = 0;  // class of the data, as the drive was told with each write of the segment
   std::array<uint8_t, 3> reserved{};
   Uuid drive{};
   uint64_t index = 0;
@@ -127,8 +127,13 @@ static_assert(offsetof(RecordHeader, chunk_crcs) == 140 && offsetof(RecordHeader
               sizeof(RecordHeader) == 2208 && sizeof(RecordHeader) <= kPageBytes);
 
 // What a tombstone deletes: all of that name with a smaller sequence.
-enum class Buried : uint8_t { key = 0, group = 1, scope = 2, layout = 3, tenant = 4 };
-inline constexpr uint8_t kBuriedMost = static_cast<uint8_t>(Buried::tenant);
+// earlier: what was put under a key before a put that is kept elsewhere; it concerns the drive that it lies on, no
+// other.
+enum class Buried : uint8_t { key = 0, group = 1, scope = 2, layout = 3, tenant = 4, earlier = 5 };
+inline constexpr uint8_t kBuriedMost = static_cast<uint8_t>(Buried::earlier);
+inline constexpr bool names_one_key(Buried kind) {
+  return kind == Buried::key || kind == Buried::earlier;
+}
 
 struct Tombstone {
   Key key;             // the key, or the group's id; else zero
@@ -251,6 +256,12 @@ constexpr uint64_t part_bytes_for(uint64_t length, uint32_t part) {
 // Pages a record of `length` payload bytes takes, its header included.
 constexpr uint64_t record_pages(uint64_t length) {
   return 1 + pages_of(length);
+}
+
+// … and what is appended for it: a record of tombstones is written twice, so that one bad page undoes no delete.
+constexpr uint32_t kTombstoneCopies = 2;
+constexpr uint64_t appended_pages(RecordType type, uint64_t length) {
+  return record_pages(length) * (type == RecordType::tombstones ? kTombstoneCopies : 1);
 }
 
 // Pages at the end of a segment for a summary of that many entries, its footer included.

@@ -155,7 +155,7 @@ class TombstoneAppend : public AppendOp {
   void placed() override {}
 
  private:
-  Pages page_;
+  Pages pages_;
 };
 
 // Those of one delete, for one drive.

@@ -15,6 +15,7 @@ namespace {
 constexpr uint32_t kProbesMost = 128;       // headers on their way
 constexpr uint32_t kSegmentsMost = 32;      // summaries on their way
 constexpr uint64_t kTailBytes = 64 * kKiB;  // usually holds the footer and the whole summary
+constexpr size_t kUnreadMost = 16;          // segments in a row of which nothing can be read: the drive is at its end
 
 // What the segment is, by its header.
 Segment identity(const format::SegmentHeader& header) {
@@ -22,6 +23,7 @@ Segment identity(const format::SegmentHeader& header) {
   segment.state = SegmentState::sealed;
   segment.version = static_cast<uint16_t>(header.version);
   segment.owner = header.version == 1 ? format::kSharedOwner : header.owner;
+  segment.placement = header.placement;
   segment.generation = header.generation;
   segment.nonce = header.nonce;
   segment.first_sequence = segment.last_sequence = header.first_sequence;
@@ -184,6 +186,10 @@ class SegmentRead::Collector final : public RecordVisitor {
       found_.entries.push_back(format::entry_of(header));
       return;
     }
+    // The second copy of what was just taken says nothing new.
+    if (header.part > 0 && header.page == second_copy_page_ && header.sequence == second_copy_of_) return;
+    second_copy_page_ = found_.segment.next_page;
+    second_copy_of_ = header.sequence;
     for (const format::Tombstone& dead : tombstones_in(header, payload))
       found_.entries.push_back(format::entry_of(header, dead));
   }
@@ -195,6 +201,7 @@ class SegmentRead::Collector final : public RecordVisitor {
 
  private:
   FoundSegment& found_;
+  uint64_t second_copy_page_ = 0, second_copy_of_ = 0;  // where that of the last record of tombstones should lie
 };
 
 SegmentRead::SegmentRead(Drive& drive, const format::Superblock& superblock, FoundSegment known)
@@ -229,6 +236,7 @@ void SegmentRead::poll() {
     parse(read_->span());
   } else if (stage_ == Stage::scan && scan_->done()) {
     if (found_.entries.empty() && !found_.unreadable) found_.segment.state = SegmentState::free;
+    found_.unread = found_.unreadable && read_->error != 0 && !scan_->read_anything();
     stage_ = Stage::done;
   }
 }
@@ -304,7 +312,8 @@ void Loader::poll() {
   if (phase_ == Phase::segments) {
     take_finished();
     start_segments();
-    if (taken_ == known_.size()) phase_ = Phase::done;
+    if (reads_fail()) error_ = "reads fail, one after another";
+    if (taken_ == known_.size() || (!error_.empty() && running_.empty())) phase_ = Phase::done;
   }
 }
 
@@ -347,7 +356,7 @@ void Loader::probe_done(Probe& probe) {
     known_.push_back(std::move(found));
   } else if (probe.first.error != 0) {
     // It says nothing of itself, but may hold blocks: it is used again last.
-    found.unreadable = true;
+    found.unreadable = found.unread = true;
     found.segment.state = SegmentState::sealed;
     known_.push_back(std::move(found));
   }
@@ -380,7 +389,14 @@ void Loader::account(const FoundSegment& one) {
   found_.last_sequence = std::max({found_.last_sequence, one.segment.first_sequence, one.segment.last_sequence});
 }
 
+// A drive of which nothing but headers can be read tells less than one that is away: deletes that it holds are not
+// known to it. It is not believed at all. (One segment alone may be at fault itself.)
+bool Loader::reads_fail() const {
+  return unread_in_a_row_ >= kUnreadMost || (unread_in_a_row_ > 1 && unread_in_a_row_ == known_.size());
+}
+
 void Loader::start_segments() {
+  if (!error_.empty()) return;
   while (next_segment_ < known_.size() && running_.size() < kSegmentsMost)
     running_.push_back(std::make_unique<SegmentRead>(drive_, superblock_, std::move(known_[next_segment_++])));
 }
@@ -394,6 +410,7 @@ void Loader::take_finished() {
     FoundSegment& found = one->found();
     account(found);
     if (found.unreadable) ++found_.unreadable;
+    unread_in_a_row_ = found.unread ? unread_in_a_row_ + 1 : 0;
     if (found.segment.state == SegmentState::sealed) ++(found.scanned ? found_.scanned : found_.sealed);
     take_(found);
     ++taken_;

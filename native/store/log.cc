@@ -102,8 +102,11 @@ DriveLog::Head& DriveLog::head_for(uint32_t tenant) {
   // The last one is everybody's.
   const uint32_t owner =
       heads_.size() + 1 < heads_most() || tenant == format::kSharedOwner ? tenant : format::kSharedOwner;
-  Head& head = heads_[owner];
+  const auto [at, fresh] = heads_.try_emplace(owner);
+  Head& head = at->second;
   head.owner = owner;
+  // What one head writes is given up together, so it is a class of its own while the drive has enough of them.
+  if (fresh) head.placement = static_cast<uint8_t>((heads_.size() - 1) % drive_->info().placement_classes);
   return head;
 }
 
@@ -164,7 +167,7 @@ bool DriveLog::place_next(Head& head) {
   std::deque<AppendOp*>* queue = next_queue(head);
   if (queue == nullptr || head.open.empty() || writes_ >= writes_most_) return false;
   AppendOp* op = queue->front();
-  const uint64_t pages = format::record_pages(op->header->body.length);
+  const uint64_t pages = format::appended_pages(op->header->body.type, op->header->body.length);
   const uint64_t entries = op->header->body.type == format::RecordType::block ? 1 : op->dead.size();
   while (!head.open.empty()) {
     const Segment& front = segments_[head.open.front()];
@@ -218,6 +221,7 @@ void DriveLog::place(Head& head, AppendOp& op, uint64_t pages) {
   ++writes_;
 
   op.kind = IoKind::write;
+  op.placement = segment.placement;
   op.offset = offset_of(index, header.page);
   op.bytes = pages * kPageBytes;
   op.vectors_.clear();
@@ -230,6 +234,12 @@ void DriveLog::place(Head& head, AppendOp& op, uint64_t pages) {
     counters.put_bytes += op.moved ? 0 : header.length;
   } else {
     for (const format::Tombstone& dead : op.dead) segment.entries.push_back(format::entry_of(header, dead));
+    op.second_header->body = header;
+    op.second_header->body.part = 1;
+    op.second_header->body.page = header.page + static_cast<uint32_t>(pages / format::kTombstoneCopies);
+    op.second_header->seal();
+    op.vectors_.push_back({op.tombstones->data(), op.tombstones->bytes()});
+    op.vectors_.push_back({op.second_header, kPageBytes});
     op.vectors_.push_back({op.tombstones->data(), op.tombstones->bytes()});
   }
   op.vectors = op.vectors_.data();
@@ -323,7 +333,8 @@ void DriveLog::settle(AppendOp& op, Status status) {
   CAIRN_CHECK(segment.writes > 0 && segment.generation == op.at.generation, "a segment was re-used under a write");
   --segment.writes;
   if (status != Status::ok) {
-    note_ghost(op.at.segment);
+    const format::RecordHeader& header = op.header->body;
+    ghosts.note(op.at.segment, hash_of(BlockId{header.key, header.layout, header.tenant}));
     std::erase_if(segment.entries, [&](const format::SummaryEntry& entry) { return entry.page == op.at.page; });
   }
   op.settled(status);

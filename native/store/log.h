@@ -13,13 +13,13 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/slab.h"
 #include "drive/drive.h"
+#include "store/ghosts.h"
 #include "store/segment.h"
 #include "wire/status.h"
 
@@ -40,7 +40,9 @@ class AppendOp : public IoRequest {
   Buffer payload;                       // block: bytes [payload_offset, + length) of it; padding is zeroed
   uint64_t payload_offset = 0;          // whole pages
   std::unique_ptr<Pages> tombstones;    // tombstones: the payload
-  std::vector<format::Tombstone> dead;  // … and its entries, for the summary
+  std::vector<format::Tombstone> dead;  // … its entries, for the summary
+  format::Page<format::RecordHeader>* second_header =
+      nullptr;  // … and that of the second copy, filled in as it is placed
   // Written to make room: it goes before the others, and may use the segment that is kept for that.
   bool makes_room = false;
   bool moved = false;  // a copy of what was put before
@@ -103,11 +105,8 @@ class DriveLog {
   // Free segments are fewer than those who wait need: something should be given up.
   bool wants_room() const;
   uint64_t free_segments() const { return free_.size(); }
-  // A restart might find blocks that the index does not have: given up, dropped, or put and answered with an error,
-  // while their segment is not wiped. Deletes have to reach them all the same.
-  bool haunted() const { return wiping_ > 0 || !ghosts_.empty(); }
-  // Such a block lies in this segment.
-  void note_ghost(uint32_t segment) { ghosts_.insert(segment); }
+  // A restart might find blocks that the index does not have (store/ghosts.h).
+  bool haunted() const { return wiping_ > 0 || ghosts.any(); }
   const std::deque<uint32_t>& sealed() const { return sealed_; }  // in the order of their generations
   // A sealed segment is about to be given up, and then is: every block in it was dropped or moved. It is wiped, so that
   // a restart does not find it again, and then it is free. unread: nobody could tell what is in it, so index entries
@@ -152,6 +151,7 @@ class DriveLog {
   uint64_t next_generation() const { return next_generation_; }
 
   LogCounters counters;
+  Ghosts ghosts;
   uint64_t evicted_sequence = 0;    // the youngest block that was evicted from here
   uint64_t forgotten_sequence = 0;  // the youngest tombstone that was given up here
 
@@ -166,6 +166,7 @@ class DriveLog {
   // Where one tenant's records go.
   struct Head {
     uint32_t owner = format::kSharedOwner;
+    uint8_t placement = 0;
     std::deque<uint32_t> open;  // front: being filled; behind it the next, opened early
     std::deque<AppendOp*> making_room, deletes, waiting;
     uint64_t share_bytes = 0;  // what it may still place in this round
@@ -214,7 +215,6 @@ class DriveLog {
   std::vector<uint32_t> sealing_;
   uint32_t wiping_ = 0;
   bool discards_ = false;              // the drive is told what nobody wants any more
-  std::set<uint32_t> ghosts_;          // segments with such blocks
   std::map<uint32_t, Head> heads_;     // by owner
   std::map<uint32_t, uint64_t> used_;  // the generation of the youngest segment with a record in it, by owner
   uint32_t next_head_ = 0;             // the owner whose turn it is

@@ -109,7 +109,7 @@ void LogStore::dropped(const Index::Entry& entry) {
   const bool evicted = unread || (group != Groups::kNone && groups_.broken(group));
   dropped_.push_back({entry, group == Groups::kNone ? GroupId{} : groups_.row(group).id, evicted});
   if (evicted && log != nullptr) {
-    log->note_ghost(static_cast<uint32_t>(entry.segment));
+    log->ghosts.note(static_cast<uint32_t>(entry.segment), hash_of(id_of(entry)));
     log->evicted_sequence = std::max<uint64_t>(log->evicted_sequence, entry.birth);
     ++log->counters.evicted_blocks;
   }
@@ -280,6 +280,21 @@ void LogStore::move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, u
   to.segment(segment).payload_bytes += bytes;
 }
 
+void LogStore::note_ghost(DriveLog& log, uint32_t segment, const BlockId& id) {
+  // One that is being emptied is wiped at the end, or else the evictor says what it dropped.
+  if (log.segment(segment).state == SegmentState::evicting) return log.ghosts.note(segment);
+  log.ghosts.note(segment, hash_of(id));
+}
+
+// The block was put anew: what was there before under its key stays away whatever becomes of it.
+void LogStore::bury_elders(const BlockId& id, uint64_t sequence) {
+  const uint64_t hash = hash_of(id);
+  for (Slot& slot : slots_) {
+    if (slot.log == nullptr || !slot.log->ghosts.may_hold(hash)) continue;
+    pay(slot, {{id.key, id.layout, id.tenant, format::Buried::earlier, {}, sequence}});
+  }
+}
+
 void LogStore::forget(const BlockId& id, Gone why) {
   Index::Entry* head = find_part(id, 0);
   if (head == nullptr) return;
@@ -295,7 +310,7 @@ void LogStore::forget(const BlockId& id, Gone why) {
     Index::Entry* entry = index_.find({id.key, keyspace, static_cast<uint8_t>(part)});
     if (entry == nullptr || entry->birth != birth) continue;
     DriveLog& log = *slots_[entry->drive].log;
-    if (why != Gone::deleted) log.note_ghost(static_cast<uint32_t>(entry->segment));
+    if (why != Gone::deleted) note_ghost(log, static_cast<uint32_t>(entry->segment), id);
     if (why == Gone::evicted) {
       log.evicted_sequence = std::max(log.evicted_sequence, birth);
       ++log.counters.evicted_blocks;

@@ -132,6 +132,8 @@ class LogStore final : public Store, private Leases::Watcher {
   void account(const Index::Entry& entry, bool comes);
   void drop_entry(Index::Entry& entry);
   void move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page);
+  void note_ghost(DriveLog& log, uint32_t segment, const BlockId& id);
+  void bury_elders(const BlockId& id, uint64_t sequence);
   // Takes a block, all of its parts, out of the index.
   void forget(const BlockId& id, Gone why);
   void emit(EventKind kind, const BlockId& id, const GroupId& group, Scope scope, uint64_t sequence);
@@ -185,6 +187,8 @@ class LogStore final : public Store, private Leases::Watcher {
   void set_aside(Slot& slot);
   Slot* slot_of(const std::string& uuid);
   void pay_tombstones(Slot& slot);
+  void pay_what_a_start_owes();
+  void pay(Slot& slot, const std::vector<format::Tombstone>& owed);
   void bury_group_members();
   bool idle() const;
   bool in_use(const DriveLog& log) const;
@@ -224,6 +228,14 @@ class LogStore final : public Store, private Leases::Watcher {
   uint64_t opened_ns_ = 0;
   double recovery_seconds_ = 0;
   uint64_t next_sequence_ = 1;
+  // Blocks of which an earlier put was found as well, on which drive, and the number of the later.
+  struct Elder {
+    BlockId id;
+    uint8_t drive;
+    uint64_t sequence;
+  };
+  std::vector<Elder> elders_;
+  bool owes_ = false;
   uint64_t paying_ = 0;  // records of tombstones on their way to a drive that missed them, or that could not be written
   size_t next_log_ = 0;
   uint64_t sweep_left_ = 0;  // slots to look at, a few a turn

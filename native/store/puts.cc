@@ -81,6 +81,7 @@ bool LogStore::insert_all(WriteJob& job) {
   // A delete of everything of a name may have overtaken it; its tombstones delete it on the drives, too.
   if (graveyard_.covers(job.id, first.group, first.scope, job.sequence)) return true;
   forget(job.id, Gone::replaced);
+  bury_elders(job.id, job.sequence);
   for (const auto& part : job.parts) {
     if (insert(new_entry(part->head()), *part->log, part->at.segment, part->at.page)) continue;
     forget(job.id, Gone::dropped);
@@ -261,6 +262,7 @@ void LogStore::commit(PutOp& op) {
     answer_put(op, refused);
     return settle_pending(id);
   }
+  pay_what_a_start_owes();
   op.sequence = next_sequence_++;
   pending.writing = job.get();
   WriteJob& started = *job;

@@ -148,15 +148,27 @@ void SegmentScan::completed(int error) {
   if (error == 0) {
     from_ = page_;
     have_ = asked_;
+    bad_pages_in_a_row_ = 0;
+    read_anything_ = true;
   } else if (asked_ > least_) {
     return send(least_);  // part of it may be readable: the least that was wanted is tried alone
   } else if (worth_another_try(error) && --tries_left_ > 0) {
     return send(least_);
   } else {
-    visitor_.unreadable(page_, least_);
-    ++page_;
+    unreadable(error);
   }
   go_on();
+}
+
+void SegmentScan::unreadable(int error) {
+  const uint32_t most = error == ETIMEDOUT ? kLatePagesMost : worth_another_try(error) ? kBadPagesMost : 1;
+  if (++bad_pages_in_a_row_ >= most) {
+    visitor_.unreadable(page_, end_page_ - page_);
+    page_ = end_page_;
+    return;
+  }
+  visitor_.unreadable(page_, least_);
+  ++page_;
 }
 
 // Looks at the page it stands on and moves on; false when more has to be read first.

@@ -29,15 +29,17 @@ Buried buried_kind(DeleteKind kind) {
 }  // namespace
 
 TombstoneAppend::TombstoneAppend(const std::vector<format::Tombstone>& buried, uint64_t sequence, uint64_t now_unix_ms)
-    : page_(1) {
+    : pages_(format::kTombstoneCopies) {
   CAIRN_CHECK(!buried.empty() && buried.size() <= kBatchItemsMost, "a record of no tombstones, or of too many");
-  header = new (page_.data()) format::Page<format::RecordHeader>{};
+  header = new (pages_.data()) format::Page<format::RecordHeader>{};
+  second_header = new (pages_.data() + format::kPageBytes) format::Page<format::RecordHeader>{};
   const uint64_t length = buried.size() * sizeof(format::Tombstone);
   tombstones = std::make_unique<Pages>(format::pages_of(length));
   std::memcpy(tombstones->data(), buried.data(), length);
   dead = buried;
   format::RecordHeader& to = header->body;
   to.type = format::RecordType::tombstones;
+  to.part_count = format::kTombstoneCopies;
   to.chunk_shift = format::chunk_shift_for(length);
   to.length = to.block_bytes = length;
   to.sequence = sequence;
@@ -61,10 +63,12 @@ bool LogStore::must_wait(const DeleteOp& op) const {
          std::any_of(op.ids.begin(), op.ids.end(), [&](const BlockId& id) { return moving_.contains(id); });
 }
 
-// Whether some drive holds blocks that the index does not know: one that is away, or what was given up a moment ago.
+// Whether some drive holds blocks that the index does not know: one that is away, or what was given up or deleted a
+// moment ago, of which the tombstone is still on its way.
 bool LogStore::any_hidden() const {
-  return any_away() || std::any_of(slots_.begin(), slots_.end(),
-                                   [](const Slot& slot) { return slot.log != nullptr && slot.log->haunted(); });
+  return !removes_.empty() || any_away() || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+    return slot.log != nullptr && slot.log->haunted();
+  });
 }
 
 bool LogStore::any_away() const {
@@ -109,7 +113,7 @@ void LogStore::bury(const format::Tombstone& tombstone, uint32_t drives) {
   } else if (tombstone.kind == Buried::tenant) {
     keyspaces_.delete_tenant_before(tombstone.tenant, tombstone.sequence);
   }
-  if (tombstone.kind != Buried::key) sweep_left_ = std::max(sweep_left_, 2 * index_.slots());
+  if (!format::names_one_key(tombstone.kind)) sweep_left_ = std::max(sweep_left_, 2 * index_.slots());
 }
 
 // Takes those of the delete's ids out of the index and sends their tombstones. Consumes one of what is `left`.
@@ -203,6 +207,7 @@ void LogStore::start_wide_removal(const std::shared_ptr<Removal>& removal) {
 // One record for each drive that takes writes, with the same number.
 void LogStore::send_tombstones(const std::shared_ptr<Removal>& removal, std::vector<format::Tombstone> tombstones,
                                const std::vector<size_t>& items, const std::vector<uint32_t>& drives) {
+  pay_what_a_start_owes();
   const uint64_t sequence = next_sequence_++;
   uint32_t told = 0;
   for (const Slot& slot : slots_) {

@@ -19,6 +19,7 @@ class DriveLog::HeaderWrite final : public IoRequest {
  public:
   HeaderWrite(DriveLog& log, uint32_t segment) : log_(log), segment_(segment), memory_(1) {
     kind = IoKind::write;
+    placement = log.segments_[segment].placement;
     // The last page first: it ends what an earlier summary said of the segment.
     offset = log.offset_of(segment, static_cast<uint32_t>(log.segment_pages_ - 1));
     bytes = kPageBytes;
@@ -61,6 +62,7 @@ class DriveLog::SummaryWrite final : public IoRequest {
   SummaryWrite(DriveLog& log, uint32_t segment, std::unique_ptr<Pages> memory)
       : log_(log), segment_(segment), memory_(std::move(memory)) {
     kind = IoKind::write;
+    placement = log.segments_[segment].placement;
     bytes = memory_->bytes();
     offset = log.offset_of(segment, static_cast<uint32_t>(log.segment_pages_ - bytes / kPageBytes));
     vector_ = {memory_->data(), bytes};
@@ -170,7 +172,7 @@ void DriveLog::distrust() {
     ++segment.use;
     segment.blocks = segment.payload_bytes = 0;
   }
-  for (uint32_t i = 0; i < segments_.size(); ++i) note_ghost(i);
+  for (uint32_t i = 0; i < segments_.size(); ++i) ghosts.note(i);
 }
 
 void DriveLog::begin(uint64_t next_generation, bool read_only) {
@@ -229,6 +231,7 @@ void DriveLog::fill_header(format::SegmentHeader& header, uint32_t index) const 
   header.first_sequence = segment.first_sequence;
   header.opened_unix_ms = clock_.unix_ms();
   header.owner = segment.owner;
+  header.placement = segment.placement;
   header.evicted_sequence = evicted_sequence;
   header.forgotten_sequence = forgotten_sequence;
 }
@@ -244,6 +247,7 @@ void DriveLog::open_next(Head& head, uint64_t next_sequence) {
   segment.use = use;
   segment.state = SegmentState::opening;
   segment.owner = head.owner;
+  segment.placement = head.placement;
   segment.generation = next_generation_++;
   segment.nonce = entropy<uint64_t>();
   segment.first_sequence = segment.last_sequence = next_sequence;
@@ -261,7 +265,7 @@ void DriveLog::header_written(uint32_t index, int error) {
   Head& head = *std::exchange(opening_, nullptr);
   note_write(error);
   if (error == 0) {
-    ghosts_.erase(index);
+    ghosts.wiped(index);
     segments_[index].state = SegmentState::open;
     head.open.push_back(index);
     return;
@@ -337,7 +341,7 @@ void DriveLog::begin_evicting(uint32_t index) {
 void DriveLog::keep(uint32_t index) {
   CAIRN_CHECK(segments_[index].state == SegmentState::evicting, "a segment is kept that nobody wanted to give up");
   segments_[index].state = SegmentState::sealed;
-  note_ghost(index);  // what was dropped or moved meanwhile
+  ghosts.note(index);  // what was dropped or moved meanwhile
   insert_sealed(index);
 }
 
@@ -361,9 +365,9 @@ void DriveLog::wiped(uint32_t index, int error) {
   note_write(error);
   // It serves as well; but until it is used again a restart would find what lay there.
   if (error != 0) {
-    note_ghost(index);
+    ghosts.note(index);
   } else {
-    ghosts_.erase(index);
+    ghosts.wiped(index);
   }
   segment.state = SegmentState::free;
   free_.push_back(index);

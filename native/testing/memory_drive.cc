@@ -20,6 +20,7 @@ DriveInfo describe(const Platter& platter, bool volatile_cache, bool read_only) 
   info.memory_align = 512;
   info.volatile_write_cache = volatile_cache;
   info.can_discard = true;
+  info.placement_classes = platter.placement_classes;
   info.read_only = read_only;
   return info;
 }

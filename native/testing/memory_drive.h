@@ -18,6 +18,7 @@ class Platter {
  public:
   explicit Platter(uint64_t bytes) : bytes_(bytes), pages_((bytes + kPageBytes - 1) / kPageBytes) {}
   uint64_t bytes() const { return bytes_; }
+  uint32_t placement_classes = 1;
   Platter copy() const { return *this; }
 
   // Past the cache.

@@ -18,8 +18,10 @@ using format::RecordType;
 // A record on its way; the bytes of a block's payload do not matter here.
 class Record final : public AppendOp {
  public:
-  Record(Slab& slab, uint64_t sequence, uint64_t length, RecordType type = RecordType::block) : page_(1) {
-    header = new (page_.data()) format::Page<format::RecordHeader>{};
+  Record(Slab& slab, uint64_t sequence, uint64_t length, RecordType type = RecordType::block)
+      : pages_(format::kTombstoneCopies) {
+    header = new (pages_.data()) format::Page<format::RecordHeader>{};
+    second_header = new (pages_.data() + kPageBytes) format::Page<format::RecordHeader>{};
     header->body.type = type;
     header->body.sequence = sequence;
     header->body.length = length;
@@ -36,7 +38,7 @@ class Record final : public AppendOp {
   std::vector<Status> ended;
 
  private:
-  Pages page_;
+  Pages pages_;
 };
 
 struct LogWorld {

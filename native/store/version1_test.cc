@@ -44,11 +44,19 @@ void age_tombstones(Platter& platter, uint64_t offset, format::RecordHeader& hea
 void age_records(Platter& platter, uint64_t segment) {
   for (uint64_t page = 1; page + 1 < kSegmentPages;) {
     const uint64_t offset = base_of(segment) + page * kPageBytes;
-    if (read_as<uint64_t>(platter, offset) != format::kRecordMagic) break;
-    page += format::record_pages(read_as<format::RecordHeader>(platter, offset).length);
+    const auto before = read_as<format::RecordHeader>(platter, offset);
+    if (before.magic != format::kRecordMagic) break;
+    const uint64_t pages = format::record_pages(before.length);
+    page += pages;
+    if (before.part > 0) {  // version 1 wrote tombstones once
+      const std::vector<std::byte> zeros(pages * kPageBytes);
+      platter.write(offset, zeros.data(), zeros.size());
+      continue;
+    }
     edit_page<format::RecordHeader>(platter, offset, [&](format::RecordHeader& header) {
       if (header.type == format::RecordType::tombstones) age_tombstones(platter, offset, header);
       header.version = 1;
+      header.part_count = 1;
       header.block_bytes = 0;
     });
   }

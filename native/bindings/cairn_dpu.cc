@@ -39,13 +39,21 @@ std::unique_ptr<cairn::Drive> open_for_reading(const std::string& path) {
   return take_or_raise(cairn::open_drive(path, options));
 }
 
-void format(const std::string& path, uint64_t create_bytes, uint64_t segment_bytes, bool overwrite) {
+// 16 bytes, or none for a drive of any fleet.
+std::array<uint8_t, 16> fleet_from(nb::bytes given) {
+  std::array<uint8_t, 16> fleet{};
+  if (given.size() == fleet.size()) std::memcpy(fleet.data(), given.c_str(), fleet.size());
+  return fleet;
+}
+
+void format(const std::string& path, uint64_t create_bytes, uint64_t segment_bytes, bool overwrite, nb::bytes fleet) {
   cairn::DriveOptions options;
   options.create = create_bytes > 0;
   options.create_bytes = create_bytes;
   cairn::FormatOptions how;
   how.segment_bytes = segment_bytes;
   how.overwrite = overwrite;
+  how.fleet = fleet_from(fleet);
   cairn::Result<cairn::Unit> done = cairn::Unit{};
   {
     const nb::gil_scoped_release released;
@@ -115,13 +123,6 @@ std::vector<cairn::TenantOptions> tenants_from(const std::vector<Tenant>& given)
   for (const auto& [name, number, quota_bytes, weight, in_flight_bytes] : given)
     tenants.push_back({number, name, quota_bytes, in_flight_bytes, weight});
   return tenants;
-}
-
-// 16 bytes, or none for a drive of any fleet.
-std::array<uint8_t, 16> fleet_from(nb::bytes given) {
-  std::array<uint8_t, 16> fleet{};
-  if (given.size() == fleet.size()) std::memcpy(fleet.data(), given.c_str(), fleet.size());
-  return fleet;
 }
 
 void construct(PyServer* self, const std::vector<std::string>& drives, const std::vector<Absent>& absent,
@@ -243,7 +244,7 @@ NB_MODULE(_native, m) {
   m.def("version", [] { return CAIRN_VERSION; });
   m.def("status_table", &status_table);
   m.def("format_drive", &format, "path"_a, nb::kw_only(), "create_bytes"_a = 0, "segment_bytes"_a = 0,
-        "overwrite"_a = false);
+        "overwrite"_a = false, "fleet"_a = nb::bytes("", 0));
   m.def("is_formatted", [](const std::string& path) { return take_or_raise(cairn::is_formatted(path)); }, "path"_a);
   m.def("inspect_drive", &inspect, "path"_a);
   m.def("check_drive", &check, "path"_a, "progress"_a = nb::none());

@@ -191,6 +191,7 @@ Result<std::string> Server::attach_drive(const std::string& path) {
     reactor_->watch_drives();
     std::erase_if(absent_, [&](const AbsentDrive& one) { return one.path == path; });
     reactor_->set_drives_absent(absent_.size());
+    store_->set_absent_drives(static_cast<uint32_t>(absent_.size()));
     for (const DriveStats& one : store_->stats().drives) {
       if (one.path == path) return one.uuid;
     }

@@ -36,6 +36,7 @@ class LogStore final : public Store, private Leases::Watcher {
   void set_tenants(const std::vector<TenantOptions>& tenants) override;
   void add_event_sink(EventSink& sink) override { sinks_.push_back(&sink); }
   void remove_event_sink(EventSink& sink) override { std::erase(sinks_, &sink); }
+  void set_absent_drives(uint32_t count) override { options_.absent_drives = count; }
   Result<Unit> attach(IdentifiedDrive drive) override;
   Result<Unit> drain(const std::string& uuid) override;
   Result<Unit> detach(const std::string& uuid, bool even_if_draining) override;

@@ -49,6 +49,7 @@ Result<format::Superblock> plan(const Drive& drive, const FormatOptions& options
                         " segments of that size; choose smaller ones (at least 4 must fit)"};
   }
   superblock.total_bytes = bytes;
+  superblock.fleet = options.fleet;
   superblock.created_unix_ms = clock.unix_ms();
   fill_entropy(std::as_writable_bytes(std::span(superblock.drive)));
   superblock.drive[6] = static_cast<uint8_t>((superblock.drive[6] & 0x0F) | 0x40);  // RFC 9562, version 4
@@ -173,7 +174,8 @@ Result<std::string> inspect_drive(Drive& drive) {
   json.begin_object()
       .text("path", drive.info().path)
       .text("kind", drive.info().kind)
-      .text("uuid", uuid_text(superblock.drive));
+      .text("uuid", uuid_text(superblock.drive))
+      .text("fleet", superblock.fleet == format::Uuid{} ? "" : uuid_text(superblock.fleet));
   json.number("format_version", superblock.version).number("bytes", superblock.total_bytes);
   json.number("segment_bytes", superblock.segment_bytes).number("segment_count", superblock.segment_count);
   json.number("created_unix_ms", superblock.created_unix_ms)

@@ -71,6 +71,16 @@ TEST(GraveyardTest, ADeleteOfANameCoversAllThatHasIt) {
   EXPECT_FALSE(covered(of_name(Buried::tenant, 0, 10, 3), {}, 0, 9)) << "another tenant";
 }
 
+// What was put under a key before a later put that lies elsewhere.
+TEST(GraveyardTest, WhatWasPutEarlierIsCoveredAndOwedToNobodyElse) {
+  Graveyard graveyard;
+  graveyard.bury({key_of(1), 5, 2, Buried::earlier, {}, 10}, 0b01);
+  EXPECT_TRUE(graveyard.covers({key_of(1), 5, 2}, {}, 0, 9));
+  EXPECT_FALSE(graveyard.covers({key_of(1), 5, 2}, {}, 0, 10)) << "the later put itself";
+  EXPECT_FALSE(graveyard.covers({key_of(2), 5, 2}, {}, 0, 9));
+  EXPECT_TRUE(graveyard.missing_on(1).empty()) << "it concerns the drive that it lies on";
+}
+
 TEST(GraveyardTest, OfOneNameTheYoungestDeleteCounts) {
   Graveyard graveyard;
   graveyard.bury(of_key(1, 20), 1);
@@ -106,19 +116,21 @@ TEST(GraveyardTest, TrimForgetsTheOldestAndSaysHowFar) {
   Graveyard graveyard;
   const uint64_t most = Graveyard::kRememberedMost;
   graveyard.bury(of_name(Buried::tenant, 0, 1, 9), 1);
+  graveyard.bury({key_of(0), 0, 8, Buried::earlier, {}, 2}, 1);
   // Names are deleted again, the youngest first: an old delete of a name that has a younger one is forgotten alone.
-  for (uint64_t i = most; i > 1; --i) graveyard.bury(of_key(i, i), 1);
+  for (uint64_t i = most; i > 2; --i) graveyard.bury(of_key(i, i), 1);
   ASSERT_TRUE(graveyard.covers({key_of(0), 0, 9}, {}, 0, 0));
   graveyard.trim();
   EXPECT_EQ(graveyard.size(), most) << "not before there are too many";
   EXPECT_EQ(graveyard.floor(), 0U);
-  graveyard.bury(of_key(2, most + 1), 1);
+  graveyard.bury(of_key(3, most + 1), 1);
   graveyard.trim();
   EXPECT_EQ(graveyard.size(), most / 4 * 3);
   EXPECT_EQ(graveyard.floor(), most / 4 + 1) << "the youngest that was forgotten";
   EXPECT_FALSE(graveyard.covers({key_of(0), 0, 9}, {}, 0, 0)) << "the tenant's delete is forgotten";
-  EXPECT_FALSE(graveyard.covers({key_of(3), 0, 0}, {}, 0, 2));
-  EXPECT_TRUE(graveyard.covers({key_of(2), 0, 0}, {}, 0, most)) << "its first delete was forgotten, its second not";
+  EXPECT_FALSE(graveyard.covers({key_of(0), 0, 8}, {}, 0, 1));
+  EXPECT_FALSE(graveyard.covers({key_of(4), 0, 0}, {}, 0, 3));
+  EXPECT_TRUE(graveyard.covers({key_of(3), 0, 0}, {}, 0, most)) << "its first delete was forgotten, its second not";
   EXPECT_TRUE(graveyard.covers({key_of(most / 4 + 2), 0, 0}, {}, 0, most / 4 + 1));
   graveyard.raise_floor(5);
   EXPECT_EQ(graveyard.floor(), most / 4 + 1) << "a floor never sinks";

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "testing/fault_drive.h"
 #include "testing/store_fixture.h"
@@ -222,6 +223,58 @@ TEST(LongSummaries, WhoseFooterIsAnotherTheSecondTimeAreScannedFor) {
   }
 }
 
+// --- tombstones, written twice ---------------------------------------------------------------------------
+
+// An unsealed segment with a delete: only its two records tell of it.
+struct UnsealedWorld : StoreWorld {
+  UnsealedWorld() : StoreWorld(8_MiB, 1, 8_MiB, 1_MiB) {
+    EXPECT_EQ(put("a", 5000), Status::ok);
+    EXPECT_EQ(put("deleted", 5000), Status::ok);
+    EXPECT_EQ(remove("deleted"), Status::ok);
+    crash(1);
+    for (uint64_t at = kFirst + kPageBytes; copies.size() < format::kTombstoneCopies; at += kPageBytes) {
+      const auto header = read_as<format::RecordHeader>(*platters[0], at);
+      if (header.magic == format::kRecordMagic && header.type == format::RecordType::tombstones) copies.push_back(at);
+    }
+  }
+  std::vector<uint64_t> copies;  // where their headers lie
+};
+
+TEST(TombstoneCopies, OneDamagedPageUndoesNoDelete) {
+  UnsealedWorld world;
+  const Platter whole = world.platters[0]->copy();
+  for (const uint64_t header : world.copies) {
+    for (const uint64_t page : {header, header + kPageBytes}) {
+      for (const bool unreadable : {false, true}) {
+        *world.platters[0] = whole;
+        if (!unreadable) world.platters[0]->flip(page + 20, 3);
+        world.open_unreadable = unreadable ? std::vector{page} : std::vector<uint64_t>{};
+        world.open();
+        EXPECT_EQ(world.get("deleted"), Status::not_found) << page;
+        EXPECT_EQ(world.get("a"), Status::ok) << page;
+        world.kill(1);
+      }
+    }
+  }
+}
+
+TEST(TombstoneCopies, AreOneRecordToWhoeverReadsThem) {
+  UnsealedWorld world;
+  const auto tombstones = [&] {
+    MemoryDrive drive(world.platters[0]);
+    const format::Superblock superblock = read_superblock(drive).take();
+    uint64_t count = 0;
+    load_now(drive, superblock, [&](FoundSegment& found) {
+      for (const format::SummaryEntry& entry : found.entries)
+        count += entry.type == format::RecordType::tombstones ? 1 : 0;
+    });
+    return count;
+  };
+  EXPECT_EQ(tombstones(), 1U);
+  edit_page<format::RecordHeader>(*world.platters[0], world.copies[1], [](auto& header) { header.sequence += 1; });
+  EXPECT_EQ(tombstones(), 2U) << "the second of another record, of which the first is not there";
+}
+
 // --- the course of it ------------------------------------------------------------------------------------
 
 TEST(LoaderTest, TakesSegmentsFromTheYoungestToTheOldestHoweverManyThereAre) {
@@ -274,6 +327,30 @@ TEST(LoaderTest, OfAnEmptyDriveIsDoneOnceTheHeadersAreRead) {
   }
   EXPECT_EQ(loader.share(), 1);
   EXPECT_EQ(loader.found().next_generation, 1U);
+}
+
+// Were it read to its end, each page tried again and again, the others could not serve for hours; and of its deletes
+// nothing would be known.
+TEST(LoaderTest, GivesUpADriveOfWhichSegmentAfterSegmentCannotBeRead) {
+  StoreWorld world(200_MiB, 1, 8_MiB, 1_MiB);
+  for (int i = 0; i < 100; ++i) ASSERT_EQ(world.put(std::to_string(i), 550'000), Status::ok);
+  world.close();
+  MemoryDrive drive(world.platters[0]);
+  const format::Superblock superblock = read_superblock(drive).take();
+  int taken = 0;
+  Loader loader(drive, superblock, false, [&](FoundSegment& found) { taken += found.unread ? 1 : 0; });
+  while (!loader.done()) {
+    loader.poll();
+    if (loader.headers_read()) {  // … and nothing behind them
+      drive.faults.error = ETIMEDOUT;
+      drive.faults.fail_read = 1;
+      drive.faults.for_ever = true;
+    }
+    drive.poll();
+  }
+  EXPECT_EQ(loader.error(), "reads fail, one after another");
+  EXPECT_GE(taken, 16);
+  EXPECT_LT(taken, 100) << "not all of them";
 }
 
 // A service that is stopped while it still loads: the drive would have written into memory that was given back.

@@ -341,32 +341,92 @@ struct Met final : RecordVisitor {
   uint64_t holes = 0, unread = 0;
 };
 
+// A record of two pages of payload.
+void write_record(Platter& platter, uint64_t base, uint32_t at_page) {
+  const std::vector<std::byte> payload(2 * kPageBytes, std::byte{7});
+  Page<format::RecordHeader> page = a_record();
+  page.body.page = at_page;
+  page.body.length = page.body.block_bytes = payload.size();
+  page.body.chunk_count = 1;
+  page.body.chunk_crcs[0] = crc32c(payload);
+  page.seal();
+  platter.write(base + at_page * kPageBytes, reinterpret_cast<const std::byte*>(&page), kPageBytes);
+  platter.write(base + (at_page + 1) * kPageBytes, payload.data(), payload.size());
+}
+
+// What a scan of segment 3 meets; segments are of that size.
+Met scanned(MemoryDrive& drive, uint64_t segment_bytes) {
+  format::Superblock superblock = a_superblock();
+  superblock.segment_bytes = segment_bytes;
+  Met met;
+  SegmentScan scan(drive, superblock, 3, a_segment(), segment_bytes / kPageBytes, met);
+  scan.start();
+  while (!scan.done()) drive.wait(10);
+  return met;
+}
+
+using Records = std::vector<std::pair<uint32_t, bool>>;
+
 // A record that claims to be longer than its segment: what lies in the next segment must not be read as its payload.
 TEST(Scans, ARecordThatRunsOverTheEndOfItsSegmentIsAHole) {
   const auto platter = std::make_shared<Platter>(9_MiB);
-  const uint64_t base = 4_MiB;  // of segment 3
-  std::vector<std::byte> payload(2 * kPageBytes, std::byte{7});
-  const auto write = [&](uint32_t at_page) {
-    Page<format::RecordHeader> page = a_record();
-    page.body.page = at_page;
-    page.body.length = page.body.block_bytes = payload.size();
-    page.body.chunk_count = 1;
-    page.body.chunk_crcs[0] = crc32c(payload);
-    page.seal();
-    platter->write(base + at_page * kPageBytes, reinterpret_cast<const std::byte*>(&page), kPageBytes);
-    platter->write(base + (at_page + 1) * kPageBytes, payload.data(), payload.size());
-  };
-  write(1);
-  write(253);  // its payload ends with the segment
-  write(254);  // … and this one's a page behind it
+  write_record(*platter, 4_MiB, 1);
+  write_record(*platter, 4_MiB, 253);  // its payload ends with the segment
+  write_record(*platter, 4_MiB, 254);  // … and this one's a page behind it
   MemoryDrive drive(platter);
-  Met met;
-  SegmentScan scan(drive, a_superblock(), 3, a_segment(), 256, met);
-  scan.start();
-  while (!scan.done()) drive.wait(10);
+  const Met met = scanned(drive, 1_MiB);
   // 254 lies in the payload of 253, which is rotten by that.
-  EXPECT_EQ(met.records, (std::vector<std::pair<uint32_t, bool>>{{1, true}, {253, false}}));
+  EXPECT_EQ(met.records, (Records{{1, true}, {253, false}}));
   EXPECT_EQ(met.holes, 256U - 1 - 3 - 1);
+}
+
+// A stretch of bad pages costs what lies on it. Tried to its end, a drive that answers nothing would take hours.
+TEST(Scans, GoOnBehindBadPagesButNotForEver) {
+  const uint64_t base = 1_MiB + 3 * 2_MiB;
+  for (const uint32_t bad : {kBadPagesMost - 1, kBadPagesMost}) {
+    const auto platter = std::make_shared<Platter>(9_MiB);
+    write_record(*platter, base, 1 + bad);
+    MemoryDrive drive(platter);
+    for (uint64_t page = 1; page <= bad; ++page) drive.faults.unreadable.push_back(base + page * kPageBytes);
+    const Met met = scanned(drive, 2_MiB);
+    if (bad < kBadPagesMost) {
+      EXPECT_EQ(met.records, (Records{{1 + bad, true}}));
+      EXPECT_EQ(met.unread, bad);
+    } else {
+      EXPECT_TRUE(met.records.empty());
+      EXPECT_EQ(met.unread, 511U) << "all that was not tried counts as unreadable";
+    }
+  }
+}
+
+TEST(Scans, CountBadPagesAnewBehindAGoodOne) {
+  const uint64_t base = 1_MiB + 3 * 2_MiB;
+  const auto platter = std::make_shared<Platter>(9_MiB);
+  MemoryDrive drive(platter);
+  uint32_t page = 1;
+  for (int stretch = 0; stretch < 2; ++stretch) {
+    for (int i = 0; i < 200; ++i) drive.faults.unreadable.push_back(base + page++ * kPageBytes);
+    write_record(*platter, base, page);
+    page += 3;
+  }
+  EXPECT_EQ(scanned(drive, 2_MiB).records, (Records{{201, true}, {404, true}}));
+}
+
+TEST(Scans, EndEarlyOnADriveThatIsLateOrGone) {
+  for (const auto& [error, reads] : {std::pair{ETIMEDOUT, kLatePagesMost}, {ENODEV, 1U}}) {
+    MemoryDrive drive(std::make_shared<Platter>(9_MiB));
+    drive.faults.error = error;
+    drive.faults.fail_read = 1;
+    drive.faults.for_ever = true;
+    Met met;
+    SegmentScan scan(drive, a_superblock(), 3, a_segment(), 256, met);
+    scan.start();
+    uint32_t asked = 0;
+    for (; !scan.done(); ++asked) drive.poll();  // one read each
+    EXPECT_EQ(asked, 2 * reads) << "each page in a window, and alone";
+    EXPECT_EQ(met.unread, 255U);
+    EXPECT_FALSE(scan.read_anything());
+  }
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // headers, payloads and tombstones, each under a good seal or a rotten one, and pages that cannot be read. A small
 // image is patched as the input says; then all that reads a drive at a start and for `cairn-dpu check` reads it.
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -17,6 +18,7 @@ namespace {
 
 // Two segments, so small that an input is read in some microseconds: one sealed, one not.
 constexpr uint64_t kSegments = 2, kSegmentPages = 8;
+static_assert(std::has_single_bit(kSegmentPages), "as in a superblock that is believed");
 constexpr uint64_t kSuperblocks = 2;
 constexpr uint64_t kPages = kSuperblocks + kSegments * kSegmentPages;
 
@@ -85,22 +87,24 @@ void put_header(Image& image, uint64_t segment, Segment& identity) {
   }
 }
 
-// A block and two tombstones, on pages 1 and 3.
+// A block on page 1, and two tombstones on page 3; again on page 5 where no summary needs the room.
 void put_records(Image& image, uint64_t segment, Segment& identity) {
-  for (const uint32_t page : {1, 3}) {
+  for (uint32_t page = 1; page <= (segment == 0 ? 3 : 5); page += 2) {
     format::RecordHeader header;
     header.page = page;
     header.segment = segment;
     header.generation = identity.generation;
     header.nonce = identity.nonce;
-    header.sequence = identity.first_sequence + page / 3;
+    header.sequence = identity.first_sequence + (page > 1 ? 1 : 0);
     header.type = page == 1 ? format::RecordType::block : format::RecordType::tombstones;
     header.length = header.block_bytes = page == 1 ? 3000 : 2 * sizeof(format::Tombstone);
+    header.part = page == 5 ? 1 : 0;
+    header.part_count = page == 1 ? 1 : format::kTombstoneCopies;
     header.chunk_count = 1;
     std::array<format::Tombstone, 2> dead;
     dead[1].kind = format::Buried::scope;
     for (format::Tombstone& one : dead) one.sequence = header.sequence;
-    if (page == 3) std::memcpy(image.pages[page_of(segment, page) + 1].data(), dead.data(), sizeof(dead));
+    if (page > 1) std::memcpy(image.pages[page_of(segment, page) + 1].data(), dead.data(), sizeof(dead));
     image.page<format::RecordHeader>(page_of(segment, page)).body = header;
     seal_record(image, page_of(segment, page));
     if (page == 1) identity.entries.push_back(format::entry_of(header));

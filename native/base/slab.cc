@@ -203,9 +203,12 @@ Buffer Slab::allocate(uint64_t length) {
   while (left > 0) {
     int order = std::min(static_cast<int>(std::bit_width(left / kSlabPageBytes)) - 1, kSlabOrders - 1);
     int64_t page = take(order);
-    while (page < 0 && order > 0) page = take(--order);
-    if (page < 0 || body->runs.size() == kBufferRunsMost) {
-      if (page >= 0) give_back(page, order);
+    while (page < 0) {
+      CAIRN_CHECK(order > 0, "free bytes of a slab that lie in no run");
+      page = take(--order);
+    }
+    if (body->runs.size() == kBufferRunsMost) {
+      give_back(page, order);
       release(body);
       return {};
     }

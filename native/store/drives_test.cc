@@ -19,18 +19,12 @@ std::string state_of(const StoreWorld& world, const std::string& uuid) {
 // Every drive's requests end as ENODEV from now on.
 void vanish(MemoryDrive& drive) {
   drive.faults.error = ENODEV;
-  drive.faults.fail_read = drive.faults.fail_write = drive.faults.fail_flush = 1;
+  drive.faults.fail_read = drive.faults.fail_write = drive.faults.fail_flush = drive.faults.fail_discard = 1;
   drive.faults.for_ever = true;
 }
 
 void rewrite_superblock(Platter& platter, const std::function<void(format::Superblock&)>& change) {
-  format::Page<format::Superblock> page;
-  for (const uint64_t offset : format::kSuperblockOffsets) {
-    platter.read(offset, reinterpret_cast<std::byte*>(&page), sizeof(page));
-    change(page.body);
-    page.seal();
-    platter.write(offset, reinterpret_cast<const std::byte*>(&page), sizeof(page));
-  }
+  for (const uint64_t offset : format::kSuperblockOffsets) edit_page(platter, offset, change);
 }
 
 TEST(Striping, AnyRangeOfALargeBlockIsExact) {

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 
 #include "store/index.h"
@@ -34,8 +33,8 @@ const char* name_of(DriveState state) {
 }
 
 Pages::Pages(uint64_t pages)
-    : bytes_(pages * kPageBytes), memory_(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, bytes_))) {
-  CAIRN_CHECK(memory_ != nullptr, "no memory for metadata pages");
+    : bytes_(pages * kPageBytes),
+      memory_(static_cast<std::byte*>(::operator new(bytes_, std::align_val_t{kPageBytes}))) {
   std::memset(memory_.get(), 0, bytes_);
 }
 
@@ -286,12 +285,12 @@ void DriveLog::note_write(int error) {
     return;
   }
   ++counters.write_errors;
-  if (gone(error)) return fail("the drive is gone");
+  if (gone(error)) return fail("the drive is gone: " + cause_and_advice(error));
   if (++write_errors_in_a_row_ >= kWriteErrorsMost &&
       (state_ == DriveState::serving || state_ == DriveState::draining)) {
     // What is on it may still be read: many drives end their lives that way.
     state_ = DriveState::read_only;
-    why_failed_ = "writes fail, one after another";
+    why_failed_ = "writes fail, one after another: " + cause_and_advice(error);
   }
 }
 
@@ -301,8 +300,8 @@ void DriveLog::note_read(int error) {
     return;
   }
   ++counters.read_errors;
-  if (gone(error)) return fail("the drive is gone");
-  if (++read_errors_in_a_row_ >= kReadErrorsMost) fail("reads fail, one after another");
+  if (gone(error)) return fail("the drive is gone: " + cause_and_advice(error));
+  if (++read_errors_in_a_row_ >= kReadErrorsMost) fail("reads fail, one after another: " + cause_and_advice(error));
 }
 
 void DriveLog::written(AppendOp& op, int error) {

@@ -71,6 +71,7 @@ def measures(parts: Iterable[str]) -> list[Measure]:
         ),
         Measure("payload-damage", "Random damages", "damages", field("damages"), 10_000, million),
         Measure("fault-sites", "Requests and allocations that failed", "sites", all_of("sites."), 0, 0, whole=True),
+        Measure("syscall-sites", "System calls that failed", "sites", all_of("sites."), 0, 0, whole=True),
         *(
             Measure(part, f"Fuzzed: {part.removeprefix('fuzz-')}", "executions", field("executions"), million, 10**9)
             for part in fuzzers

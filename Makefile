@@ -43,6 +43,7 @@ test-native: build  ## the tests of the C++ core
 	ctest --test-dir $(NATIVE) --parallel $(JOBS) --output-on-failure --no-tests=error
 
 test-python: build  ## the tests in Python, the whole service included
+	@cmake --build $(NATIVE) --target cairn-torture
 	$(BIN)/python -m pytest tests -m 'not wheels'
 
 # A short run of every fuzzer. It needs clang: root installs it, as it does every other missing package; anybody else
@@ -88,7 +89,7 @@ fuzz: build-fuzzers  ## run every fuzzer for FUZZ_SECONDS (10)
 	done
 
 # Everything, for at most 25 minutes. RELIABILITY_OPTIONS=--coverage measures coverage as well.
-reliability: build build-fuzzers  ## crash points, bit flips, kills, simulation, fuzzing: a CI run of 25 minutes
+reliability: build build-fuzzers  ## crash points, bit flips, faults, kills, simulation, fuzzing: a CI run of 25 minutes
 	cmake --build $(NATIVE)
 	$(BIN)/python tests/reliability/report.py $(RELIABILITY_OPTIONS)
 
@@ -131,7 +132,7 @@ build: $(STAMPS)/packages  ## compile what changed in native/ and put it where P
 
 # --- set-up, once. Two of the stamps stand inside .venv, so that they vanish with it. ---
 
-$(STAMPS)/system:
+$(STAMPS)/system: tools/setup.sh
 	@tools/setup.sh system core
 	@mkdir -p $(@D) && touch $@
 

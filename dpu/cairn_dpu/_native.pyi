@@ -7,6 +7,10 @@ def version() -> str: ...
 def status_table() -> list[tuple[int, str, int, str]]:
     """Rows (code, name, HTTP status, sentence): the one list of outcomes, native/wire/status.h."""
 
+def end_when_out_of_memory(exit_status: int) -> None:
+    """From now on the process ends with one sentence when the native core finds no memory for its heap. For a process
+    that is ours alone."""
+
 class CairnError(Exception):
     """A control call failed; args[0] is a sentence that names the object, the cause and what to do."""
 

@@ -234,4 +234,5 @@ def version(*, debug: Debug = False) -> None:
 
 def main() -> None:
     """The console script."""
+    _native.end_when_out_of_memory(ExitCode.FAILURE)
     app()

@@ -1,16 +1,46 @@
 #include "base/entropy.h"
 
+#include <fcntl.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include <cerrno>
 
 #include "base/check.h"
+#include "base/shortage.h"
 
 namespace cairn {
 
 namespace {
 
 thread_local EntropySource* stand_in = nullptr;
+
+constexpr int kTries = 100;  // of a call that signals interrupt
+
+// Calls `next` for what is left until there is nothing left; false when it goes on failing.
+template <class Next>
+bool fill(std::span<std::byte> out, Next next) {
+  for (int tries = 0; !out.empty() && tries < kTries;) {
+    const ssize_t got = next(out);
+    if (got > 0) {
+      out = out.subspan(static_cast<size_t>(got));
+    } else if (got < 0 && errno == EINTR) {
+      ++tries;
+    } else {
+      return false;
+    }
+  }
+  return out.empty();
+}
+
+// The way of those whom a filter of system calls denies getrandom.
+bool fill_from_device(std::span<std::byte> out) {
+  const int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const bool filled = fill(out, [fd](std::span<std::byte> rest) { return read(fd, rest.data(), rest.size()); });
+  close(fd);
+  return filled;
+}
 
 }  // namespace
 
@@ -25,11 +55,11 @@ EntropySource::~EntropySource() {
 
 void fill_entropy(std::span<std::byte> out) {
   if (stand_in != nullptr) return stand_in->fill(out);
-  while (!out.empty()) {
-    const ssize_t got = getrandom(out.data(), out.size(), 0);
-    CAIRN_CHECK(got > 0 || errno == EINTR, "the system gave no random bytes");
-    if (got > 0) out = out.subspan(static_cast<size_t>(got));
-  }
+  if (fill(out, [](std::span<std::byte> rest) { return getrandom(rest.data(), rest.size(), 0); })) return;
+  if (fill_from_device(out)) return;
+  end_for_want(
+      "no random bytes: the kernel gives none through getrandom, nor through /dev/urandom; allow the one in the "
+      "container's seccomp profile, or make the other");
 }
 
 }  // namespace cairn

@@ -11,7 +11,8 @@
 
 namespace cairn {
 
-// From the kernel, unless an EntropySource stands in. A kernel that gives none stops the process. Any thread.
+// From the kernel, unless an EntropySource stands in. A kernel that gives none ends the process (base/shortage.h). Any
+// thread.
 void fill_entropy(std::span<std::byte> out);
 
 template <class T>

@@ -7,6 +7,7 @@
 #include <utility>
 #include <variant>
 
+#include "base/advice.h"
 #include "base/check.h"
 
 namespace cairn {
@@ -16,10 +17,11 @@ struct Error {
   std::string message;   // a whole sentence: what failed, on what, and what to do
   uint16_t status = 0;   // the code of wire/status.h that names the kind of failure; 0: none of them
 
-  // `what` names the action and its object, as in "cannot open /dev/ng0n1".
-  static Error from_errno(int number, const std::string& what) {
-    return Error{number, what + ": " + std::strerror(number), 0};
+  // `what` names the action and its object, as in "cannot open /dev/ng0n1". `advice` says what to do, behind "; ".
+  static Error from_errno(int number, const std::string& what, const std::string& advice) {
+    return Error{number, what + ": " + std::strerror(number) + advice, 0};
   }
+  static Error from_errno(int number, const std::string& what) { return from_errno(number, what, advice_for(number)); }
 };
 
 struct Unit {};

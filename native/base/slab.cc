@@ -89,7 +89,8 @@ Result<std::unique_ptr<Slab>> Slab::create(uint64_t bytes) {
     // No reserved huge pages: take one huge page more than needed, align, ask for transparent ones.
     void* wide = mmap(nullptr, bytes + kHugePageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (wide == MAP_FAILED) {
-      return Error::from_errno(errno, "cannot map a slab of " + std::to_string(bytes >> 20) + " MiB");
+      return Error::from_errno(errno, "cannot map a slab of " + std::to_string(bytes >> 20) + " MiB",
+                               "; ask for a smaller one, or give the process more memory");
     }
     const auto start = reinterpret_cast<uintptr_t>(wide);
     const uintptr_t aligned = round_up(start, kHugePageBytes);

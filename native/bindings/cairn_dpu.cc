@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/shortage.h"
 #include "server/server.h"
 #include "store/store.h"
 
@@ -253,6 +254,7 @@ NB_MODULE(_native, m) {
   m.attr("CairnError") = nb::borrow(cairn_error);
   m.def("version", [] { return CAIRN_VERSION; });
   m.def("status_table", &status_table);
+  m.def("end_when_out_of_memory", &cairn::end_when_out_of_memory, "exit_status"_a);
   m.def("format_drive", &format, "path"_a, nb::kw_only(), "create_bytes"_a = 0, "segment_bytes"_a = 0,
         "overwrite"_a = false, "fleet"_a = nb::bytes("", 0));
   m.def("is_formatted", [](const std::string& path) { return take_or_raise(cairn::is_formatted(path)); }, "path"_a);

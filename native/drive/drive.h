@@ -97,6 +97,8 @@ struct DriveOptions {
   uint64_t create_bytes = 0;  // … to this size, with its blocks allocated
   bool read_only = false;
   bool can_discard = false;
+  // A kernel that is short of memory takes no requests for a while: so long they wait, then they end with its errno.
+  uint32_t refusal_ms_most = 30'000;
 };
 
 // Opens a block device or a regular file with O_DIRECT and takes an exclusive lock (flock), so that two

@@ -1,15 +1,19 @@
 // The conformance suite over the real drive and the fake, and what open_drive() tells a person.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
 #include <string>
+#include <thread>
 
 #include "drive/uring_drive.h"
 #include "testing/drive_conformance.h"
 #include "testing/memory_drive.h"
+#include "testing/refused_calls.h"
 
 namespace cairn {
 namespace {
@@ -73,6 +77,102 @@ TEST(OpenDrive, AFileGrowsToTheSizeThatWasAskedForAndNeverShrinks) {
   EXPECT_EQ(open_drive(file.path, create).value()->info().bytes, 8U << 20);
   create.create_bytes = 4 << 20;
   EXPECT_EQ(open_drive(file.path, create).value()->info().bytes, 8U << 20);
+}
+
+// In a child, whose kernel refuses the call: what open_drive() says of the file then.
+void open_refused(long call, int error, uint32_t fourth_argument, const std::string& path) {
+  DriveOptions create;
+  create.create = true;
+  create.create_bytes = 1 << 20;
+  if (!refuse_call(call, error, fourth_argument)) _exit(2);
+  const auto drive = open_drive(path, create);
+  std::fputs(drive.ok() ? "opened" : drive.error().message.c_str(), stderr);
+  _exit(0);
+}
+
+// A block device that is mounted would have been opened as if it were a file, and its file system overwritten: it was
+// not asked what it is.
+TEST(OpenDriveDeathTest, WhatCannotBeLookedAtIsNotTakenForAFile) {
+  const Scratch file("unseen");
+  constexpr uint32_t kByName = 0;
+  EXPECT_EXIT(open_refused(SYS_newfstatat, EIO, kByName, file.path), testing::ExitedWithCode(0),
+              "^cannot open .*unseen: Input/output error; ");
+}
+
+// On a file system that cannot allocate a user would have read "Invalid argument", and not known of what.
+TEST(OpenDriveDeathTest, SaysThatAFileSystemCannotAllocate) {
+  const Scratch file("unallocated");
+  constexpr uint32_t kAllOfIt = 1 << 20;
+  EXPECT_EXIT(open_refused(SYS_fallocate, EOPNOTSUPP, kAllOfIt, file.path), testing::ExitedWithCode(0),
+              "does not allocate ahead: use ext4");
+}
+
+// In a child: the kernel takes what it is given, and then nothing any more. Requests of all sorts end with the errno,
+// each once, those that their completion asks for as well. A status that is not 0 says at which step it went wrong.
+void refuse_requests(int error) {
+  DriveOptions options;
+  options.create = true;
+  options.create_bytes = 16 << 20;
+  options.queue_depth = 4;
+  options.refusal_ms_most = 50;
+  const auto drive = open_drive(Scratch("refused").path, options).take();  // the name goes, the open file stays
+  Transfer before(IoKind::write, 0, {4096});
+  drive->submit(before);
+  while (before.times == 0) drive->wait(1000);
+  if (before.error != 0) _exit(3);
+  if (!refuse_call(SYS_io_uring_enter, error)) _exit(2);
+  std::vector<std::unique_ptr<Transfer>> all;
+  Transfer last(IoKind::read, 0, {4096});
+  for (uint64_t i = 0; i < 12; ++i) {
+    all.push_back(
+        std::make_unique<Transfer>(i % 2 == 0 ? IoKind::write : IoKind::read, i * 4096, std::vector<size_t>{4096}));
+    drive->submit(*all.back());
+  }
+  all[0]->then = [&] { drive->submit(last); };
+  while (drive->in_flight() > 0) drive->wait(1000);
+  for (const auto& one : all) {
+    if (one->times != 1 || one->error != error) _exit(4);
+  }
+  pollfd event{drive->event_fd(), POLLIN, 0};
+  if (::poll(&event, 1, 0) != 1) _exit(5);
+  _exit(last.times == 1 && last.error == error ? 0 : 6);
+}
+
+// The service would have ended, for every tenant and drive, with a core dump.
+TEST(UringDriveDeathTest, WhatTheKernelDoesNotTakeFails) {
+  EXPECT_EXIT(refuse_requests(EIO), testing::ExitedWithCode(0), "");
+}
+
+// A start would have hung for ever, without a word.
+TEST(UringDriveDeathTest, WhatTheKernelPutsOffForTooLongFails) {
+  EXPECT_EXIT(refuse_requests(EAGAIN), testing::ExitedWithCode(0), "");
+}
+
+// A caller whose get had failed would have found its memory written afterwards: the kernel took later what it had
+// refused.
+TEST(UringDrive, WhatWasRefusedIsNeverTaken) {
+  const auto drive = file_drive();
+  const auto until = [&](Transfer& transfer) {
+    drive->submit(transfer);
+    while (transfer.times == 0) drive->wait(1000);
+  };
+  Transfer write(IoKind::write, 0, {4096});
+  write.fill(1);
+  until(write);
+  Transfer failed(IoKind::read, 0, {4096}), later(IoKind::read, 0, {4096});
+  failed.fill(2);
+  bool refused = false;
+  std::thread([&] {  // the refusal ends with its thread
+    refused = refuse_call(SYS_io_uring_enter, EIO);
+    if (refused) until(failed);
+  })
+      .join();
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(failed.error, EIO);
+  until(later);
+  EXPECT_TRUE(later.holds(1));
+  EXPECT_TRUE(failed.holds(2));
+  EXPECT_EQ(failed.times, 1);
 }
 
 TEST(MemoryDriveCrash, KeepsWhatWasFlushedAndTearsTheRest) {

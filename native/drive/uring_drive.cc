@@ -15,32 +15,58 @@
 #include <climits>
 #include <fstream>
 
+#include "base/clock.h"
+
 namespace cairn {
 
 namespace {
 
 constexpr uint32_t kFileLbaBytes = 4096;  // what every file system we meet accepts for O_DIRECT
+<<<<<<< HEAD
 static_assert(kSlabPageBytes % kFileLbaBytes == 0, "a page of the slab is not whole logical blocks of a file");
 static_assert(kVectorsMost <= IOV_MAX, "more vectors are let through than the kernel takes");
+=======
+constexpr int kTries = 100;               // of a call that signals interrupt
+constexpr int kOfferEveryMs = 1;          // what the kernel has not taken is offered again
+constexpr uint64_t kNobody = UINT64_MAX;  // an entry of the ring whose request has ended without it
+
+// The call's result, once no signal interrupts it. `interrupted` looks at a result.
+template <class Call, class Interrupted>
+int persist(Call call, Interrupted interrupted) {
+  int result = call();
+  for (int tries = 1; tries < kTries && interrupted(result); ++tries) result = call();
+  return result;
+}
+template <class Call>
+int persist(Call call) {
+  return persist(call, [](int result) { return result < 0 && errno == EINTR; });
+}
+
+bool passes(int error) {
+  return error == EAGAIN || error == EBUSY || error == EINTR;
+}
+>>>>>>> sites
 
 Error uring_error(int number, const std::string& path) {
-  std::string what = "cannot set up io_uring for " + path;
+  const std::string what = "cannot set up io_uring for " + path;
   if (number == EPERM || number == ENOSYS || number == EACCES) {
-    what +=
-        " (the kernel forbids it: set sysctl kernel.io_uring_disabled=0, and allow io_uring in the container's seccomp "
-        "profile)";
+    return Error::from_errno(number, what,
+                             "; the kernel forbids it: set sysctl kernel.io_uring_disabled=0, and allow io_uring in "
+                             "the container's seccomp profile");
   }
   return Error::from_errno(number, what);
 }
 
 Error open_error(int number, const std::string& path) {
-  std::string what = "cannot open " + path;
-  if (number == EINVAL) what += " (its file system does not do direct I/O; use ext4, xfs or a block device)";
-  if (number == EBUSY) what += " (it is mounted, or part of a volume; Cairn takes a whole device to itself)";
-  if (number == EACCES || number == EPERM) what += " (it needs to be read and written by the user of the service)";
-  if (number == EROFS) what += " (it cannot be written; to look at it only, use a read-only command)";
-  if (number == ENOENT) what += " (to create a file, name its size: " + path + ":SIZE)";
-  return Error::from_errno(number, what);
+  const auto error = [&](const std::string& advice) {
+    return Error::from_errno(number, "cannot open " + path, "; " + advice);
+  };
+  if (number == EINVAL) return error("its file system does not do direct I/O: use ext4, xfs or a block device");
+  if (number == EBUSY) return error("it is mounted, or part of a volume: Cairn takes a whole device to itself");
+  if (number == EACCES || number == EPERM) return error("it needs to be read and written by the user of the service");
+  if (number == EROFS) return error("it cannot be written: to look at it only, use a read-only command");
+  if (number == ENOENT) return error("to create a file, name its size: " + path + ":SIZE");
+  return Error::from_errno(number, "cannot open " + path);
 }
 
 bool volatile_cache_of(dev_t device) {
@@ -67,10 +93,16 @@ Result<Unit> ask_block_device(int fd, const struct stat& file, DriveInfo& info) 
   return Unit{};
 }
 
+// Not posix_fallocate: where a file system cannot allocate, that writes single bytes, which direct I/O refuses.
 Result<Unit> grow_file(int fd, uint64_t bytes, const std::string& path) {
-  const int code = posix_fallocate(fd, 0, static_cast<off_t>(bytes));
-  if (code == 0) return Unit{};
-  return Error::from_errno(code, "cannot give " + path + " its " + std::to_string(bytes >> 20) + " MiB");
+  if (persist([&] { return fallocate(fd, 0, 0, static_cast<off_t>(bytes)); }) == 0) return Unit{};
+  const std::string what = "cannot give " + path + " its " + std::to_string(bytes >> 20) + " MiB";
+  if (errno == EOPNOTSUPP) {
+    return Error::from_errno(errno, what,
+                             "; its file system does not allocate ahead: use ext4, xfs or a block device, or make a "
+                             "file of that size yourself");
+  }
+  return Error::from_errno(errno, what);
 }
 
 Result<DriveInfo> ask(int fd, const std::string& path, const DriveOptions& options) {
@@ -99,6 +131,8 @@ Result<DriveInfo> ask(int fd, const std::string& path, const DriveOptions& optio
 Result<std::unique_ptr<Drive>> open_drive(const std::string& path, const DriveOptions& options) {
   struct stat there{};
   const bool exists = stat(path.c_str(), &there) == 0;
+  // What is not known to be no block device could be one that is mounted: O_EXCL below would not be asked for.
+  if (!exists && errno != ENOENT && errno != ENOTDIR) return open_error(errno, path);
   if (exists && S_ISDIR(there.st_mode))
     return Error{EISDIR, path + " is a directory; name a file in it, with its size: " + path + "/drive:SIZE"};
   const bool block = exists && S_ISBLK(there.st_mode);
@@ -106,9 +140,9 @@ Result<std::unique_ptr<Drive>> open_drive(const std::string& path, const DriveOp
   // O_EXCL on a block device: not one that is mounted, or part of a RAID or LVM volume.
   if (block && !options.read_only) flags |= O_EXCL;
   if (!block && options.create) flags |= O_CREAT;
-  const int fd = open(path.c_str(), flags, S_IRUSR | S_IWUSR);
+  const int fd = persist([&] { return open(path.c_str(), flags, S_IRUSR | S_IWUSR); });
   if (fd < 0) return open_error(errno, path);
-  if (flock(fd, (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
+  if (persist([&] { return flock(fd, (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB); }) != 0) {
     const int number = errno;
     ::close(fd);
     if (number == EWOULDBLOCK)
@@ -120,24 +154,31 @@ Result<std::unique_ptr<Drive>> open_drive(const std::string& path, const DriveOp
     ::close(fd);
     return info.error();
   }
-  auto drive = UringDrive::create(info.take(), fd, options.queue_depth);
+  auto drive = UringDrive::create(info.take(), fd, options);
   if (!drive) return drive.error();
   return std::unique_ptr<Drive>(drive.take());
 }
 
+<<<<<<< HEAD
 Result<std::unique_ptr<UringDrive>> UringDrive::create(DriveInfo info, int fd, uint32_t queue_depth) {
   CAIRN_CHECK(queue_depth > 0, "a drive needs a queue");
   CAIRN_CHECK(fd >= 0, "a drive is made of a file that is not open");
   std::unique_ptr<UringDrive> drive(new UringDrive(std::move(info), fd, queue_depth));
+=======
+Result<std::unique_ptr<UringDrive>> UringDrive::create(DriveInfo info, int fd, const DriveOptions& options) {
+  CAIRN_CHECK(options.queue_depth > 0, "a drive needs a queue");
+  std::unique_ptr<UringDrive> drive(new UringDrive(std::move(info), fd, options));
+>>>>>>> sites
   const std::string& path = drive->info().path;
-  int code = io_uring_queue_init(queue_depth, &drive->ring_, 0);
+  const auto interrupted = [](int result) { return result == -EINTR; };
+  int code = persist([&] { return io_uring_queue_init(options.queue_depth, &drive->ring_, 0); }, interrupted);
   if (code < 0) return uring_error(-code, path);
   drive->ring_up_ = true;
   drive->event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (drive->event_ < 0) return Error::from_errno(errno, "no descriptor is left for " + path);
-  code = io_uring_register_eventfd(&drive->ring_, drive->event_);
+  if (drive->event_ < 0) return Error::from_errno(errno, "cannot make an event for " + path);
+  code = persist([&] { return io_uring_register_eventfd(&drive->ring_, drive->event_); }, interrupted);
   if (code < 0) return uring_error(-code, path);
-  for (uint32_t slot = 0; slot < queue_depth; ++slot) drive->free_slots_.push_back(slot);
+  for (uint32_t slot = 0; slot < options.queue_depth; ++slot) drive->free_slots_.push_back(slot);
   return drive;
 }
 
@@ -185,15 +226,12 @@ bool UringDrive::prepare(uint32_t index) {
       break;
   }
   io_uring_sqe_set_data64(sqe, index);
+  untaken_.push_back(sqe);
   return true;
 }
 
 void UringDrive::fill_ring() {
-  bool prepared = false;
-  while (!again_.empty() && prepare(again_.front())) {
-    again_.pop_front();
-    prepared = true;
-  }
+  while (!again_.empty() && prepare(again_.front())) again_.pop_front();
   while (!waiting_.empty() && !free_slots_.empty()) {
     IoRequest* request = waiting_.front();
     Slot& slot = slots_[free_slots_.back()];
@@ -204,13 +242,47 @@ void UringDrive::fill_ring() {
     if (!prepare(free_slots_.back())) break;
     free_slots_.pop_back();
     waiting_.pop_front();
-    prepared = true;
   }
+<<<<<<< HEAD
   check_counts();
   if (!prepared && io_uring_sq_ready(&ring_) == 0) return;
+=======
+  if (!untaken_.empty()) send();
+}
+
+void UringDrive::send() {
+>>>>>>> sites
   const int code = io_uring_submit(&ring_);
-  // EAGAIN, EBUSY: the kernel is short of memory or of room for completions; the entries stay in the ring.
-  CAIRN_CHECK(code >= 0 || code == -EAGAIN || code == -EBUSY || code == -EINTR, "io_uring refuses to take requests");
+  if (code <= 0) return refused(code == 0 ? EAGAIN : -code);
+  CAIRN_CHECK(static_cast<size_t>(code) <= untaken_.size(), "the kernel takes more requests than there were");
+  untaken_.erase(untaken_.begin(), untaken_.begin() + code);
+  refused_since_ms_ = 0;
+}
+
+// Nothing was taken. A kernel that is short of memory, or of room for completions, has some later: the entries stay in
+// the ring. Any other reason, and one that does not pass, is that of every request that it was to take.
+void UringDrive::refused(int error) {
+  const uint64_t now_ms = system_clock().now_ms();
+  if (refused_since_ms_ == 0) refused_since_ms_ = now_ms;
+  if (passes(error) && now_ms - refused_since_ms_ < refusal_ms_most_) return;
+  fail_untaken(error);
+}
+
+void UringDrive::fail_untaken(int error) {
+  std::vector<uint32_t> ended(again_.begin(), again_.end());
+  again_.clear();
+  for (io_uring_sqe* sqe : untaken_) {
+    if (sqe->user_data == kNobody) continue;
+    ended.push_back(static_cast<uint32_t>(sqe->user_data));
+    // Should the kernel take it one day, it must not find memory that was given back.
+    io_uring_prep_nop(sqe);
+    io_uring_sqe_set_data64(sqe, kNobody);
+  }
+  const std::deque<IoRequest*> waited = std::exchange(waiting_, {});
+  in_flight_ -= static_cast<uint32_t>(waited.size());
+  for (const uint32_t slot : ended) finish(slot, error);
+  for (IoRequest* request : waited) request->completed(error);
+  eventfd_write(event_, 1);
 }
 
 void UringDrive::reap() {
@@ -218,8 +290,9 @@ void UringDrive::reap() {
   while (io_uring_peek_cqe(&ring_, &cqe) == 0 && cqe != nullptr) {
     const auto slot = static_cast<uint32_t>(io_uring_cqe_get_data64(cqe));
     const int result = cqe->res;
+    const bool anybody = io_uring_cqe_get_data64(cqe) != kNobody;
     io_uring_cqe_seen(&ring_, cqe);
-    transferred(slot, result);
+    if (anybody) transferred(slot, result);
   }
 }
 
@@ -272,12 +345,19 @@ void UringDrive::wait(int timeout_ms) {
   CAIRN_CHECK(timeout_ms >= 0, "a wait for a drive without an end");
   fill_ring();
   if (in_flight_ > 0 && io_uring_cq_ready(&ring_) == 0) {
-    // The event keeps what poll() has reaped already: clear it, look again, then sleep.
+    // The event keeps what poll() has reaped already: clear it, look again, then sleep. If it cannot be cleared, this
+    // does not sleep, and that is all.
     uint64_t ignored = 0;
+<<<<<<< HEAD
     const ssize_t taken = ::read(event_, &ignored, sizeof(ignored));
     CAIRN_CHECK(taken > 0 || errno == EAGAIN || errno == EINTR, "a drive's event is broken");
+=======
+    (void)!::read(event_, &ignored, sizeof(ignored));
+>>>>>>> sites
     pollfd event{event_, POLLIN, 0};
-    if (io_uring_cq_ready(&ring_) == 0) ::poll(&event, 1, timeout_ms);
+    // Of what the kernel has not taken no completion will tell.
+    const int most_ms = untaken_.empty() ? timeout_ms : std::min(timeout_ms, kOfferEveryMs);
+    if (io_uring_cq_ready(&ring_) == 0) ::poll(&event, 1, most_ms);
   }
   reap();
   fill_ring();

@@ -115,6 +115,7 @@ TEST(Drives, OfWhichNothingCanBeReadAreSetAside) {
     world.drive(1).faults.fail_read = 70;  // its 63 headers can be read, and little more
     world.drive(1).faults.for_ever = true;
     ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "failed"; }, 5000));
+    EXPECT_EQ(world.store->stats().drives[1].reason, "reads fail, one after another: " + cause_and_advice(error));
     EXPECT_TRUE(world.store->loaded());
     EXPECT_EQ(world.put("late", 300'000), Status::ok);
     ASSERT_TRUE(world.attach(1).ok());

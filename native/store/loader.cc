@@ -254,7 +254,7 @@ void SegmentRead::poll() {
     parse(read_->span());
   } else if (stage_ == Stage::scan && scan_->done()) {
     if (found_.entries.empty() && !found_.unreadable) found_.segment.state = SegmentState::free;
-    found_.unread = found_.unreadable && read_->error != 0 && !scan_->read_anything();
+    found_.unread = found_.unreadable && !scan_->read_anything() ? read_->error : 0;
     stage_ = Stage::done;
   }
 }
@@ -334,9 +334,13 @@ void Loader::poll() {
   if (phase_ == Phase::segments) {
     take_finished();
     start_segments();
+<<<<<<< HEAD
     CAIRN_CHECK(taken_ + running_.size() == next_segment_, "a segment was begun to be read and is lost");
     CAIRN_CHECK(next_segment_ <= known_.size(), "more segments are read than have a header");
     if (reads_fail()) error_ = "reads fail, one after another";
+=======
+    if (reads_fail()) error_ = "reads fail, one after another: " + cause_and_advice(unread_);
+>>>>>>> sites
     if (taken_ == known_.size() || (!error_.empty() && running_.empty())) phase_ = Phase::done;
   }
 }
@@ -380,7 +384,8 @@ void Loader::probe_done(Probe& probe) {
     known_.push_back(std::move(found));
   } else if (probe.first.error != 0) {
     // It says nothing of itself, but may hold blocks: it is used again last.
-    found.unreadable = found.unread = true;
+    found.unreadable = true;
+    found.unread = probe.first.error;
     found.segment.state = SegmentState::sealed;
     known_.push_back(std::move(found));
   }
@@ -436,7 +441,8 @@ void Loader::take_finished() {
     FoundSegment& found = one->found();
     account(found);
     if (found.unreadable) ++found_.unreadable;
-    unread_in_a_row_ = found.unread ? unread_in_a_row_ + 1 : 0;
+    unread_in_a_row_ = found.unread != 0 ? unread_in_a_row_ + 1 : 0;
+    unread_ = found.unread;
     if (found.segment.state == SegmentState::sealed) ++(found.scanned ? found_.scanned : found_.sealed);
     take_(found);
     ++taken_;

@@ -21,7 +21,7 @@ struct FoundSegment {
   bool scanned = false;                       // it had no good summary
   uint64_t bad_pages = 0;                     // of a scanned one: what is no record
   bool unreadable = false;  // part of it, or (generation 0) all: it may hold blocks, so it is not free
-  bool unread = false;      // … and nothing of what lies behind its header
+  int unread = 0;           // … and nothing of what lies behind its header: the errno
 };
 
 // Reads what lies in one segment: its summary or, where that is no good, its records. The drive's poll() carries the
@@ -108,6 +108,7 @@ class Loader {
   std::vector<FoundSegment> known_;  // what the headers said, the youngest first
   size_t next_segment_ = 0, taken_ = 0;
   size_t unread_in_a_row_ = 0;
+  int unread_ = 0;  // the errno of the last of them
   std::deque<std::unique_ptr<SegmentRead>> running_;
 };
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 
 #include "store/index.h"
@@ -37,9 +36,14 @@ const char* name_of(DriveState state) {
 }
 
 Pages::Pages(uint64_t pages)
+<<<<<<< HEAD
     : bytes_(pages * kPageBytes), memory_(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, bytes_))) {
   CAIRN_CHECK(pages > 0, "memory for no page");
   CAIRN_CHECK(memory_ != nullptr, "no memory for metadata pages");
+=======
+    : bytes_(pages * kPageBytes),
+      memory_(static_cast<std::byte*>(::operator new(bytes_, std::align_val_t{kPageBytes}))) {
+>>>>>>> sites
   std::memset(memory_.get(), 0, bytes_);
 }
 
@@ -322,12 +326,12 @@ void DriveLog::note_write(int error) {
     return;
   }
   ++counters.write_errors;
-  if (gone(error)) return fail("the drive is gone");
+  if (gone(error)) return fail("the drive is gone: " + cause_and_advice(error));
   if (++write_errors_in_a_row_ >= kWriteErrorsMost &&
       (state_ == DriveState::serving || state_ == DriveState::draining)) {
     // What is on it may still be read: many drives end their lives that way.
     state_ = DriveState::read_only;
-    why_failed_ = "writes fail, one after another";
+    why_failed_ = "writes fail, one after another: " + cause_and_advice(error);
   }
 }
 
@@ -337,8 +341,8 @@ void DriveLog::note_read(int error) {
     return;
   }
   ++counters.read_errors;
-  if (gone(error)) return fail("the drive is gone");
-  if (++read_errors_in_a_row_ >= kReadErrorsMost) fail("reads fail, one after another");
+  if (gone(error)) return fail("the drive is gone: " + cause_and_advice(error));
+  if (++read_errors_in_a_row_ >= kReadErrorsMost) fail("reads fail, one after another: " + cause_and_advice(error));
 }
 
 void DriveLog::written(AppendOp& op, int error) {

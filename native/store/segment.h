@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <map>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "store/format.h"
@@ -20,7 +20,7 @@ class Pages {
 
  private:
   struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
+    void operator()(std::byte* memory) const { ::operator delete(memory, std::align_val_t{format::kPageBytes}); }
   };
   uint64_t bytes_;
   std::unique_ptr<std::byte, Free> memory_;

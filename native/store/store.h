@@ -275,8 +275,9 @@ struct FormatOptions {
 Result<Unit> format_drive(Drive& drive, const FormatOptions& options, const Clock& clock);
 
 // Whether `path` holds a Cairn store, damaged and newer ones included. False: there is no such file, or its
-// first MiB is all zero. An Error: it cannot be read, or it holds something else. Opens and closes the drive.
-Result<bool> is_formatted(const std::string& path);
+// first MiB is all zero. An Error: it cannot be read, or it holds something else. Opens (read-only) and closes the
+// drive.
+Result<bool> is_formatted(const std::string& path, DriveOptions options = {});
 
 // A JSON object that tells what lies on the drive: superblock, segments, counts. Reads only.
 Result<std::string> inspect_drive(Drive& drive);

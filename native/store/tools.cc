@@ -152,13 +152,12 @@ Result<Unit> format_drive(Drive& drive, const FormatOptions& options, const Cloc
   return write_superblock(drive, planned.value());
 }
 
-Result<bool> is_formatted(const std::string& path) {
+Result<bool> is_formatted(const std::string& path, DriveOptions options) {
   struct stat file{};
   if (stat(path.c_str(), &file) != 0) {
     if (errno == ENOENT) return false;
     return Error::from_errno(errno, "cannot look at " + path);
   }
-  DriveOptions options;
   options.read_only = true;
   auto drive = open_drive(path, options);
   if (!drive) return drive.error();

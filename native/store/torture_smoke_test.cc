@@ -26,7 +26,7 @@ TEST(TortureSmoke, LongWorkloadsSurviveACrashAtARandomMoment) {
 
 TEST(TortureSmoke, AFlippedBitOfMetadataIsAMissAtMost) {
   TortureOptions options;
-  options.shards = 128;
+  options.shards = 512;
   EXPECT_NE(run(torture_bit_flips, options, 0).find("\"misses_most\":1"), std::string::npos);
 }
 

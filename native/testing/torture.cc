@@ -2,6 +2,9 @@
 //   cairn-torture crash-points [--random N] [--seed S] [--only WORKLOAD] [--stop-at SECONDS]
 //   cairn-torture bit-flips [--payload N] [--seed S] [--shard I/N] [--only DRIVE:PAGE:BIT] [--stop-at SECONDS]
 //   cairn-torture fault-sites [--only SITE:N:FAULT:once|for_ever] [--stop-at SECONDS]
+//   cairn-torture life --file PATH [--size BYTES] [--check]: a store's short life, while somebody makes system calls
+//   fail
+//     (tests/reliability/syscall_sites.py); --check: whether what its stdout promised, now on stdin, is kept
 // Ends with 1 if anything was violated; each violation is a sentence that says how to come to it again, on stderr.
 #include "testing/torture.h"
 
@@ -12,6 +15,16 @@
 #include <cstring>
 
 namespace {
+
+int usage() {
+  std::fprintf(stderr,
+               "usage: cairn-torture crash-points [--random N] [--seed S] [--only WORKLOAD] [--stop-at SECONDS]\n"
+               "       cairn-torture bit-flips [--payload N] [--seed S] [--shard I/N] [--only DRIVE:PAGE:BIT] "
+               "[--stop-at SECONDS]\n"
+               "       cairn-torture fault-sites [--only SITE:N:FAULT:once|for_ever] [--stop-at SECONDS]\n"
+               "       cairn-torture life --file PATH [--size BYTES] [--check]\n");
+  return 2;
+}
 
 bool parse(int count, char** words, cairn::TortureOptions& options) {
   for (int i = 2; i < count; i += 2) {
@@ -41,20 +54,17 @@ bool parse(int count, char** words, cairn::TortureOptions& options) {
 }  // namespace
 
 int main(int count, char** words) {
+  const std::string part = count > 1 ? words[1] : "";
+  if (part == "life") {
+    if (const int status = cairn::torture_life(count, words); status >= 0) return status;
+    return usage();
+  }
   // Megabytes are asked for and given back thousands of times a second: not from the kernel each time.
   mallopt(M_MMAP_THRESHOLD, 64 << 20);
   mallopt(M_TRIM_THRESHOLD, 512 << 20);
   cairn::TortureOptions options;
-  const std::string part = count > 1 ? words[1] : "";
   const bool known = part == "crash-points" || part == "bit-flips" || part == "fault-sites";
-  if (!known || !parse(count, words, options)) {
-    std::fprintf(stderr,
-                 "usage: cairn-torture crash-points [--random N] [--seed S] [--only WORKLOAD] [--stop-at SECONDS]\n"
-                 "       cairn-torture bit-flips [--payload N] [--seed S] [--shard I/N] [--only DRIVE:PAGE:BIT] "
-                 "[--stop-at SECONDS]\n"
-                 "       cairn-torture fault-sites [--only SITE:N:FAULT:once|for_ever] [--stop-at SECONDS]\n");
-    return 2;
-  }
+  if (!known || !parse(count, words, options)) return usage();
   cairn::TortureReport report(options.stop_at_s);
   report.json.text("part", part);
   if (part == "fault-sites") {

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from syscall_sites import why_not_traced
+
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ".venv/bin/python"  # how commands are shown; they run under the Python that runs this
 UNLIMITED = 1_000_000_000
@@ -20,6 +22,7 @@ TORTURE_CASE = re.compile(
     r"^((?:crash-points --random 1|bit-flips --payload 1) --seed \d+|crash-points --only [^\s:]+"
     r"|bit-flips --seed \d+ --only \w+:\d+:\d+|fault-sites --only \w+:\d+:[^:]+:(?:once|for_ever))"
 )
+SYSCALL_CASE = re.compile(r"^syscall-sites --only (\w+:\d+:E\w+:(?:once|for_ever))", re.MULTILINE)
 SIMULATED_SEED = re.compile(r"^seed (\d+): ")
 
 Figures = dict[str, float]
@@ -167,10 +170,36 @@ def torture(places: Places) -> list[Part]:
     return [
         whole("crash-points", 200),
         random("crash-points-random", ("crash-points", "--random"), "workloads", 60, 8_000),
-        whole("bit-flips", 540),
+        whole("bit-flips", 480),
         random("payload-damage", ("bit-flips", "--payload"), "damages", 30, 12_000),
-        whole("fault-sites", 120),
+        whole("fault-sites", 60),
     ]
+
+
+def syscall_sites(places: Places) -> Part:
+    program = Path("tests/reliability/syscall_sites.py")
+    torture = places.native / "cairn-torture"
+
+    def missing() -> str:
+        return why_not_traced() if (ROOT / torture).exists() else f"{torture} is not built"
+
+    def command(_seed: int, seconds: int, _amount: int) -> list[str]:
+        return [sys.executable, str(program), "--torture", str(torture), "--stop-at", str(seconds)]
+
+    def repeats(result: Result, _seed: int) -> list[str]:
+        cases = dict.fromkeys(SYSCALL_CASE.findall(result.err))
+        return [f"{PYTHON} {program} --torture {torture} --only {case}" for case in cases][:REPEATS_MOST]
+
+    return Part(
+        "syscall-sites",
+        command,
+        seconds=120,
+        amount=1,
+        program=program,
+        missing=missing,
+        whole=True,
+        repeats=repeats,
+    )
 
 
 def kill_cycles() -> Part:
@@ -258,7 +287,13 @@ def coverage() -> Part:
 
 def all_parts(places: Places, *, with_coverage: bool) -> list[Part]:
     fuzzers = sorted(path.stem for path in (ROOT / places.fuzz_sources).glob("*_fuzz.cc"))
-    parts = [simulation(places), *torture(places), kill_cycles(), *(fuzzer(name, places) for name in fuzzers)]
+    parts = [
+        simulation(places),
+        *torture(places),
+        syscall_sites(places),
+        kill_cycles(),
+        *(fuzzer(name, places) for name in fuzzers),
+    ]
     return [*parts, coverage()] if with_coverage else parts
 
 

@@ -115,6 +115,13 @@ def test_a_violation_of_torture_is_repeated_alone(case: str) -> None:
     assert part.repeats(told, 1) == [f"build/native/cairn-torture {case}"]
 
 
+def test_a_violation_of_a_system_call_is_repeated_alone() -> None:
+    [part] = [part for part in all_parts(Places(), with_coverage=False) if part.name == "syscall-sites"]
+    told = Result(1, "", "syscall-sites --only heap:3:ENOMEM:for_ever: it ended with -6\n    the life alone: strace\n")
+    again = ".venv/bin/python tests/reliability/syscall_sites.py --torture build/native/cairn-torture"
+    assert part.repeats(told, 1) == [f"{again} --only heap:3:ENOMEM:for_ever"]
+
+
 def test_what_is_not_built_is_missing_and_not_passed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main(words(tmp_path, only="simulation,crash-points")) == 3
     assert "MISSING" in capsys.readouterr().err

@@ -1,0 +1,13 @@
+// What a person can do about an errno, whatever it was that failed.
+#pragma once
+
+#include <string>
+
+namespace cairn {
+
+// The end of a sentence, such as "; free some space, or ask for less"; empty where nothing can be said in general.
+const char* advice_for(int number);
+// What the errno is called, and what to do.
+std::string cause_and_advice(int number);
+
+}  // namespace cairn

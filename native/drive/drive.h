@@ -42,6 +42,8 @@ struct DriveInfo {
 
 enum class IoKind : uint8_t { read, write, flush, discard };
 
+inline constexpr uint32_t kVectorsMost = 1024;  // of one request: what Linux takes in one call
+
 // Owned by the caller, who keeps it and the memory behind `vectors` alive until completed() is called.
 class IoRequest {
  public:

@@ -28,6 +28,7 @@ bool some(const std::array<uint8_t, 16>& id) {
 // --- opening ---------------------------------------------------------------------------------------------
 
 Result<IdentifiedDrive> Store::identify(std::unique_ptr<Drive> drive, const std::array<uint8_t, 16>& fleet) {
+  CAIRN_CHECK(drive != nullptr, "no drive is looked at");
   auto superblock = read_superblock(*drive);
   if (!superblock) return superblock.error();
   const format::Superblock& found = superblock.value();
@@ -92,6 +93,8 @@ LogStore::Slot* LogStore::slot_of(const std::string& uuid) {
 }
 
 Result<Unit> LogStore::attach(IdentifiedDrive drive) {
+  CAIRN_CHECK(drive.drive != nullptr, "no drive is attached");
+  CAIRN_CHECK(drive.superblock != nullptr, "a drive is attached that was not looked at");
   const auto& superblock = *static_cast<const format::Superblock*>(drive.superblock.get());
   const std::string path = drive.drive->info().path;
   Slot* slot = slot_of(uuid_text(drive.uuid));
@@ -100,7 +103,7 @@ Result<Unit> LogStore::attach(IdentifiedDrive drive) {
                                                  " are the same Cairn drive (" + uuid_text(drive.uuid) +
                                                  "); name it once");
   }
-  if (slot != nullptr && !slot->log->idle()) {
+  if (slot != nullptr && (busy(*slot) || slot->loader != nullptr)) {
     return drive_error(Status::busy, path + " came back while requests to it are still open; try again in a moment");
   }
   if (slot == nullptr) {
@@ -113,6 +116,7 @@ Result<Unit> LogStore::attach(IdentifiedDrive drive) {
       return drive_error(Status::too_large, "a store has at most 32 drives");
     }
   }
+  CAIRN_CHECK(slots_.size() <= kDrivesMost, "a drive is attached whose number no index entry can have");
   const auto number = static_cast<uint8_t>(slot - slots_.data());
   auto log =
       std::make_unique<DriveLog>(std::move(drive.drive), superblock, number, clock_, options_.writes_in_flight_most);
@@ -197,7 +201,8 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
           ? format::part_bytes_for(what.block_bytes, entry.part)
           : 0;
   // The summary's checksum held, so what follows is a newer or a mistaken writer: such a block is a miss.
-  const bool sane = entry.length > 0 && what.block_bytes <= kBlockBytesMost && entry.length == expected &&
+  const bool sane = entry.length > 0 && (entry.part_count > 1 || entry.part == 0) &&
+                    what.block_bytes <= kBlockBytesMost && entry.length == expected &&
                     entry.sequence <= found.segment.last_sequence && entry.sequence > 0 && entry.page > 0 &&
                     (entry.part_count <= 1 || entry.part_count == format::part_count_for(what.block_bytes)) &&
                     entry.page + format::record_pages(entry.length) <= slot.log->segment_pages();
@@ -224,6 +229,9 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
 }
 
 void LogStore::loading_done(Slot& slot) {
+  CAIRN_CHECK(slot.loader != nullptr, "a drive is loaded that nobody read");
+  CAIRN_CHECK(slot.evictor == nullptr, "a drive that gives up segments is loaded again");
+  CAIRN_CHECK(slot.scrubber == nullptr, "a drive that is scrubbed is loaded again");
   DriveLog& log = *slot.log;
   const FoundDrive found = slot.loader->found();
   const bool failed = log.state() == DriveState::failed;
@@ -292,6 +300,7 @@ void LogStore::bury_group_members() {
 void LogStore::pay_tombstones(Slot& slot) {
   if (slot.log == nullptr || slot.log->state() != DriveState::serving) return;
   constexpr size_t kPaidMost = 1024;
+  static_assert(kPaidMost <= kBatchItemsMost, "what is owed does not fit a record of deletes");
   std::map<uint32_t, std::vector<format::Tombstone>> owed;
   const OldestBirths oldest = slot.log->oldest_births();
   for (const format::Tombstone& one : graveyard_.missing_on(slot.log->number())) {
@@ -318,6 +327,8 @@ void LogStore::pay_what_a_start_owes() {
 
 // Some of one tenant's, which nobody waits for. A drive that takes no writes stays as it is.
 void LogStore::pay(Slot& slot, const std::vector<format::Tombstone>& owed) {
+  CAIRN_CHECK(!owed.empty(), "a drive is told of no deletes");
+  CAIRN_CHECK(slot.log != nullptr, "a drive that is not there is told of deletes");
   if (slot.log->state() != DriveState::serving && slot.log->state() != DriveState::draining) return;
   auto job = std::make_unique<RemoveJob>(*this, owed, owed.back().sequence);
   RemoveJob& started = *job;
@@ -338,8 +349,15 @@ bool LogStore::in_use(const DriveLog& log) const {
                      [&](const Slot& slot) { return slot.evictor != nullptr && slot.evictor->moves_to(log); });
 }
 
+bool LogStore::busy(const Slot& slot) {
+  return !slot.log->idle() || (slot.evictor != nullptr && !slot.evictor->idle()) ||
+         (slot.scrubber != nullptr && !slot.scrubber->idle());
+}
+
 // The slot is empty afterwards. Its drive is idle.
 void LogStore::retire(Slot& slot) {
+  CAIRN_CHECK(slot.loader == nullptr, "a drive goes while it is being read");
+  CAIRN_CHECK(slot.log == nullptr || slot.log->idle(), "a drive goes with requests on their way");
   slot.evictor.reset();
   slot.scrubber.reset();
   if (slot.log != nullptr && in_use(*slot.log)) departed_.push_back(std::move(slot.log));
@@ -350,6 +368,7 @@ void LogStore::retire(Slot& slot) {
 
 void LogStore::set_aside(Slot& slot) {
   CAIRN_CHECK(slot.log->state() == DriveState::failed, "a drive that serves is set aside");
+  CAIRN_CHECK(!slot.set_aside, "a drive is set aside twice");
   slot.set_aside = true;
   if (slot.departed_sequence == 0) slot.departed_sequence = next_sequence_;
   slot.log->distrust();
@@ -390,11 +409,7 @@ Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
     slot->log->fail("it was removed");
   }
   if (!slot->set_aside) set_aside(*slot);
-  const auto busy = [&] {
-    return !slot->log->idle() || (slot->evictor != nullptr && !slot->evictor->idle()) ||
-           (slot->scrubber != nullptr && !slot->scrubber->idle());
-  };
-  while (busy()) {
+  while (busy(*slot)) {
     slot->log->drive().wait(10);
     poll();
   }

@@ -16,7 +16,8 @@ void Ghosts::wiped(uint32_t segment) {
   if (found == segments_.end()) return;
   for (const uint64_t key : found->second) {
     const auto counted = keys_.find(key);
-    CAIRN_CHECK(counted != keys_.end() && counted->second > 0, "a ghost leaves that was never counted");
+    CAIRN_CHECK(counted != keys_.end(), "a ghost leaves that was never counted");
+    CAIRN_CHECK(counted->second > 0, "a ghost leaves more often than it was counted");
     if (--counted->second == 0) keys_.erase(counted);
   }
   segments_.erase(found);

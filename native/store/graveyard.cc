@@ -27,6 +27,7 @@ void Graveyard::bury(const format::Tombstone& tombstone, uint32_t drives) {
 }
 
 std::vector<format::Tombstone> Graveyard::missing_on(uint8_t drive) const {
+  CAIRN_CHECK(drive < sizeof(Grave::drives) * 8, "a drive is asked for that a grave has no bit for");
   std::vector<format::Tombstone> all;
   for (const format::Tombstone& one : order_) {
     if (one.kind == Buried::earlier) continue;
@@ -71,6 +72,7 @@ void Graveyard::trim() {
     raise_floor(oldest.sequence);
     const auto found = buried_.find({oldest.key, oldest.value, oldest.tenant, oldest.kind});
     if (found != buried_.end() && found->second.sequence == oldest.sequence) {
+      CAIRN_CHECK(count(oldest.kind) > 0, "a delete is forgotten that was never counted");
       count(oldest.kind) -= 1;
       buried_.erase(found);
     }

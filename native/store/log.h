@@ -139,10 +139,19 @@ class DriveLog {
   const format::Superblock& superblock() const { return superblock_; }
   uint8_t number() const { return number_; }
   uint64_t offset_of(uint32_t segment, uint32_t page) const {
+    CAIRN_CHECK(segment < segments_.size(), "a place in a segment that the drive does not have");
+    CAIRN_CHECK(page < segment_pages_, "a place beyond the end of its segment");
     return superblock_.first_segment_offset + segment * superblock_.segment_bytes + page * format::kPageBytes;
   }
   uint64_t segment_pages() const { return segment_pages_; }
-  Segment& segment(uint32_t index) { return segments_[index]; }
+  Segment& segment(uint32_t index) {
+    CAIRN_CHECK(index < segments_.size(), "a segment is asked for that the drive does not have");
+    return segments_[index];
+  }
+  const Segment& segment(uint32_t index) const { return const_cast<DriveLog*>(this)->segment(index); }
+  // Whether what an index entry points to is still this drive's: not of a use that was given up unread, nor of a drive
+  // that was here before, which may have been larger.
+  bool stands(uint64_t index, uint8_t use) const { return index < segments_.size() && segments_[index].use == use; }
   const std::vector<Segment>& segments() const { return segments_; }
   uint64_t waiting_bytes() const { return waiting_bytes_; }
   // Of all segments that are not free, but one.
@@ -176,6 +185,7 @@ class DriveLog {
   Head& head_for_tombstones(uint32_t tenant);
   uint64_t youngest_used(uint32_t owner) const;
   void enqueue(Head& head, AppendOp& op, uint32_t tenant);
+  void uncount(const AppendOp& op);  // it waits no longer
   std::deque<AppendOp*>* next_queue(Head& head);
   bool place_next(Head& head);
   void serve_heads();
@@ -187,6 +197,7 @@ class DriveLog {
   void start_flush();
   void flushed(std::vector<AppendOp*> covered, int error);
   void settle(AppendOp& op, Status status);
+  void check_counts() const;
   void note_write(int error);
 
   void refuse_the_stuck();

@@ -23,6 +23,11 @@
 
 namespace cairn {
 
+static_assert(Index::kBirthMost == format::kNumberMost, "the index and the drives count to different numbers");
+static_assert(format::kSegmentsMost <= uint64_t{1} << 24, "a segment's number does not fit a place");
+static_assert(format::kSegmentBytesMost / format::kPageBytes <= uint64_t{1} << 18, "a page does not fit a place");
+static_assert(format::kPartsMost <= 16, "a part does not fit an entry of the index");
+
 class LogStore final : public Store, private Leases::Watcher {
  public:
   LogStore(Slab& slab, const Clock& clock, const StoreOptions& options);
@@ -125,6 +130,14 @@ class LogStore final : public Store, private Leases::Watcher {
     GroupId group{};
     uint16_t group_members = 0;
     Scope scope = 0;
+    void check() const {
+      CAIRN_CHECK(block_bytes > 0, "a block of no bytes is indexed");
+      CAIRN_CHECK(block_bytes <= kBlockBytesMost, "a block longer than any is indexed");
+      CAIRN_CHECK(sequence > 0, "a block that was never put is indexed");
+      CAIRN_CHECK(sequence <= Index::kBirthMost, "a block's number does not fit the index");
+      CAIRN_CHECK(part < (single ? format::kPartsMost : format::part_count_for(block_bytes)),
+                  "a part is indexed that its block does not have");
+    }
   };
   static NewEntry new_entry(const format::RecordHeader& header);
   static NewEntry new_entry(const format::SummaryEntry& entry);
@@ -193,6 +206,8 @@ class LogStore final : public Store, private Leases::Watcher {
   void bury_group_members();
   bool idle() const;
   bool in_use(const DriveLog& log) const;
+  // Whether something of the slot's own is still on its way: to its drive, or from it to another.
+  static bool busy(const Slot& slot);
   void retire(Slot& slot);
   void turn_drives();
   void write_what_waits();

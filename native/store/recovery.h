@@ -76,7 +76,10 @@ class SegmentScan final : private IoRequest {
   bool holds(uint64_t count) const { return page_ >= from_ && page_ + count <= from_ + have_; }
   void fetch(uint64_t least);
   void send(uint64_t count);
-  const std::byte* at_page() const { return memory_->data() + (page_ - from_) * format::kPageBytes; }
+  const std::byte* at_page() const {
+    CAIRN_CHECK(holds(1), "a page is looked at that was not read");
+    return memory_->data() + (page_ - from_) * format::kPageBytes;
+  }
 
   Drive& drive_;
   uint32_t index_;

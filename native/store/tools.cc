@@ -48,6 +48,8 @@ Result<format::Superblock> plan(const Drive& drive, const FormatOptions& options
     return Error{0, path + " has room for only " + std::to_string(superblock.segment_count) +
                         " segments of that size; choose smaller ones (at least 4 must fit)"};
   }
+  CAIRN_CHECK(superblock.first_segment_offset + superblock.segment_count * superblock.segment_bytes <= bytes,
+              "a drive is formatted with segments beyond its end");
   superblock.total_bytes = bytes;
   superblock.fleet = options.fleet;
   superblock.created_unix_ms = clock.unix_ms();
@@ -114,7 +116,11 @@ struct Surveyed {
 std::vector<Surveyed> survey(Drive& drive, const format::Superblock& superblock, FoundDrive& found) {
   std::vector<Surveyed> all(superblock.segment_count);
   found = load_now(drive, superblock, [&](FoundSegment& one) {
+    CAIRN_CHECK(one.index < all.size(), "a segment is found that the drive does not have");
+    CAIRN_CHECK(one.segment.state == SegmentState::free || one.segment.state == SegmentState::sealed,
+                "a segment of a drive that nobody writes to is in use");
     Surveyed& row = all[one.index];
+    CAIRN_CHECK(row.segment.generation == 0, "a segment is found twice");
     row.segment = one.segment;
     row.scanned = one.scanned;
     row.unreadable = one.unreadable;

@@ -73,7 +73,8 @@ class PageWalk {
 };
 
 void live(TortureWorld& world, TortureDrive& drive, const std::vector<TortureStep>& steps, bool seal) {
-  CAIRN_CHECK(world.open(nullptr).empty(), "a good drive cannot be opened");
+  const std::string why = world.open(nullptr);
+  CAIRN_CHECK(why.empty(), "a good drive cannot be opened");
   for (const TortureStep& step : steps) {
     world.begin(step);
     world.until_answered();
@@ -86,7 +87,8 @@ void live(TortureWorld& world, TortureDrive& drive, const std::vector<TortureSte
 
 void finish(TortureWorld& world, TortureDrive& drive, uint64_t segment_bytes) {
   drive.platter = world.platters[0]->copy();
-  CAIRN_CHECK(world.open(nullptr).empty(), "a good drive cannot be opened");
+  const std::string why = world.open(nullptr);
+  CAIRN_CHECK(why.empty(), "a good drive cannot be opened");
   drive.present = world.check();
   world.stop();
   drive.oracle = world.oracle;

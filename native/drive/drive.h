@@ -79,6 +79,9 @@ class Drive {
 
   virtual uint32_t in_flight() const = 0;
 
+  // poll() left completions for the next one: call it again soon, no event will say so.
+  virtual bool behind() const { return false; }
+
  protected:
   explicit Drive(DriveInfo info) : info_(std::move(info)) {}
   virtual void start(IoRequest& request) = 0;

@@ -256,6 +256,26 @@ TEST_F(ReactorTest, AClientThatVanishesGivesBackWhatItHeld) {
   EXPECT_EQ(share_of(1).sessions, 0U);
 }
 
+// A get that the drive had answered would have waited for the next event, whenever that came.
+TEST_F(ReactorTest, DoesNotSleepWhileADriveIsBehind) {
+  ASSERT_EQ(world_.put("a", kBlock), Status::ok);
+  ASSERT_EQ(world_.put("b", kBlock), Status::ok);
+  world_.close();
+  world_.open();  // nothing is in memory
+  world_.drive().faults.a_poll = 1;
+  begin();
+  GetCall first("a"), second("b");
+  world_.store->get(first);
+  world_.store->get(second);
+  const uint64_t began_ms = system_clock().now_ms();
+  while (first.ended.empty() || second.ended.empty()) {
+    reactor_->turn(5000);
+    ASSERT_LT(system_clock().now_ms() - began_ms, 2500U) << "it slept";
+  }
+  EXPECT_EQ(first.ended[0], Status::ok);
+  EXPECT_EQ(second.ended[0], Status::ok);
+}
+
 TEST_F(ReactorTest, QuotasReachTheStore) {
   begin();
   TenantOptions tight = named("tight", 3);

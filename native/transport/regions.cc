@@ -6,7 +6,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
+
+#include "base/streaming_copy.h"
 
 namespace cairn {
 
@@ -63,8 +64,8 @@ void copy_vectors(std::span<const iovec> from, std::span<const iovec> to) {
   size_t source_at = 0, target_at = 0;
   while (source < from.size() && target < to.size()) {
     const size_t step = std::min(from[source].iov_len - source_at, to[target].iov_len - target_at);
-    std::memcpy(static_cast<std::byte*>(to[target].iov_base) + target_at,
-                static_cast<const std::byte*>(from[source].iov_base) + source_at, step);
+    copy_streaming(static_cast<std::byte*>(to[target].iov_base) + target_at,
+                   static_cast<const std::byte*>(from[source].iov_base) + source_at, step);
     source_at += step;
     target_at += step;
     if (source_at == from[source].iov_len) {

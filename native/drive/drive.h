@@ -79,8 +79,10 @@ class Drive {
 
   virtual uint32_t in_flight() const = 0;
 
-  // poll() left completions for the next one: call it again soon, no event will say so.
+  // What poll() has to do that no event will tell of: it left completions for the next one; requests were submitted
+  // since, and there is room for them in the device's queue.
   virtual bool behind() const { return false; }
+  virtual bool unsent() const { return false; }
 
  protected:
   explicit Drive(DriveInfo info) : info_(std::move(info)) {}

@@ -49,6 +49,22 @@ std::unique_ptr<Drive> shuffling_drive() {
 INSTANTIATE_TEST_SUITE_P(Uring, DriveConformance, testing::Values(&file_drive));
 INSTANTIATE_TEST_SUITE_P(Memory, DriveConformance, testing::Values(&memory_drive, &shuffling_drive));
 
+// A flush that was asked for late in a turn lay there until something else happened: ten milliseconds of every other
+// put.
+TEST(UringDrive, SaysThatARequestWasNotHandedOn) {
+  const auto drive = file_drive();
+  EXPECT_FALSE(drive->unsent());
+  Transfer flush(IoKind::flush, 0, {}), again(IoKind::flush, 0, {});
+  flush.then = [&] { drive->submit(again); };
+  drive->submit(flush);
+  EXPECT_TRUE(drive->unsent());
+  while (again.times == 0) {
+    drive->poll();
+    EXPECT_FALSE(drive->unsent());
+    drive->wait(1000);
+  }
+}
+
 // A drive that told of everything at once would have stood still while all of it was checked and sent: a third of what
 // it could read was lost.
 TEST(UringDrive, HandsOverLargeReadsOneAtATime) {

@@ -252,6 +252,10 @@ bool UringDrive::behind() const {
   return io_uring_cq_ready(&ring_) > 0;
 }
 
+bool UringDrive::unsent() const {
+  return !again_.empty() || (!waiting_.empty() && !free_slots_.empty()) || io_uring_sq_ready(&ring_) > 0;
+}
+
 void UringDrive::wait(int timeout_ms) {
   fill_ring();
   if (in_flight_ > 0 && io_uring_cq_ready(&ring_) == 0) {

@@ -166,8 +166,9 @@ void Reactor::turn(int timeout_ms) {
     touch(*link);
     link->progress(true, true);
   }
-  store_.poll();
+  // What is started reaches the drives in the same turn, before what they finished is checked and sent.
   shares_.run(clock_.now_ns());
+  store_.poll();
   send_ready();
   answer_watches();
   settle_touched();

@@ -427,8 +427,9 @@ void LogStore::poll() {
 }
 
 bool LogStore::behind() const {
-  return std::any_of(slots_.begin(), slots_.end(),
-                     [](const Slot& slot) { return slot.log != nullptr && slot.log->drive().behind(); });
+  return std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+    return slot.log != nullptr && (slot.log->drive().behind() || slot.log->drive().unsent());
+  });
 }
 
 std::vector<int> LogStore::event_fds() const {

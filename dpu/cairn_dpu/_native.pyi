@@ -15,7 +15,9 @@ class CairnError(Exception):
     system_errno: int
     """0 when the system had no part in it."""
 
-def format_drive(path: str, *, create_bytes: int = 0, segment_bytes: int = 0, overwrite: bool = False) -> None:
+def format_drive(
+    path: str, *, create_bytes: int = 0, segment_bytes: int = 0, overwrite: bool = False, fleet: bytes = b""
+) -> None:
     """Writes an empty store on a device or file; create_bytes > 0 creates or grows a file first."""
 
 def is_formatted(path: str) -> bool:

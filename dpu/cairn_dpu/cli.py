@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,6 +119,13 @@ def _size(text: str, flag: str) -> Bytes:
         raise ConfigError(f"{flag}: {error}") from None
 
 
+def _fleet(text: str) -> bytes:
+    try:
+        return uuid.UUID(text).bytes if text else b""
+    except ValueError:
+        raise ConfigError(f"--fleet: '{text}' is not a UUID") from None
+
+
 @app.command("format")
 @guarded
 def format_(
@@ -132,6 +140,10 @@ def format_(
             "--segment-size", metavar="SIZE", help="A power of two, 1MiB to 1GiB. By default chosen from the drive."
         ),
     ] = "",
+    fleet: Annotated[
+        str,
+        typer.Option("--fleet", metavar="UUID", help="The fleet it belongs to: services of another one refuse it."),
+    ] = "",
     debug: Debug = False,
 ) -> None:
     """Put an empty store on a drive or file.
@@ -143,6 +155,8 @@ def format_(
         cairn-dpu format --drive /var/lib/cairn/drive --size 64GiB --yes
 
         cairn-dpu format --drive /dev/nvme0n1 --yes --overwrite      destroys what the drive holds
+
+        cairn-dpu format --drive /dev/nvme1n1 --yes --fleet 7c1d3c0e-5f0b-4f5e-9a35-0d7a6a1f2b11
     """
     spec = _drive(drive)
     if size:
@@ -150,7 +164,7 @@ def format_(
     segment_bytes = _size(segment_size, "--segment-size") if segment_size else 0
     if not yes:
         raise ConfigError(f"this would put an empty store on {spec.path}. Nothing was written; add --yes to do it")
-    format_drive(spec, segment_bytes=segment_bytes, overwrite=overwrite)
+    format_drive(spec, segment_bytes=segment_bytes, overwrite=overwrite, fleet=_fleet(fleet))
     report = json.loads(_native.inspect_drive(spec.path))
     held = f", {describe_size(report['bytes'])}" if isinstance(report.get("bytes"), int) else ""
     sys.stdout.write(f"{spec.path} now holds an empty store{held}\n")

@@ -113,7 +113,10 @@ class Config:
         " deletes wait for the rest.",
     )
     fleet: uuid.UUID | None = _row(
-        IDENTITY, None, "Drives", "Refuse drives that belong to another fleet than this; empty: take any."
+        IDENTITY,
+        None,
+        "Drives",
+        "Refuse drives that belong to another fleet than this, and give it to files that are created; empty: take any.",
     )
     reinsert_percent: int = _row(
         count(0, 50),

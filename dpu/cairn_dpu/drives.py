@@ -18,7 +18,7 @@ CREATION_SUFFIX = ".cairn-creating"
 BLANK_BYTES = 1024**2  # what the native core looks at before it calls a drive blank
 
 
-def prepare(spec: DriveSpec, *, auto_format: bool, read_only: bool) -> str:
+def prepare(spec: DriveSpec, *, auto_format: bool, read_only: bool, fleet: bytes = b"") -> str:
     """Makes the file of `PATH:SIZE` if there is none, with an empty store on it. Returns a sentence on what was done,
     or an empty string. Raises ServiceError or CairnError."""
     path = Path(spec.path)
@@ -32,11 +32,11 @@ def prepare(spec: DriveSpec, *, auto_format: bool, read_only: bool) -> str:
     if read_only or not auto_format:
         setting = "read_only" if read_only else "auto_format = false"
         raise NotFoundError(f"{spec.path} does not exist and {setting} forbids creating it; {_format_hint(spec)}")
-    create(spec)
+    create(spec, fleet=fleet)
     return f"created {spec.path} ({describe_size(spec.create_bytes)}) with an empty store"
 
 
-def create(spec: DriveSpec, segment_bytes: int = 0) -> None:
+def create(spec: DriveSpec, segment_bytes: int = 0, fleet: bytes = b"") -> None:
     """Creates the file with an empty store. It appears under its name only when it is complete, so that a crash half-way
     leaves nothing that the next start would have to guess about."""
     assert spec.create_bytes is not None
@@ -45,7 +45,9 @@ def create(spec: DriveSpec, segment_bytes: int = 0) -> None:
     unfinished = spec.path + CREATION_SUFFIX
     Path(unfinished).unlink(missing_ok=True)
     try:
-        _native.format_drive(unfinished, create_bytes=spec.create_bytes, segment_bytes=segment_bytes, overwrite=True)
+        _native.format_drive(
+            unfinished, create_bytes=spec.create_bytes, segment_bytes=segment_bytes, overwrite=True, fleet=fleet
+        )
         os.rename(unfinished, spec.path)
     except BaseException:
         Path(unfinished).unlink(missing_ok=True)
@@ -53,15 +55,15 @@ def create(spec: DriveSpec, segment_bytes: int = 0) -> None:
     _sync_folder(Path(spec.path).parent)
 
 
-def format_drive(spec: DriveSpec, *, segment_bytes: int, overwrite: bool) -> None:
-    """Writes an empty store. Refuses a path in use, and one that holds data unless `overwrite`.
+def format_drive(spec: DriveSpec, *, segment_bytes: int, overwrite: bool, fleet: bytes = b"") -> None:
+    """Writes an empty store; `fleet` is the UUID of the one it will belong to, empty for none. Refuses a path in use, and one that holds data unless `overwrite`.
     Raises ServiceError or CairnError; nothing was written then."""
     path = Path(spec.path)
     status = _status(path)
     if status is None:
         if spec.create_bytes is None:
             raise NotFoundError(_missing(spec.path))
-        create(spec, segment_bytes)
+        create(spec, segment_bytes, fleet)
         return
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode) or stat.S_ISCHR(status.st_mode)):
         raise ConfigError(f"{spec.path} is neither a file nor a drive")
@@ -75,7 +77,11 @@ def format_drive(spec: DriveSpec, *, segment_bytes: int, overwrite: bool) -> Non
     if not overwrite:
         _refuse_data(spec.path)
     _native.format_drive(
-        spec.path, create_bytes=spec.create_bytes or 0, segment_bytes=segment_bytes, overwrite=overwrite
+        spec.path,
+        create_bytes=spec.create_bytes or 0,
+        segment_bytes=segment_bytes,
+        overwrite=overwrite,
+        fleet=fleet,
     )
 
 

@@ -168,7 +168,8 @@ def _prepare(config: Config) -> tuple[list[str], list[tuple[str, str]]]:
     first: Exception | None = None
     for spec in config.drive:
         try:
-            done = prepare(spec, auto_format=config.auto_format, read_only=config.read_only)
+            fleet = config.fleet.bytes if config.fleet is not None else b""
+            done = prepare(spec, auto_format=config.auto_format, read_only=config.read_only, fleet=fleet)
         except (ServiceError, _native.CairnError, OSError) as error:
             if config.require_all_drives:
                 raise

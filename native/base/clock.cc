@@ -2,13 +2,16 @@
 
 #include <ctime>
 
+#include "base/check.h"
+
 namespace cairn {
 
 namespace {
 
 uint64_t read_ns(clockid_t id) {
   timespec now{};
-  clock_gettime(id, &now);
+  const int code = clock_gettime(id, &now);
+  CAIRN_CHECK(code == 0, "a clock is read that the machine does not have");
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 

@@ -6,15 +6,25 @@
 #include <array>
 #include <climits>
 
+#include "base/check.h"
+
 namespace cairn {
 
+namespace {
+
+constexpr size_t kStepBytesMost = size_t{1} << 30;
+static_assert(kStepBytesMost <= INT_MAX, "the library takes its length as an int");
+
+}  // namespace
+
 uint32_t crc32c(ConstByteSpan data, uint32_t previous) {
+  CAIRN_CHECK(data.data() != nullptr || data.empty(), "a checksum of bytes that are nowhere");
   // ISA-L takes the running register, which is the complement of the finished value, and an int length.
   uint32_t state = ~previous;
   const auto* at = reinterpret_cast<const unsigned char*>(data.data());
   size_t left = data.size();
   while (left > 0) {
-    const size_t step = std::min<size_t>(left, size_t{1} << 30);
+    const size_t step = std::min(left, kStepBytesMost);
     state = crc32_iscsi(const_cast<unsigned char*>(at), static_cast<int>(step), state);
     at += step;
     left -= step;
@@ -35,6 +45,9 @@ constexpr uint32_t multiply_mod(uint32_t a, uint32_t b) {
   }
   return product;
 }
+static_assert(multiply_mod(1U << 31, 0x9E3779B9) == 0x9E3779B9, "x^0 is not the one of this multiplication");
+static_assert(multiply_mod(0x12345678, 0x9E3779B9) == multiply_mod(0x9E3779B9, 0x12345678),
+              "the order of the factors changes the product");
 
 // x^(8 · 2^k) for k = 0 … 63: what appending 2^k zero bytes multiplies a CRC by.
 constexpr std::array<uint32_t, 64> make_powers() {
@@ -48,6 +61,8 @@ constexpr std::array<uint32_t, 64> make_powers() {
 }
 
 constexpr auto kPowers = make_powers();
+static_assert(kPowers.size() == sizeof(uint64_t) * CHAR_BIT, "a bit of a length has no power of its own");
+static_assert(kPowers[1] == multiply_mod(1U << 23, 1U << 23), "the powers do not begin with x^8 and x^16");
 
 }  // namespace
 

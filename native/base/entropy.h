@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 #include "base/bytes.h"
 
@@ -15,6 +16,7 @@ void fill_entropy(std::span<std::byte> out);
 
 template <class T>
 T entropy() {
+  static_assert(std::has_unique_object_representations_v<T>, "not every random bytes make a value of this type");
   T value{};
   fill_entropy(std::as_writable_bytes(std::span(&value, 1)));
   return value;

@@ -1,5 +1,6 @@
 #include "base/json.h"
 
+#include <cmath>
 #include <cstdio>
 
 namespace cairn {
@@ -34,11 +35,14 @@ void JsonWriter::quote(std::string_view value) {
 JsonWriter& JsonWriter::open(std::string_view name, char bracket) {
   lead(name);
   out_ += bracket;
+  ++depth_;
   first_ = true;
   return *this;
 }
 
 JsonWriter& JsonWriter::shut(char bracket) {
+  CAIRN_CHECK(depth_ > 0, "more of a JSON text ends than was begun");
+  --depth_;
   out_ += bracket;
   first_ = false;
   return *this;
@@ -57,6 +61,7 @@ JsonWriter& JsonWriter::number(std::string_view name, uint64_t value) {
 }
 
 JsonWriter& JsonWriter::real(std::string_view name, double value) {
+  CAIRN_CHECK(std::isfinite(value), "JSON has no word for this number");
   lead(name);
   char digits[32];
   std::snprintf(digits, sizeof(digits), "%.6g", value);

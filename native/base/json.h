@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/check.h"
+
 namespace cairn {
 
 // Appends to one string; commas and quoting are its business, balance of begin and end the caller's.
@@ -18,7 +20,10 @@ class JsonWriter {
   JsonWriter& number(std::string_view name, uint64_t value);
   JsonWriter& real(std::string_view name, double value);
   JsonWriter& boolean(std::string_view name, bool value);
-  std::string take() { return std::move(out_); }
+  std::string take() {
+    CAIRN_CHECK(depth_ == 0, "JSON is taken before all that was begun has ended");
+    return std::move(out_);
+  }
 
  private:
   JsonWriter& open(std::string_view name, char bracket);
@@ -29,6 +34,7 @@ class JsonWriter {
 
   std::string out_;
   bool first_ = true;
+  uint32_t depth_ = 0;  // begun and not ended
 };
 
 }  // namespace cairn

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int8_t kNotFree = -1;
 constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
+static_assert(kHugePageBytes % kSlabPageBytes == 0, "a slab of whole huge pages would end within a page");
 
 constexpr uint64_t order_bytes(int order) {
   return kSlabPageBytes << order;
@@ -30,11 +31,16 @@ struct Buffer::Body {
 };
 
 Buffer::Buffer(const Buffer& other) noexcept : body_(other.body_) {
-  if (body_ != nullptr) ++body_->references;
+  if (body_ == nullptr) return;
+  CAIRN_CHECK(body_->references > 0, "memory is shared that was given back already");
+  CAIRN_CHECK(body_->references < UINT32_MAX, "memory is shared by more than can be counted");
+  ++body_->references;
 }
 
 Buffer::~Buffer() {
-  if (body_ != nullptr && --body_->references == 0) body_->slab->release(body_);
+  if (body_ == nullptr) return;
+  CAIRN_CHECK(body_->references > 0, "memory is given back twice");
+  if (--body_->references == 0) body_->slab->release(body_);
 }
 
 uint64_t Buffer::length() const {
@@ -53,7 +59,8 @@ const std::vector<iovec>& Buffer::runs() const {
 }
 
 void Buffer::slice(uint64_t offset, uint64_t count, std::vector<iovec>& out) const {
-  CAIRN_CHECK(offset + count >= offset && offset + count <= capacity(), "slice beyond the buffer");
+  CAIRN_CHECK(offset <= capacity(), "a slice begins beyond the buffer");
+  CAIRN_CHECK(count <= capacity() - offset, "a slice ends beyond the buffer");
   for (const iovec& run : runs()) {
     if (count == 0) return;
     if (offset >= run.iov_len) {
@@ -65,6 +72,7 @@ void Buffer::slice(uint64_t offset, uint64_t count, std::vector<iovec>& out) con
     offset = 0;
     count -= part;
   }
+  CAIRN_CHECK(count == 0, "the runs of a buffer hold less than its capacity");
 }
 
 void Buffer::zero_tail(uint64_t from) {
@@ -96,6 +104,9 @@ Result<std::unique_ptr<Slab>> Slab::create(uint64_t bytes) {
 }
 
 Slab::Slab(std::byte* base, uint64_t bytes) : base_(base), total_bytes_(bytes) {
+  CAIRN_CHECK(base != nullptr, "a slab without memory");
+  CAIRN_CHECK(reinterpret_cast<uintptr_t>(base) % kSlabPageBytes == 0, "a slab begins within a page");
+  CAIRN_CHECK(bytes % kSlabPageBytes == 0, "a slab ends within a page");
   const auto pages = static_cast<int64_t>(bytes / kSlabPageBytes);
   CAIRN_CHECK(pages <= INT32_MAX, "a slab holds at most 2^31 pages");
   free_order_.assign(static_cast<size_t>(pages), kNotFree);
@@ -108,6 +119,7 @@ Slab::Slab(std::byte* base, uint64_t bytes) : base_(base), total_bytes_(bytes) {
     give_back(page, order);
     page += int64_t{1} << order;
   }
+  CAIRN_CHECK(free_bytes_ == total_bytes_, "some of a new slab's memory is in no free run");
 }
 
 Slab::~Slab() {
@@ -116,10 +128,15 @@ Slab::~Slab() {
 }
 
 int64_t Slab::take(int order) {
+  CAIRN_CHECK(order >= 0, "a run of less than a page is taken");
+  CAIRN_CHECK(order < kSlabOrders, "a run is taken that is larger than any");
   int found = order;
   while (found < kSlabOrders && heads_[static_cast<size_t>(found)] < 0) ++found;
   if (found == kSlabOrders) return -1;
   const int64_t page = heads_[static_cast<size_t>(found)];
+  CAIRN_CHECK(free_order_[static_cast<size_t>(page)] == found, "a list of free runs holds one that is not free");
+  CAIRN_CHECK(previous_[static_cast<size_t>(page)] < 0, "the first of a list of free runs has one before it");
+  CAIRN_CHECK(free_bytes_ >= order_bytes(found), "a run is taken out of less free memory than it has");
   heads_[static_cast<size_t>(found)] = next_[static_cast<size_t>(page)];
   if (next_[static_cast<size_t>(page)] >= 0) previous_[static_cast<size_t>(next_[static_cast<size_t>(page)])] = -1;
   free_order_[static_cast<size_t>(page)] = kNotFree;
@@ -132,13 +149,21 @@ int64_t Slab::take(int order) {
 }
 
 void Slab::give_back(int64_t page, int order) {
-  free_bytes_ += order_bytes(order);
   const auto pages = static_cast<int64_t>(free_order_.size());
+  CAIRN_CHECK(page >= 0, "a run is given back that begins before its slab");
+  CAIRN_CHECK(order >= 0 && order < kSlabOrders, "a run of a size that there is not is given back");
+  CAIRN_CHECK(page + (int64_t{1} << order) <= pages, "a run is given back that ends beyond its slab");
+  CAIRN_CHECK(page % (int64_t{1} << order) == 0, "a run is given back that does not begin where its size says");
+  CAIRN_CHECK(free_order_[static_cast<size_t>(page)] == kNotFree, "a run is given back twice");
+  free_bytes_ += order_bytes(order);
+  CAIRN_CHECK(free_bytes_ <= total_bytes_, "more memory is free than the slab has");
   while (order + 1 < kSlabOrders) {
     const int64_t buddy = page ^ (int64_t{1} << order);
     if (buddy >= pages || free_order_[static_cast<size_t>(buddy)] != order) break;
     const int32_t before = previous_[static_cast<size_t>(buddy)];
     const int32_t after = next_[static_cast<size_t>(buddy)];
+    CAIRN_CHECK((before < 0) == (heads_[static_cast<size_t>(order)] == buddy),
+                "a free run has none before it but is not the first of its list");
     if (before >= 0) {
       next_[static_cast<size_t>(before)] = after;
     } else {
@@ -170,6 +195,7 @@ bool Slab::told_to_fail() {
 
 Buffer Slab::allocate(uint64_t length) {
   uint64_t left = round_up(std::max<uint64_t>(length, 1), kSlabPageBytes);
+  CAIRN_CHECK(left >= length, "more memory is asked for than can be counted");
   if (fail_in_ != 0 && told_to_fail()) [[unlikely]]
     return {};
   if (left > free_bytes_) return {};
@@ -177,9 +203,12 @@ Buffer Slab::allocate(uint64_t length) {
   while (left > 0) {
     int order = std::min(static_cast<int>(std::bit_width(left / kSlabPageBytes)) - 1, kSlabOrders - 1);
     int64_t page = take(order);
-    while (page < 0 && order > 0) page = take(--order);
-    if (page < 0 || body->runs.size() == kBufferRunsMost) {
-      if (page >= 0) give_back(page, order);
+    while (page < 0) {
+      CAIRN_CHECK(order > 0, "free bytes of a slab that lie in no run");
+      page = take(--order);
+    }
+    if (body->runs.size() == kBufferRunsMost) {
+      give_back(page, order);
       release(body);
       return {};
     }
@@ -190,7 +219,9 @@ Buffer Slab::allocate(uint64_t length) {
 }
 
 void Slab::release(Buffer::Body* body) {
+  CAIRN_CHECK(body->slab == this, "memory goes back to another slab than it came from");
   for (const iovec& run : body->runs) {
+    CAIRN_CHECK(std::has_single_bit(run.iov_len), "a run is given back that is no power of two");
     const auto offset = static_cast<std::byte*>(run.iov_base) - base_;
     give_back(offset / static_cast<int64_t>(kSlabPageBytes),
               static_cast<int>(std::bit_width(run.iov_len / kSlabPageBytes)) - 1);

@@ -9,6 +9,7 @@
 #include <sys/uio.h>
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -23,6 +24,9 @@ namespace cairn {
 inline constexpr size_t kSlabPageBytes = 4096;
 inline constexpr int kSlabOrders = 15;  // 4 KiB << 14 = 64 MiB
 inline constexpr size_t kBufferRunsMost = 64;
+static_assert(std::has_single_bit(kSlabPageBytes), "pages of the slab are not aligned to their own size");
+static_assert(kSlabPageBytes << (kSlabOrders - 1) == size_t{64} << 20, "the largest run is not the largest block");
+static_assert(kSlabOrders <= INT8_MAX, "an order does not fit the byte that notes it");
 
 class Slab;
 

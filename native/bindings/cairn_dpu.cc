@@ -20,6 +20,7 @@ namespace {
 PyObject* cairn_error = nullptr;
 
 [[noreturn]] void raise(const cairn::Error& error) {
+  CAIRN_CHECK(cairn_error != nullptr, "an error is raised before the module is ready");
   nb::object raised = nb::borrow(cairn_error)(error.message);
   raised.attr("system_errno") = error.system_errno;
   raised.attr("status") = error.status;
@@ -36,16 +37,28 @@ T take_or_raise(cairn::Result<T> result) {
 std::unique_ptr<cairn::Drive> open_for_reading(const std::string& path) {
   cairn::DriveOptions options;
   options.read_only = true;
-  return take_or_raise(cairn::open_drive(path, options));
+  std::unique_ptr<cairn::Drive> drive = take_or_raise(cairn::open_drive(path, options));
+  CAIRN_CHECK(drive != nullptr, "a drive was opened and lost");
+  CAIRN_CHECK(drive->info().read_only, "a drive that is only looked at can be written");
+  return drive;
 }
 
-void format(const std::string& path, uint64_t create_bytes, uint64_t segment_bytes, bool overwrite) {
+// 16 bytes, or none for a drive of any fleet.
+std::array<uint8_t, 16> fleet_from(nb::bytes given) {
+  std::array<uint8_t, 16> fleet{};
+  static_assert(sizeof(fleet) == sizeof(cairn::StoreOptions::fleet), "the store knows fleets of another length");
+  if (given.size() == fleet.size()) std::memcpy(fleet.data(), given.c_str(), fleet.size());
+  return fleet;
+}
+
+void format(const std::string& path, uint64_t create_bytes, uint64_t segment_bytes, bool overwrite, nb::bytes fleet) {
   cairn::DriveOptions options;
   options.create = create_bytes > 0;
   options.create_bytes = create_bytes;
   cairn::FormatOptions how;
   how.segment_bytes = segment_bytes;
   how.overwrite = overwrite;
+  how.fleet = fleet_from(fleet);
   cairn::Result<cairn::Unit> done = cairn::Unit{};
   {
     const nb::gil_scoped_release released;
@@ -107,6 +120,11 @@ struct PyServer {
   std::unique_ptr<cairn::Server> server;
 };
 
+cairn::Server& server_of(PyServer& self) {
+  CAIRN_CHECK(self.server != nullptr, "Python holds a service that was not opened");
+  return *self.server;
+}
+
 using Tenant = std::tuple<std::string, uint32_t, uint64_t, uint32_t, uint64_t>;
 using Absent = std::tuple<std::string, std::string>;
 
@@ -115,13 +133,6 @@ std::vector<cairn::TenantOptions> tenants_from(const std::vector<Tenant>& given)
   for (const auto& [name, number, quota_bytes, weight, in_flight_bytes] : given)
     tenants.push_back({number, name, quota_bytes, in_flight_bytes, weight});
   return tenants;
-}
-
-// 16 bytes, or none for a drive of any fleet.
-std::array<uint8_t, 16> fleet_from(nb::bytes given) {
-  std::array<uint8_t, 16> fleet{};
-  if (given.size() == fleet.size()) std::memcpy(fleet.data(), given.c_str(), fleet.size());
-  return fleet;
 }
 
 void construct(PyServer* self, const std::vector<std::string>& drives, const std::vector<Absent>& absent,
@@ -165,19 +176,19 @@ void construct(PyServer* self, const std::vector<std::string>& drives, const std
 
 bool stop(PyServer& self, uint64_t drain_ms) {
   const nb::gil_scoped_release released;
-  return self.server->stop(drain_ms);
+  return server_of(self).stop(drain_ms);
 }
 
 std::string stats(PyServer& self) {
   const nb::gil_scoped_release released;
-  return self.server->stats();
+  return server_of(self).stats();
 }
 
 std::string attach_drive(PyServer& self, const std::string& path) {
   cairn::Result<std::string> uuid = std::string();
   {
     const nb::gil_scoped_release released;
-    uuid = self.server->attach_drive(path);
+    uuid = server_of(self).attach_drive(path);
   }
   return take_or_raise(std::move(uuid));
 }
@@ -186,7 +197,7 @@ void drain_drive(PyServer& self, const std::string& uuid) {
   cairn::Result<cairn::Unit> done = cairn::Unit{};
   {
     const nb::gil_scoped_release released;
-    done = self.server->drain_drive(uuid);
+    done = server_of(self).drain_drive(uuid);
   }
   take_or_raise(std::move(done));
 }
@@ -195,7 +206,7 @@ void detach_drive(PyServer& self, const std::string& uuid, bool lose_what_is_lef
   cairn::Result<cairn::Unit> done = cairn::Unit{};
   {
     const nb::gil_scoped_release released;
-    done = self.server->detach_drive(uuid, lose_what_is_left);
+    done = server_of(self).detach_drive(uuid, lose_what_is_left);
   }
   take_or_raise(std::move(done));
 }
@@ -205,7 +216,7 @@ void set_tenants(PyServer& self, const std::vector<Tenant>& tenants) {
   cairn::Result<cairn::Unit> done = cairn::Unit{};
   {
     const nb::gil_scoped_release released;
-    done = self.server->set_tenants(wanted);
+    done = server_of(self).set_tenants(wanted);
   }
   take_or_raise(std::move(done));
 }
@@ -214,7 +225,7 @@ nb::list absent_drives(PyServer& self) {
   std::vector<cairn::AbsentDrive> absent;
   {
     const nb::gil_scoped_release released;
-    absent = self.server->absent_drives();
+    absent = server_of(self).absent_drives();
   }
   nb::list rows;
   for (const cairn::AbsentDrive& drive : absent) rows.append(nb::make_tuple(drive.path, drive.reason));
@@ -243,7 +254,7 @@ NB_MODULE(_native, m) {
   m.def("version", [] { return CAIRN_VERSION; });
   m.def("status_table", &status_table);
   m.def("format_drive", &format, "path"_a, nb::kw_only(), "create_bytes"_a = 0, "segment_bytes"_a = 0,
-        "overwrite"_a = false);
+        "overwrite"_a = false, "fleet"_a = nb::bytes("", 0));
   m.def("is_formatted", [](const std::string& path) { return take_or_raise(cairn::is_formatted(path)); }, "path"_a);
   m.def("inspect_drive", &inspect, "path"_a);
   m.def("check_drive", &check, "path"_a, "progress"_a = nb::none());
@@ -255,11 +266,11 @@ NB_MODULE(_native, m) {
            "reinsert_hits_least"_a, "admission_second_touch"_a, "admission_bytes_per_day"_a, "lease_ms_most"_a,
            "scrub_bytes_per_second"_a, "fleet"_a)
       .def(
-          "listen", [](PyServer& self, const std::string& url) { return take_or_raise(self.server->listen(url)); },
+          "listen", [](PyServer& self, const std::string& url) { return take_or_raise(server_of(self).listen(url)); },
           "url"_a)
-      .def("start", [](PyServer& self) { self.server->start(); })
+      .def("start", [](PyServer& self) { server_of(self).start(); })
       .def("stop", &stop, "drain_ms"_a)
-      .def("running", [](PyServer& self) { return self.server->running(); })
+      .def("running", [](PyServer& self) { return server_of(self).running(); })
       .def("stats", &stats)
       .def("absent_drives", &absent_drives)
       .def("attach_drive", &attach_drive, "path"_a)

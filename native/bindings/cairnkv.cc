@@ -22,6 +22,7 @@ using cairn::ConstByteSpan;
 using cairn::FrameType;
 
 constexpr int kSignalEveryMs = 100;
+static_assert(kSignalEveryMs > 0, "a call would never look whether it was interrupted");
 
 PyObject* connect_error = nullptr;
 
@@ -30,10 +31,19 @@ struct PyClient {
   std::unique_ptr<cairn::Client> client;
 };
 
+cairn::Client& client_of(const nb::object& self) {
+  PyClient& client = nb::cast<PyClient&>(self);
+  CAIRN_CHECK(client.client != nullptr, "Python holds a client that was not connected");
+  return *client.client;
+}
+
 class PyOperation {
  public:
   PyOperation(nb::object owner, std::shared_ptr<cairn::Operation> operation, std::unique_ptr<Borrowed> borrowed)
-      : owner_(std::move(owner)), operation_(std::move(operation)), borrowed_(std::move(borrowed)) {}
+      : owner_(std::move(owner)), operation_(std::move(operation)), borrowed_(std::move(borrowed)) {
+    CAIRN_CHECK(operation_ != nullptr, "Python is given no operation");
+    CAIRN_CHECK(operation_->id != 0, "Python is given an operation that was not submitted");
+  }
   PyOperation(PyOperation&&) = default;
   ~PyOperation() {
     if (operation_ != nullptr && !done()) cancel();  // the buffers are about to be given back
@@ -72,7 +82,7 @@ class PyOperation {
   }
 
  private:
-  cairn::Client& client() { return *nb::cast<PyClient&>(owner_).client; }
+  cairn::Client& client() { return client_of(owner_); }
 
   nb::object owner_;
   std::shared_ptr<cairn::Operation> operation_;
@@ -84,7 +94,9 @@ class PyOperation {
 class PyRegion {
  public:
   PyRegion(nb::object owner, cairn::MemoryRegion* region, uint64_t nbytes)
-      : owner_(std::move(owner)), region_(region), bytes_{region->base(), nbytes} {}
+      : owner_(std::move(owner)), region_(region), bytes_{region->base(), nbytes} {
+    CAIRN_CHECK(nbytes <= region->bytes(), "Python is given more of a region than there is");
+  }
   PyRegion(nb::object owner, std::unique_ptr<Borrowed> borrowed, ByteSpan bytes)
       : owner_(std::move(owner)), borrowed_(std::move(borrowed)), bytes_(bytes) {}
   PyRegion(PyRegion&& other) noexcept
@@ -96,7 +108,7 @@ class PyRegion {
 
   uintptr_t address() const { return reinterpret_cast<uintptr_t>(bytes_.data()); }
   size_t nbytes() const { return bytes_.size(); }
-  bool shared() const { return region_ != nullptr && nb::cast<PyClient&>(owner_).client->region_is_shared(*region_); }
+  bool shared() const { return region_ != nullptr && client_of(owner_).region_is_shared(*region_); }
   void close() {
     if (exports_ > 0) throw nb::buffer_error("the region is in use: release its memoryviews and arrays first");
     free();
@@ -106,11 +118,16 @@ class PyRegion {
     ++exports_;
     return bytes_;
   }
-  void returned() { --exports_; }
+  void returned() {
+    CAIRN_CHECK(exports_ > 0, "Python gives memory of a region back that it was not lent");
+    --exports_;
+  }
 
  private:
   void free() {
-    if (region_ != nullptr) nb::cast<PyClient&>(owner_).client->free_region(region_);
+    CAIRN_CHECK(exports_ == 0, "a region is freed that Python still looks into");
+    CAIRN_CHECK(region_ == nullptr || borrowed_ == nullptr, "a region is of our making and borrowed, too");
+    if (region_ != nullptr) client_of(owner_).free_region(region_);
     region_ = nullptr;
     borrowed_.reset();
     bytes_ = {};
@@ -166,7 +183,7 @@ std::shared_ptr<cairn::Operation> begin(FrameType type, nb::handle keys, uint64_
 }
 
 PyOperation send(nb::object self, std::shared_ptr<cairn::Operation> operation, std::unique_ptr<Borrowed> borrowed) {
-  cairn::Client& client = *nb::cast<PyClient&>(self).client;
+  cairn::Client& client = client_of(self);
   {
     const nb::gil_scoped_release released;
     client.submit(operation);
@@ -183,6 +200,9 @@ std::unique_ptr<Borrowed> attach(cairn::Operation& operation, nb::handle memorie
     append_memory(memory, writable, *borrowed, operation.parts);
     operation.part_first.push_back(static_cast<uint32_t>(operation.parts.size()));
   }
+  // A sequence is anything that Python takes for one: what it says of its length need not be what it gives.
+  if (operation.part_first.size() != operation.keys.size() + 1)
+    throw nb::value_error("as many memories as keys are needed");
   return borrowed;
 }
 
@@ -217,6 +237,8 @@ PyOperation get(nb::object self, nb::sequence keys, nb::sequence memories, uint6
 
 template <FrameType type>
 PyOperation keys_only(nb::object self, nb::sequence keys, uint64_t layout, uint32_t deadline_ms) {
+  static_assert(type >= FrameType::put && type <= FrameType::watch, "an operation that is no request");
+  static_assert(type != FrameType::put && type != FrameType::get, "an operation that needs memory has none");
   return send(std::move(self), begin(type, keys, layout, deadline_ms), nullptr);
 }
 
@@ -265,17 +287,19 @@ void connect(PyClient* self, const std::string& url, const std::string& tenant, 
     PyErr_SetObject(connect_error, args.ptr());
     throw nb::python_error();
   }
+  CAIRN_CHECK(std::get<std::unique_ptr<cairn::Client>>(connected) != nullptr, "a client was connected and lost");
   new (self) PyClient{std::get<std::unique_ptr<cairn::Client>>(std::move(connected))};
 }
 
 PyRegion alloc(nb::object self, uint64_t nbytes) {
-  cairn::Client& client = *nb::cast<PyClient&>(self).client;
+  cairn::Client& client = client_of(self);
   cairn::Result<cairn::MemoryRegion*> region = cairn::Error{};
   {
     const nb::gil_scoped_release released;
     region = client.alloc_region(nbytes);
   }
   if (!region.ok()) throw nb::value_error(region.error().message.c_str());
+  CAIRN_CHECK(region.value() != nullptr, "a region was made and lost");
   return {std::move(self), region.value(), nbytes};
 }
 

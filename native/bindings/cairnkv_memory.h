@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/check.h"
 
 namespace cairn {
 
@@ -28,6 +29,7 @@ class Borrowed {
     return {static_cast<std::byte*>(view.buf), static_cast<size_t>(view.len)};
   }
   void release() {
+    CAIRN_CHECK(views_.empty() || PyGILState_Check() == 1, "buffers are given back to Python without its lock");
     for (Py_buffer& view : views_) PyBuffer_Release(&view);
     views_.clear();
   }

@@ -19,6 +19,7 @@ void append_clipped(std::span<const iovec> parts, uint64_t length, std::vector<i
     if (take > 0) out.push_back({part.iov_base, take});
     length -= take;
   }
+  CAIRN_CHECK(length == 0, "bytes are to go to memory that has no room for them");
 }
 
 }  // namespace
@@ -29,6 +30,7 @@ bool Client::Lane::memory_of(uint64_t request_id, uint32_t index, uint64_t lengt
   if (found == requests.end() || found->second.operation == nullptr || index >= found->second.count) return false;
   const Operation& operation = *found->second.operation;
   const uint32_t item = found->second.first + index;
+  CAIRN_CHECK(item < operation.settled_.size(), "a request is for items that its operation does not have");
   if (!operation.moves_payload() || operation.settled_[item]) return false;
   const uint64_t room = operation.room(item);
   if (whole ? length != room : length > room) return false;
@@ -118,6 +120,8 @@ const char* Client::take_results(Request& request, const FrameHeader& header, Co
 }
 
 void Client::settle_result(Operation& operation, uint32_t item, const ResultBody& result) {
+  CAIRN_CHECK(item < operation.settled_.size(), "a result for an item that the operation does not have");
+  CAIRN_CHECK(operation.sequences.size() == operation.settled_.size(), "an operation has no room for its answers");
   if (operation.settled_[item]) return;
   Status status = known(result.status);
   operation.sequences[item] = result.sequence;

@@ -15,6 +15,7 @@ namespace {
 // How long before the caller's deadline the service is to answer a watch in which nothing happened, so that the answer
 // arrives in time.
 constexpr uint64_t kWatchMarginMs = 250;
+static_assert(kWatchMarginMs < kDeadlineMsDefault, "a watch would be answered before it is asked");
 
 // match, stats and watch have one answer for the whole operation.
 uint32_t answers_of(const Operation& operation) {
@@ -42,12 +43,36 @@ Client::Client(Address address, ClientOptions options)
 
 Client::~Client() {
   close();
+  CAIRN_CHECK(open_.empty(), "a client ends and an operation's memory is still in use");
+  CAIRN_CHECK(due_.empty(), "a client ends and an operation still has a deadline");
+  CAIRN_CHECK(!driving_, "a client ends while a thread drives it");
   ::close(wake_);
   if (completion_ >= 0) ::close(completion_);
 }
 
+void Client::check_session() const {
+  CAIRN_CHECK((state_ == Link::up) == !lanes_.empty(),
+              "a session that is up has no lanes, or one that is down has some");
+  CAIRN_CHECK(!lost_ || state_ == Link::up, "a session was lost that was not up");
+  CAIRN_CHECK(lanes_.size() <= kSessionLanesMost, "a session has more lanes than it may");
+  CAIRN_CHECK(open_.size() == due_.size(), "an operation is open and has no deadline, or the reverse");
+}
+
+// What whoever made the operation owes: its lists are as long as one another.
+void Client::check_asked(const Operation& op) {
+  CAIRN_CHECK(op.type >= FrameType::put && op.type <= FrameType::watch, "an operation that is no request");
+  CAIRN_CHECK(op.id == 0, "an operation is submitted twice");
+  CAIRN_CHECK(op.state_ == Operation::State::open, "an operation is submitted that is done");
+  CAIRN_CHECK(op.ranges.empty() || op.ranges.size() == op.keys.size(), "an operation has not one range for each key");
+  if (!op.moves_payload()) return;
+  CAIRN_CHECK(op.part_first.size() == op.keys.size() + 1, "an operation has not memory for each of its keys");
+  CAIRN_CHECK(op.part_first.back() == op.parts.size(), "an operation has memory that belongs to no key");
+}
+
 void Client::submit(std::shared_ptr<Operation> operation) {
+  CAIRN_CHECK(operation != nullptr, "no operation is submitted");
   Operation& op = *operation;
+  check_asked(op);
   op.settled_.assign(answers_of(op), false);
   op.unsettled_ = answers_of(op);
   op.statuses.assign(op.unsettled_, Status::timeout);
@@ -62,8 +87,10 @@ void Client::submit(std::shared_ptr<Operation> operation) {
   }
 
   Lock lock(lock_);
+  check_session();
   op.id = next_id_++;
-  open_.emplace(&op, operation);
+  const bool fresh = open_.emplace(&op, operation).second;
+  CAIRN_CHECK(fresh, "an operation is open twice");
   due_.emplace(op.due_ns_, &op);
   if (op.unsettled_ == 0) {
     finish_if_settled(op);  // an empty batch asks for nothing
@@ -71,16 +98,22 @@ void Client::submit(std::shared_ptr<Operation> operation) {
     settle_rest(op, Status::cancelled);
   } else if (!ensure_connected(lock, op.due_ns_)) {
     settle_rest(op, Status::unreachable);
-  } else {
+  } else if (op.state_ == Operation::State::open) {
     split(operation);
     reap();
-  }
+  }  // else another thread drove it into its deadline while this one connected
   wake_driver();
   changed_.notify_all();
 }
 
 void Client::split(const std::shared_ptr<Operation>& operation) {
   const auto count = static_cast<uint32_t>(operation->settled_.size());
+  CAIRN_CHECK(count > 0, "an operation that asks for nothing is sent");
+  CAIRN_CHECK(operation->state_ == Operation::State::open, "an operation is sent whose memory is its caller's again");
+  CAIRN_CHECK(operation->unsettled_ == count, "an operation has answers before it was sent");
+  CAIRN_CHECK(!lanes_.empty(), "an operation is spread over no lanes");
+  CAIRN_CHECK(welcome_.batch_items_most > 0, "an operation is sent in batches of nothing");
+  CAIRN_CHECK(welcome_.batch_items_most <= kBatchItemsMost, "an operation is sent in batches that no frame holds");
   if (operation->type == FrameType::match && operation->keys.size() > welcome_.batch_items_most) {
     return settle_rest(*operation, Status::too_large);
   }
@@ -96,7 +129,10 @@ void Client::split(const std::shared_ptr<Operation>& operation) {
 
 void Client::enqueue(Lane& lane, const std::shared_ptr<Operation>& operation, uint32_t first, uint32_t count) {
   const uint64_t id = next_id_++;
+  CAIRN_CHECK(count > 0, "a request for nothing");
+  CAIRN_CHECK(uint64_t{first} + count <= operation->settled_.size(), "a request for items that its operation has not");
   Request& request = lane.requests[id];
+  CAIRN_CHECK(request.operation == nullptr, "two requests have one number");
   request.operation = operation;
   request.first = first;
   request.count = count;
@@ -109,6 +145,8 @@ void Client::send_waiting(Lane& lane) {
     lane.waiting.pop_front();
     const auto found = lane.requests.find(id);
     if (found == lane.requests.end()) continue;  // given up before it was sent
+    CAIRN_CHECK(!found->second.sent, "a request is sent twice");
+    CAIRN_CHECK(found->second.operation != nullptr, "a request is sent that was given up");
     --lane.credits;
     found->second.sent = true;
     lane.link->send(build_request(id, found->second));
@@ -119,6 +157,7 @@ MemoryRegion* Client::region_at(const std::byte* base, uint64_t length) {
   auto after = regions_.upper_bound(base);
   if (after == regions_.begin()) return nullptr;
   MemoryRegion* region = std::prev(after)->second.get();
+  CAIRN_CHECK(region->base() == std::prev(after)->first, "a region is kept under the address of another");
   const auto offset = static_cast<uint64_t>(base - region->base());
   const bool inside = offset <= region->bytes() && length <= region->bytes() - offset;
   return inside && region->usable ? region : nullptr;
@@ -137,10 +176,12 @@ bool Client::extents_of(const Operation& operation, uint32_t item, Request& requ
       extents.resize(before);
       return false;
     }
+    CAIRN_CHECK(region->id != 0, "a region that the service knows has no number");
     extents.push_back({static_cast<uint64_t>(base - region->base()), part.iov_len, region->id, 0});
     if (std::find(request.regions.begin(), request.regions.end(), region) == request.regions.end())
       request.regions.push_back(region);
   }
+  CAIRN_CHECK(extents.size() <= kBatchExtentsMost, "a batch has more extents than a frame holds");
   return extents.size() > before;
 }
 
@@ -153,6 +194,7 @@ uint32_t Client::deadline_ms_of(const Operation& operation) {
 
 std::vector<std::byte> Client::build_request(uint64_t id, Request& request) {
   const Operation& op = *request.operation;
+  CAIRN_CHECK(request.count <= kBatchItemsMost, "a request of more items than a frame holds");
   FrameBuilder frame(op.type, id, sizeof(BatchBody) + request.count * sizeof(ItemBody));
   frame.header().tag = tag_;
   frame.header().deadline_ms = deadline_ms_of(op);
@@ -175,6 +217,7 @@ std::vector<std::byte> Client::build_request(uint64_t id, Request& request) {
     frame.append_bytes(std::as_bytes(keys));
     return frame.finish();
   }
+  CAIRN_CHECK(op.crcs_.empty() || op.crcs_.size() == op.keys.size(), "an operation has not one checksum for each key");
   std::vector<ItemBody> items(request.count);
   std::vector<ExtentBody> extents;
   for (uint32_t i = 0; i < request.count; ++i) {
@@ -209,28 +252,34 @@ std::vector<std::byte> Client::build_request(uint64_t id, Request& request) {
 // --- settling --------------------------------------------------------------------------------------------
 
 void Client::settle(Operation& operation, uint32_t item, Status status) {
+  CAIRN_CHECK(item < operation.settled_.size(), "an item is settled that the operation does not have");
   if (operation.settled_[item]) return;
   operation.settled_[item] = true;
   operation.statuses[item] = status;
+  CAIRN_CHECK(operation.unsettled_ > 0, "more items are settled than an operation has");
   --operation.unsettled_;
 }
 
 void Client::settle_rest(Operation& operation, Status status) {
   for (uint32_t i = 0; i < operation.settled_.size(); ++i) settle(operation, i, status);
+  CAIRN_CHECK(operation.unsettled_ == 0, "an operation was settled and waits for answers");
   finish_if_settled(operation);
 }
 
 void Client::finish_if_settled(Operation& operation) {
   if (operation.unsettled_ > 0 || operation.state_ == Operation::State::done) return;
   operation.state_ = Operation::State::done;
-  due_.erase({operation.due_ns_, &operation});
+  const size_t timed = due_.erase({operation.due_ns_, &operation});
+  CAIRN_CHECK(timed == 1, "an operation is done that had no deadline");
   if (completion_ >= 0) {
     completed_.push_back(operation.id);
     const uint64_t one = 1;
-    CAIRN_CHECK(::write(completion_, &one, sizeof(one)) > 0 || errno == EAGAIN, "the completion event is broken");
+    const ssize_t written = ::write(completion_, &one, sizeof(one));
+    CAIRN_CHECK(written > 0 || errno == EAGAIN, "the completion event is broken");
   }
   changed_.notify_all();
-  open_.erase(&operation);  // may destroy it, if the caller let go
+  const size_t closed = open_.erase(&operation);  // may destroy it, if the caller let go
+  CAIRN_CHECK(closed == 1, "an operation is done that was not open");
 }
 
 // The service has let go of the request; items without an answer get `rest`.
@@ -238,6 +287,8 @@ void Client::finish_request(Lane& lane, uint64_t request_id, Status rest) {
   auto node = lane.requests.extract(request_id);
   if (node.empty()) return;
   Request& request = node.mapped();
+  CAIRN_CHECK(!request.operation || !request.fencing, "a request was given up and still takes answers");
+  CAIRN_CHECK(!request.fencing || request.sent, "the service is waited for to let go of what it was never told");
   if (request.sent) ++lane.credits;
   if (const auto operation = request.operation) {
     // A service that gave an item up may answer before all of its bytes are sent: from here on they are the caller's.
@@ -257,7 +308,8 @@ Result<MemoryRegion*> Client::alloc_region(uint64_t bytes) {
   Lock lock(lock_);
   auto owned = created.take();
   MemoryRegion* region = owned.get();
-  regions_.emplace(region->base(), std::move(owned));
+  const bool fresh = regions_.emplace(region->base(), std::move(owned)).second;
+  CAIRN_CHECK(fresh, "two regions lie at one address");
   if (region->descriptor() < 0 || state_ != Link::up) return region;
   add_region(*region);
   // Until the service has mapped it, its bytes would have to be streamed.
@@ -284,6 +336,11 @@ bool Client::region_is_shared(const MemoryRegion& region) {
 
 void Client::free_region(MemoryRegion* region) {
   const Lock lock(lock_);
+  check_session();
+  CAIRN_CHECK(region != nullptr, "no region is freed");
+  const auto listed = regions_.find(region->base());
+  CAIRN_CHECK(listed != regions_.end(), "a region is freed twice, or is another client's");
+  CAIRN_CHECK(listed->second.get() == region, "a region is freed that lies where another does");
   for (const auto& lane : lanes_) {
     for (auto& [id, request] : lane->requests) {
       if (request.adding == region) request.adding = nullptr;
@@ -299,7 +356,7 @@ void Client::free_region(MemoryRegion* region) {
     frame.append(RegionBody{region->id, 0, region->bytes()});
     lanes_.front()->link->send(frame.finish());
   }
-  regions_.erase(region->base());
+  regions_.erase(listed);
 }
 
 // --- the end ---------------------------------------------------------------------------------------------

@@ -123,7 +123,11 @@ class Client {
   void reap();
   void add_region(MemoryRegion& region);
 
+  // What holds whenever the lock is free.
+  void check_session() const;
+
   // --- requests (client.cc) ---
+  static void check_asked(const Operation& op);
   void split(const std::shared_ptr<Operation>& operation);
   void enqueue(Lane& lane, const std::shared_ptr<Operation>& operation, uint32_t first, uint32_t count);
   void send_waiting(Lane& lane);

@@ -12,6 +12,9 @@ namespace {
 
 constexpr uint64_t kBackoffLeastMs = 50;
 constexpr uint64_t kBackoffMostMs = 2000;
+static_assert(kBackoffLeastMs > 0, "clients that lost their service ask again without a pause");
+static_assert(kBackoffLeastMs <= kBackoffMostMs, "the shortest pause is longer than the longest");
+static_assert(kSessionLanesMost <= kCreditsDefault, "a lane of a session has no credit");
 
 // Clients that lost one service together should not come back together.
 uint64_t jittered_ns(uint64_t ms) {
@@ -47,6 +50,7 @@ std::variant<std::vector<Connected>, ConnectFailure> Client::dial(int timeout_ms
   const uint64_t until_ms = system_clock().now_ms() + static_cast<uint64_t>(timeout_ms);
   // Over shm one lane does: commands are small, and payload does not pass through it.
   const uint32_t lanes = address_.kind == Address::Kind::shm ? 1 : options_.lanes;
+  CAIRN_CHECK(lanes > 0 && lanes <= kSessionLanesMost, "a number of lanes that should have been refused");
   std::vector<Connected> connected;
   while (connected.size() < lanes) {
     const uint64_t now_ms = system_clock().now_ms();
@@ -54,6 +58,7 @@ std::variant<std::vector<Connected>, ConnectFailure> Client::dial(int timeout_ms
     auto one = connect_to(address_, options);
     if (auto* failure = std::get_if<ConnectFailure>(&one)) return std::move(*failure);
     connected.push_back(std::get<Connected>(std::move(one)));
+    CAIRN_CHECK(connected.back().link != nullptr, "a connection was made and there is no link");
     options.join = connected.front().welcome.tag;
   }
   return connected;
@@ -61,6 +66,10 @@ std::variant<std::vector<Connected>, ConnectFailure> Client::dial(int timeout_ms
 
 void Client::install(std::vector<Connected> connected) {
   CAIRN_CHECK(lanes_.empty(), "a session is installed over another");
+  CAIRN_CHECK(state_ != Link::up, "a session is up before it is installed");
+  CAIRN_CHECK(!lost_, "a session was lost before it is installed");
+  CAIRN_CHECK(!connected.empty(), "a session without connections is installed");
+  CAIRN_CHECK(connected.front().welcome.body.credits > 0, "a welcome without credits got past the handshake");
   welcome_ = connected.front().welcome.body;
   tag_ = connected.front().welcome.tag;
   // A service may announce more than this side can build, or nothing at all.
@@ -79,6 +88,7 @@ void Client::install(std::vector<Connected> connected) {
 }
 
 bool Client::ensure_connected(Lock& lock, uint64_t due_ns) {
+  CAIRN_CHECK(lock.owns_lock(), "the session is looked at without its lock");
   if (state_ == Link::up) return true;
   const uint64_t now = system_clock().now_ns();
   if (state_ == Link::connecting || now < next_attempt_ns_ || due_ns <= now) return false;
@@ -89,6 +99,8 @@ bool Client::ensure_connected(Lock& lock, uint64_t due_ns) {
   lock.unlock();
   auto dialled = dial(timeout_ms);
   lock.lock();
+  CAIRN_CHECK(state_ == Link::connecting, "somebody else connected meanwhile");
+  CAIRN_CHECK(lanes_.empty(), "somebody else installed a session meanwhile");
   state_ = Link::down;
   if (closed_) return false;
   if (auto* failure = std::get_if<ConnectFailure>(&dialled)) {
@@ -115,6 +127,7 @@ bool Client::detach_regions() {
   for (const auto& lane : lanes_) {
     for (const auto& [id, request] : lane->requests) {
       for (MemoryRegion* region : request.regions) {
+        CAIRN_CHECK(region != nullptr, "a request holds a region that is none");
         if (region->usable && !region->detach()) return false;
       }
     }
@@ -125,6 +138,7 @@ bool Client::detach_regions() {
 void Client::reap() {
   if (!lost_) return;
   if (hung_up_ && !detach_regions()) return;  // no memory: tried again at the next turn, callers wait meanwhile
+  check_session();
   lost_ = false;
   state_ = Link::down;
   next_attempt_ns_ = 0;
@@ -141,6 +155,8 @@ void Client::reap() {
 
 void Client::add_region(MemoryRegion& region) {
   if (region.descriptor() < 0 || (welcome_.features & kFeatureRegions) == 0) return;
+  CAIRN_CHECK(!region.usable, "a region is announced that the service knows");
+  CAIRN_CHECK(!lanes_.empty(), "a region is announced to nobody");
   region.id = next_region_++;
   const uint64_t id = next_id_++;
   lanes_.front()->requests[id].adding = &region;

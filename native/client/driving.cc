@@ -14,8 +14,8 @@ namespace {
 
 void drain_event(int fd) {
   uint64_t ignored = 0;
-  CAIRN_CHECK(::read(fd, &ignored, sizeof(ignored)) >= 0 || errno == EAGAIN || errno == EINTR,
-              "an event of ours is broken");
+  const ssize_t taken = ::read(fd, &ignored, sizeof(ignored));
+  CAIRN_CHECK(taken >= 0 || errno == EAGAIN || errno == EINTR, "an event of ours is broken");
 }
 
 // An answer from memory comes within microseconds, sooner than a sleeping thread wakes: look for it a little
@@ -41,7 +41,9 @@ bool Client::done(const Operation& operation) {
 }
 
 bool Client::wait(const Operation& operation, int slice_ms) {
+  CAIRN_CHECK(slice_ms >= 0, "a slice of time that is over before it begins");
   Lock lock(lock_);
+  CAIRN_CHECK(operation.id != 0, "an operation is waited for that was never submitted");
   const uint64_t until_ns = system_clock().now_ns() + static_cast<uint64_t>(slice_ms) * 1'000'000;
   while (operation.state_ != Operation::State::done) {
     const uint64_t now = system_clock().now_ns();
@@ -65,7 +67,10 @@ int Client::until_next_due_ms(int most_ms) const {
 }
 
 void Client::drive(Lock& lock, int timeout_ms) {
+  CAIRN_CHECK(lock.owns_lock(), "a session is driven without its lock");
   CAIRN_CHECK(!driving_, "two threads drive one session");
+  CAIRN_CHECK(timeout_ms >= 0, "a session is driven without an end");
+  check_session();
   driving_ = true;
   std::vector<pollfd> polled;
   polled.reserve(lanes_.size() + 1);
@@ -77,6 +82,7 @@ void Client::drive(Lock& lock, int timeout_ms) {
   lock.unlock();
   const int ready = patient_poll(polled, timeout_ms);
   lock.lock();
+  CAIRN_CHECK(driving_, "another thread took over the driving");
   if (ready > 0) {
     if (polled[0].revents != 0) drain_event(wake_);
     for (size_t i = 1; i < polled.size() && i <= lanes_.size() && !lost_; ++i) {
@@ -95,13 +101,15 @@ void Client::drive(Lock& lock, int timeout_ms) {
 void Client::wake_driver() {
   if (!driving_) return;
   const uint64_t one = 1;
-  CAIRN_CHECK(::write(wake_, &one, sizeof(one)) > 0 || errno == EAGAIN, "the wake-up event is broken");
+  const ssize_t written = ::write(wake_, &one, sizeof(one));
+  CAIRN_CHECK(written > 0 || errno == EAGAIN, "the wake-up event is broken");
 }
 
 // --- deadlines and their fence ---------------------------------------------------------------------------
 
 void Client::cancel(Operation& operation) {
   Lock lock(lock_);
+  CAIRN_CHECK(operation.id != 0, "an operation is cancelled that was never submitted");
   if (operation.state_ == Operation::State::open) give_up(operation, Status::cancelled);
   reap();
   while (operation.state_ != Operation::State::done) {
@@ -118,6 +126,8 @@ void Client::expire() {
   const uint64_t now = system_clock().now_ns();
   while (!due_.empty() && due_.begin()->first <= now) {
     Operation& operation = *due_.begin()->second;
+    CAIRN_CHECK(operation.state_ != Operation::State::done, "an operation that is done has a deadline");
+    CAIRN_CHECK(operation.due_ns_ == due_.begin()->first, "an operation is listed under a deadline that it has not");
     if (operation.state_ == Operation::State::open) {
       give_up(operation, Status::timeout);
     } else {
@@ -130,6 +140,8 @@ void Client::expire() {
 // From here on no result is taken for the operation. Payload in frames is cut off at once; memory that the
 // service reaches by itself is free when the service says so.
 void Client::give_up(Operation& operation, Status why) {
+  CAIRN_CHECK(operation.state_ == Operation::State::open, "an operation is given up twice");
+  CAIRN_CHECK(why != Status::ok, "an operation is given up as if it were done");
   const std::shared_ptr<Operation> keep = open_.at(&operation);
   bool fencing = false;
   for (const auto& lane : lanes_) {
@@ -156,7 +168,8 @@ void Client::give_up(Operation& operation, Status why) {
     }
   }
   if (!fencing) return settle_rest(operation, why);
-  due_.erase({operation.due_ns_, &operation});
+  const size_t timed = due_.erase({operation.due_ns_, &operation});
+  CAIRN_CHECK(timed == 1, "an operation is given up that had no deadline");
   operation.state_ = Operation::State::fencing;
   operation.why_ = why;
   operation.due_ns_ = system_clock().now_ns() + kFenceMs * 1'000'000;
@@ -165,6 +178,7 @@ void Client::give_up(Operation& operation, Status why) {
 
 // The service let go of one request of the operation; the last one settles it.
 void Client::end_fence(const std::shared_ptr<Operation>& operation) {
+  CAIRN_CHECK(operation->state_ != Operation::State::open, "a fence ends around an operation that was not given up");
   for (const auto& lane : lanes_) {
     for (const auto& [id, request] : lane->requests) {
       if (request.fencing == operation) return;
@@ -175,7 +189,9 @@ void Client::end_fence(const std::shared_ptr<Operation>& operation) {
 
 // The service hangs. The session ends, and with it what it may reach: reap() takes the memory back first.
 void Client::fence_failed(Operation& operation) {
-  due_.erase({operation.due_ns_, &operation});
+  CAIRN_CHECK(operation.state_ == Operation::State::fencing, "a fence fails around an operation that was not given up");
+  const size_t timed = due_.erase({operation.due_ns_, &operation});
+  CAIRN_CHECK(timed == 1, "a fence fails that had no deadline");
   operation.due_ns_ = system_clock().now_ns() + kFenceMs * 1'000'000;
   due_.emplace(operation.due_ns_, &operation);
   lose_session("the service did not let go of a cancelled request", true);

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
 #include "wire/frame.h"
 
 namespace cairn {
@@ -53,6 +54,9 @@ class Operation {
   uint64_t id = 0;                      // set by submit()
 
   std::span<const iovec> memory(uint32_t item) const {
+    CAIRN_CHECK(item + size_t{1} < part_first.size(), "memory is asked for of an item that has none");
+    CAIRN_CHECK(part_first[item] <= part_first[item + 1], "the memory of an item ends before it begins");
+    CAIRN_CHECK(part_first[item + 1] <= parts.size(), "an item has memory that was not given to the operation");
     return std::span(parts).subspan(part_first[item], part_first[item + 1] - part_first[item]);
   }
   uint64_t room(uint32_t item) const {

@@ -14,6 +14,7 @@ namespace cairn {
 namespace {
 
 constexpr uint64_t kPageBytes = 4096;
+static_assert((kPageBytes & (kPageBytes - 1)) == 0, "pages are powers of two");
 
 // A memfd of that size that cannot shrink; -1 and errno otherwise.
 int make_memfd(uint64_t bytes) {
@@ -46,6 +47,13 @@ Result<std::unique_ptr<MemoryRegion>> MemoryRegion::create(uint64_t bytes, bool 
     return Error::from_errno(number, what);
   }
   return std::unique_ptr<MemoryRegion>(new MemoryRegion(static_cast<std::byte*>(base), bytes, fd));
+}
+
+MemoryRegion::MemoryRegion(std::byte* base, uint64_t bytes, int descriptor)
+    : base_(base), bytes_(bytes), descriptor_(descriptor) {
+  CAIRN_CHECK(base_ != nullptr, "a region without memory");
+  CAIRN_CHECK(reinterpret_cast<uintptr_t>(base_) % kPageBytes == 0, "a region begins in the middle of a page");
+  CAIRN_CHECK(bytes_ > 0 && bytes_ % kPageBytes == 0, "a region is not whole pages");
 }
 
 MemoryRegion::~MemoryRegion() {

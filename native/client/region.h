@@ -29,7 +29,7 @@ class MemoryRegion {
   bool usable = false;  // the service has mapped it
 
  private:
-  MemoryRegion(std::byte* base, uint64_t bytes, int descriptor) : base_(base), bytes_(bytes), descriptor_(descriptor) {}
+  MemoryRegion(std::byte* base, uint64_t bytes, int descriptor);
   std::byte* base_;
   uint64_t bytes_;
   int descriptor_;

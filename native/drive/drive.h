@@ -37,9 +37,12 @@ struct DriveInfo {
   bool volatile_write_cache = true;
   bool read_only = false;
   bool can_discard = false;
+  uint32_t placement_classes = 1;  // how many sorts of data it keeps apart (FDP); 1: it does not
 };
 
 enum class IoKind : uint8_t { read, write, flush, discard };
+
+inline constexpr uint32_t kVectorsMost = 1024;  // of one request: what Linux takes in one call
 
 // Owned by the caller, who keeps it and the memory behind `vectors` alive until completed() is called.
 class IoRequest {
@@ -48,6 +51,7 @@ class IoRequest {
   uint64_t offset = 0;
   const iovec* vectors = nullptr;
   uint32_t vector_count = 0;
+  uint8_t placement = 0;  // of a write: what dies together has one class, below placement_classes
   uint64_t bytes = 0;  // the sum of the vectors' lengths; 0 for a flush; of a discard, which has no vectors, its length
 
   // Called once, on the reactor thread. `error` is 0 or an errno. May submit further requests.

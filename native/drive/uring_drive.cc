@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <fstream>
 
 namespace cairn {
@@ -22,6 +23,8 @@ namespace {
 // once; by handling a little at a time, and taking new requests in between, they are not left idle meanwhile.
 constexpr uint64_t kReadBytesAPoll = 1 << 20;
 constexpr uint32_t kFileLbaBytes = 4096;  // what every file system we meet accepts for O_DIRECT
+static_assert(kSlabPageBytes % kFileLbaBytes == 0, "a page of the slab is not whole logical blocks of a file");
+static_assert(kVectorsMost <= IOV_MAX, "more vectors are let through than the kernel takes");
 
 Error uring_error(int number, const std::string& path) {
   std::string what = "cannot set up io_uring for " + path;
@@ -127,6 +130,7 @@ Result<std::unique_ptr<Drive>> open_drive(const std::string& path, const DriveOp
 
 Result<std::unique_ptr<UringDrive>> UringDrive::create(DriveInfo info, int fd, uint32_t queue_depth) {
   CAIRN_CHECK(queue_depth > 0, "a drive needs a queue");
+  CAIRN_CHECK(fd >= 0, "a drive is made of a file that is not open");
   std::unique_ptr<UringDrive> drive(new UringDrive(std::move(info), fd, queue_depth));
   const std::string& path = drive->info().path;
   int code = io_uring_queue_init(queue_depth, &drive->ring_, 0);
@@ -142,20 +146,33 @@ Result<std::unique_ptr<UringDrive>> UringDrive::create(DriveInfo info, int fd, u
 
 UringDrive::~UringDrive() {
   CAIRN_CHECK(in_flight_ == 0, "a drive was closed with requests in flight");
+  CAIRN_CHECK(waiting_.empty(), "a drive was closed with requests that wait and were not counted");
+  CAIRN_CHECK(again_.empty(), "a drive was closed with transfers that go on and were not counted");
   if (ring_up_) io_uring_queue_exit(&ring_);
   if (event_ >= 0) ::close(event_);
   ::close(fd_);
 }
 
+// Whatever was taken waits or has a slot.
+void UringDrive::check_counts() const {
+  CAIRN_CHECK(free_slots_.size() <= slots_.size(), "more slots are free than there are");
+  CAIRN_CHECK(again_.size() <= slots_.size() - free_slots_.size(), "a transfer goes on without a slot");
+  CAIRN_CHECK(in_flight_ == waiting_.size() + slots_.size() - free_slots_.size(),
+              "requests were taken that neither wait nor are on their way");
+}
+
 void UringDrive::start(IoRequest& request) {
   ++in_flight_;
   waiting_.push_back(&request);
+  check_counts();
 }
 
 bool UringDrive::prepare(uint32_t index) {
+  CAIRN_CHECK(index < slots_.size(), "a slot is sent that there is not");
   io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
   if (sqe == nullptr) return false;
   Slot& slot = slots_[index];
+  CAIRN_CHECK(slot.request != nullptr, "a slot is sent that has no request");
   switch (slot.request->kind) {
     case IoKind::read:
       io_uring_prep_readv(sqe, fd_, slot.rest.data(), static_cast<unsigned>(slot.rest.size()), slot.offset);
@@ -192,6 +209,7 @@ void UringDrive::fill_ring() {
     waiting_.pop_front();
     prepared = true;
   }
+  check_counts();
   if (!prepared && io_uring_sq_ready(&ring_) == 0) return;
   const int code = io_uring_submit(&ring_);
   // EAGAIN, EBUSY: the kernel is short of memory or of room for completions; the entries stay in the ring.
@@ -211,6 +229,7 @@ void UringDrive::reap() {
 }
 
 void UringDrive::transferred(uint32_t index, int result) {
+  CAIRN_CHECK(index < slots_.size(), "a completion for a slot that there is not");
   Slot& slot = slots_[index];
   CAIRN_CHECK(slot.request != nullptr, "a completion for a request that was not submitted");
   if (result == -EAGAIN || result == -EINTR) {
@@ -227,7 +246,10 @@ void UringDrive::transferred(uint32_t index, int result) {
   slot.offset += moved;
   uint64_t skip = moved;
   size_t whole = 0;
-  while (skip >= slot.rest[whole].iov_len) skip -= slot.rest[whole++].iov_len;
+  while (skip >= slot.rest[whole].iov_len) {
+    skip -= slot.rest[whole++].iov_len;
+    CAIRN_CHECK(whole < slot.rest.size(), "a transfer has bytes left and no memory for them");
+  }
   slot.rest.erase(slot.rest.begin(), slot.rest.begin() + static_cast<long>(whole));
   slot.rest.front().iov_base = static_cast<std::byte*>(slot.rest.front().iov_base) + skip;
   slot.rest.front().iov_len -= skip;
@@ -235,9 +257,12 @@ void UringDrive::transferred(uint32_t index, int result) {
 }
 
 void UringDrive::finish(uint32_t index, int error) {
+  CAIRN_CHECK(error >= 0, "a request is answered with what is no errno");
+  CAIRN_CHECK(in_flight_ > 0, "a request is answered that was never counted");
   IoRequest* request = std::exchange(slots_[index].request, nullptr);
   free_slots_.push_back(index);
   --in_flight_;
+  check_counts();
   request->completed(error);
 }
 
@@ -257,12 +282,13 @@ bool UringDrive::unsent() const {
 }
 
 void UringDrive::wait(int timeout_ms) {
+  CAIRN_CHECK(timeout_ms >= 0, "a wait for a drive without an end");
   fill_ring();
   if (in_flight_ > 0 && io_uring_cq_ready(&ring_) == 0) {
     // The event keeps what poll() has reaped already: clear it, look again, then sleep.
     uint64_t ignored = 0;
-    CAIRN_CHECK(::read(event_, &ignored, sizeof(ignored)) > 0 || errno == EAGAIN || errno == EINTR,
-                "a drive's event is broken");
+    const ssize_t taken = ::read(event_, &ignored, sizeof(ignored));
+    CAIRN_CHECK(taken > 0 || errno == EAGAIN || errno == EINTR, "a drive's event is broken");
     pollfd event{event_, POLLIN, 0};
     if (io_uring_cq_ready(&ring_) == 0) ::poll(&event, 1, timeout_ms);
   }

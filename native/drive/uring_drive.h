@@ -43,6 +43,7 @@ class UringDrive final : public Drive {
   void reap();
   void transferred(uint32_t slot, int result);
   void finish(uint32_t slot, int error);
+  void check_counts() const;
 
   int fd_;
   int event_ = -1;

@@ -31,10 +31,18 @@ const Platter& template_drive() {
 
 template <class T>
 void seal_page(Platter& platter, uint64_t offset) {
-  alignas(4096) format::Page<T> page;
-  platter.read(offset, reinterpret_cast<std::byte*>(&page), sizeof(page));
-  page.seal();
-  platter.write(offset, reinterpret_cast<const std::byte*>(&page), sizeof(page));
+  edit_page<T>(platter, offset, [](T&) {});
+}
+
+// A footer of the entries that lie before it.
+void seal_summary(Platter& platter, uint64_t offset) {
+  edit_page<format::Footer>(platter, offset, [&](format::Footer& footer) {
+    std::vector<std::byte> entries(std::min<uint64_t>(footer.entry_count, 1000) * sizeof(format::SummaryEntry));
+    const uint64_t before = (format::summary_pages(footer.entry_count) - 1) * format::kPageBytes;
+    if (before > offset) return;
+    platter.read(offset - before, entries.data(), entries.size());
+    footer.summary_crc = crc32c(entries);
+  });
 }
 
 // [flags: 1][page: 2][offset: 2][length: 1] bytes …, again and again.
@@ -52,6 +60,7 @@ void patch(Platter& platter, ConstByteSpan input) {
     if ((flags & 7) == 2) seal_page<format::SegmentHeader>(platter, at);
     if ((flags & 7) == 3) seal_page<format::RecordHeader>(platter, at);
     if ((flags & 7) == 4) seal_page<format::Footer>(platter, at);
+    if ((flags & 7) == 5) seal_summary(platter, at);
   }
 }
 

@@ -8,16 +8,21 @@ namespace cairn {
 
 namespace {
 
-static_assert(static_cast<uint8_t>(DeleteKind::group) == kRemoveGroup &&
-              static_cast<uint8_t>(DeleteKind::scope) == kRemoveScope &&
-              static_cast<uint8_t>(DeleteKind::layout) == kRemoveLayout &&
-              static_cast<uint8_t>(DeleteKind::tenant) == kRemoveTenant);
+// What a frame names is what the store deletes.
+static_assert(static_cast<uint8_t>(DeleteKind::keys) == kRemoveKeys);
+static_assert(static_cast<uint8_t>(DeleteKind::group) == kRemoveGroup);
+static_assert(static_cast<uint8_t>(DeleteKind::scope) == kRemoveScope);
+static_assert(static_cast<uint8_t>(DeleteKind::layout) == kRemoveLayout);
+static_assert(static_cast<uint8_t>(DeleteKind::tenant) == kRemoveTenant);
 
 // A prefetch answers no bytes, but takes this much of the window while it reads: the typical block.
 constexpr uint64_t kPrefetchCharge = 4 * kMiB;
 constexpr uint64_t kChargeLeast = 4 * kKiB;
 // Items a session may have open at once, over all of its requests: bounds what a client can make us remember.
 constexpr uint64_t kSessionItemsMost = 64 * 1024;
+static_assert(kChargeLeast > 0, "an item of no weight looks like no item");
+static_assert(kChargeLeast <= kPrefetchCharge && kPrefetchCharge <= kBlockBytesMost, "a prefetch weighs no block");
+static_assert(kSessionItemsMost >= kBatchItemsMost, "a session cannot open one full batch");
 
 size_t operation_index(FrameType type) {
   const auto* found = std::find(kOperations.begin(), kOperations.end(), type);
@@ -26,6 +31,8 @@ size_t operation_index(FrameType type) {
 }
 
 std::vector<std::byte> statuses_frame(const FrameHeader& header, std::span<const Status> statuses) {
+  CAIRN_CHECK(!statuses.empty(), "an answer without a status");
+  CAIRN_CHECK(statuses.size() <= kBatchItemsMost, "more statuses than a batch has items");
   FrameBuilder frame(FrameType::statuses, header.request_id, statuses.size_bytes());
   frame.header().tag = header.tag;
   frame.header().flags = kFrameLast;
@@ -45,6 +52,7 @@ std::vector<std::byte> empty_frame(FrameType type, const FrameHeader& header) {
 
 void Reactor::on_frame(ServerLink& link, const FrameHeader& header, ConstByteSpan body) {
   LinkState& state = links_.at(link.number);
+  CAIRN_CHECK(state.link.get() == &link, "a frame came by a link with the number of another");
   if (state.dead) return;
   state.last_frame_ns = clock_.now_ns();
   if (state.session == nullptr) return say_hello(state, header, body);
@@ -52,6 +60,8 @@ void Reactor::on_frame(ServerLink& link, const FrameHeader& header, ConstByteSpa
 }
 
 void Reactor::dispatch(LinkState& state, const FrameHeader& header, ConstByteSpan body) {
+  CAIRN_CHECK(state.session != nullptr, "a command came by a link without a session");
+  CAIRN_CHECK(header.tag == state.session->tag, "a frame without the session's tag got past the link");
   if (header.payload_bytes != 0) return refuse(state, Status::invalid, "payload behind a frame that carries none");
   switch (header.type) {
     case FrameType::ping:
@@ -125,6 +135,7 @@ Status Reactor::answer_key(FrameType type, const BlockId& id, uint64_t holder, u
     case FrameType::touch:
       return store_.touch(id) ? Status::ok : Status::not_found;
     default:
+      CAIRN_CHECK(type == FrameType::exists, "a key is asked for something that no answer was written for");
       return store_.exists(id) ? Status::ok : Status::not_found;
   }
 }
@@ -153,6 +164,10 @@ void Reactor::answer_keys(LinkState& state, const FrameHeader& header, const Bat
 // --- deletes ---------------------------------------------------------------------------------------------
 
 void Reactor::begin_remove(LinkState& state, const FrameHeader& header, const BatchView& batch) {
+  CAIRN_CHECK(batch.fixed.delete_kind <= kRemoveTenant, "a delete of an unknown kind got past the decoder");
+  CAIRN_CHECK(!batch.keys.empty(), "a delete that names nothing got past the decoder");
+  CAIRN_CHECK(batch.fixed.delete_kind == kRemoveKeys || batch.keys.size() == 1,
+              "a delete of a name with more keys than the name got past the decoder");
   const uint64_t number = next_number_++;
   auto task = std::make_unique<RemoveTask>(*this, number, *state.link, header);
   const uint32_t tenant = state.session->tenant_id;
@@ -175,17 +190,20 @@ void Reactor::begin_remove(LinkState& state, const FrameHeader& header, const Ba
       break;
   }
   RemoveTask& op = *task;
-  removes_.emplace(number, std::move(task));
+  const bool fresh = removes_.emplace(number, std::move(task)).second;
+  CAIRN_CHECK(fresh, "two deletes have one number");
   store_.remove(op);
 }
 
 void Reactor::RemoveTask::done() {
+  CAIRN_CHECK(statuses.size() == ids.size(), "a delete has not one answer for each of its keys");
   if (link_ != nullptr && !reactor_.links_.at(link_->number).dead) {
     link_->send(statuses_frame(header_, statuses));
     reactor_.touch(*link_);
   }
   reactor_.count(FrameType::remove, ids.size(), started_ns_);
-  reactor_.removes_.erase(number_);  // destroys *this
+  const size_t ended = reactor_.removes_.erase(number_);  // destroys *this
+  CAIRN_CHECK(ended == 1, "a delete ends twice");
 }
 
 // --- requests with payload ---------------------------------------------------------------------------------
@@ -211,6 +229,8 @@ void Reactor::begin_request(LinkState& state, const FrameHeader& header, BatchVi
   if (!may_open(state, header)) return;
   Session& session = *state.session;
   const size_t items = batch.items.size();
+  CAIRN_CHECK(items <= kBatchItemsMost, "a batch of too many items got past the decoder");
+  CAIRN_CHECK(batch.keys.empty(), "a batch has keys beside its items");
   if (session.items_open + items > kSessionItemsMost) {
     return fail_request(*state.link, header.request_id, header.tag, Status::busy,
                         "too many items are open in this session");
@@ -235,15 +255,18 @@ void Reactor::begin_request(LinkState& state, const FrameHeader& header, BatchVi
   request->charges.assign(items, 0);
   request->unsettled = static_cast<uint32_t>(items);
   session.items_open += items;
-  deadlines_.emplace(std::pair(request->deadline_ns, request->number), request.get());
+  const bool timed = deadlines_.emplace(std::pair(request->deadline_ns, request->number), request.get()).second;
+  CAIRN_CHECK(timed, "two requests have one number, and one of them no deadline");
   session.queue.push_back(request.get());
   shares_.wake(session, request->started_ns);
-  session.requests.emplace(request->id, std::move(request));
+  const bool fresh = session.requests.emplace(request->id, std::move(request)).second;
+  CAIRN_CHECK(fresh, "a request was opened under a number that is in use");
 }
 
 uint64_t Reactor::next_bytes(Session& session) {
   while (!session.queue.empty()) {
     Request& request = *session.queue.front();
+    CAIRN_CHECK(request.session == &session, "a request waits in the queue of another session");
     while (request.next < request.states.size() && request.states[request.next] != ItemState::queued) ++request.next;
     if (request.next == request.states.size()) {
       session.queue.pop_front();
@@ -256,13 +279,20 @@ uint64_t Reactor::next_bytes(Session& session) {
 }
 
 void Reactor::start_next(Session& session, uint64_t bytes) {
+  CAIRN_CHECK(!session.queue.empty(), "an item is to be started of a session that has none");
   Request& request = *session.queue.front();
+  request.check(request.next);
+  CAIRN_CHECK(request.charges[request.next] == 0, "an item that is started is charged already");
+  CAIRN_CHECK(session.window_used >= bytes, "an item is started that its session's window does not count");
   request.charges[request.next] = bytes;
   request.start_next(session.tenant_id, clock_.unix_ms());
 }
 
 void Reactor::item_settled(Request& request, uint32_t index) {
+  CAIRN_CHECK(!request.ready.empty(), "an item ended and left no result");
   const ResultItem& result = request.ready.back();
+  CAIRN_CHECK(result.body.index == index, "the result of another item is counted");
+  CAIRN_CHECK(request.states[index] == ItemState::settled, "an item ended that is still under way");
   // Bytes that are still to be sent stay charged until on_payload_sent().
   const uint64_t stays = result.buffer ? result.body.length : 0;
   const uint64_t charged = request.charges[index];
@@ -272,6 +302,7 @@ void Reactor::item_settled(Request& request, uint32_t index) {
     shares_.take(*request.session, stays - charged);
   }
   request.charges[index] = 0;
+  CAIRN_CHECK(request.session->items_open > 0, "more items of a session ended than were open");
   --request.session->items_open;
   if (request.type == FrameType::put && result.body.status == Status::ok)
     counters_.received_bytes += result.body.length;
@@ -289,6 +320,8 @@ void Reactor::send_ready() {
   std::vector<Request*> dirty;
   dirty.swap(dirty_);
   for (Request* request : dirty) {
+    CAIRN_CHECK(request->dirty, "a request is to be answered and does not know");
+    CAIRN_CHECK(!request->ready.empty(), "a request is to be answered and has no result");
     request->dirty = false;
     std::vector<ResultItem> items;
     items.swap(request->ready);
@@ -298,6 +331,7 @@ void Reactor::send_ready() {
     const bool last = request->unsettled == 0;
     touch(*request->link);
     request->link->send_results(request->id, items, last ? kFrameLast : 0);
+    CAIRN_CHECK(request->ready.empty(), "items ended while results were sent, and one frame was the last already");
     for (size_t i = 0; i < items.size(); ++i) {
       if (items[i].body.status == Status::bad_region) shares_.give_back(*request->session, lengths[i]);
     }
@@ -307,17 +341,20 @@ void Reactor::send_ready() {
 
 void Reactor::finish(Request& request) {
   CAIRN_CHECK(request.unsettled == 0, "a request ends with items open");
+  CAIRN_CHECK(request.ready.empty(), "a request ends with results that its client was not sent");
   if (request.dirty) std::erase(dirty_, &request);
   count(request.type, request.states.size(), request.started_ns);
   deadlines_.erase({request.deadline_ns, request.number});
   std::erase(request.session->queue, &request);
-  request.session->requests.erase(request.id);  // destroys it
+  const size_t ended = request.session->requests.erase(request.id);  // destroys it
+  CAIRN_CHECK(ended == 1, "a request ends that its session does not know");
 }
 
 void Reactor::abandon_all(Request& request, Status status) {
   for (uint32_t i = 0; i < request.states.size(); ++i) {
     if (request.states[i] != ItemState::settled) request.abandon(i, status);
   }
+  CAIRN_CHECK(request.unsettled == 0, "a request was given up and has items open");
   // What is settled but not sent gives its part of the window back, and is not sent.
   for (ResultItem& item : request.ready) {
     if (!item.buffer) continue;
@@ -345,6 +382,7 @@ void Reactor::expire_requests() {
   const uint64_t now = clock_.now_ns();
   while (!deadlines_.empty() && deadlines_.begin()->first.first <= now) {
     Request& request = *deadlines_.begin()->second;
+    CAIRN_CHECK(deadlines_.begin()->first.second == request.number, "a deadline is kept under another's number");
     ++counters_.timeouts;
     deadlines_.erase(deadlines_.begin());
     abandon_all(request, Status::timeout);

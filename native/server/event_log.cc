@@ -18,13 +18,29 @@ EventBody body_of(const StoreEvent& event) {
   return body;
 }
 
+static_assert(sizeof(StoreEvent::Kind) == sizeof(EventBody::kind), "a kind of event is cut off on the link");
+static_assert(static_cast<uint8_t>(StoreEvent::Kind::stored) == 1, "kinds of events have other numbers on the link");
+static_assert(static_cast<uint8_t>(StoreEvent::Kind::dropped) == 5, "kinds of events have other numbers on the link");
+static_assert(static_cast<uint8_t>(StoreEvent::Kind::group_deleted) == 16, "deletes have other numbers on the link");
+static_assert(static_cast<uint8_t>(StoreEvent::Kind::tenant_deleted) == 19, "deletes have other numbers on the link");
+static_assert(static_cast<uint8_t>(StoreEvent::Kind::drive_lost) == 32, "drives have other numbers on the link");
+
 bool is_of_a_drive(StoreEvent::Kind kind) {
   return kind == StoreEvent::Kind::drive_lost || kind == StoreEvent::Kind::drive_loaded;
 }
 
 }  // namespace
 
+// The ring holds the events behind `before`, without a gap, as far as there is room.
+void EventLog::check(const Row& row) {
+  CAIRN_CHECK(row.before <= row.newest, "a ring of events began in the future");
+  CAIRN_CHECK(row.has_ring || row.ring.empty(), "a tenant whose ring was given up still has events in it");
+  CAIRN_CHECK(!row.has_ring || row.ring.size() == std::min<uint64_t>(row.newest - row.before, kEventsMost),
+              "a ring of events has a gap");
+}
+
 void EventLog::on_event(const StoreEvent& event) {
+  CAIRN_CHECK(event.kind != StoreEvent::Kind{}, "an event of no kind");
   const EventBody body = body_of(event);
   if (!is_of_a_drive(event.kind)) {
     Row& row = row_of(event.id.tenant);
@@ -56,6 +72,8 @@ void EventLog::read(uint32_t tenant, uint64_t after, uint32_t most, std::vector<
   const Row& row = found->second;
   const uint64_t first = std::max(after + 1, oldest_of(row));
   const uint64_t count = std::min<uint64_t>(row.newest - first + 1, most);
+  CAIRN_CHECK(first > row.before, "events are read from before the ring was begun");
+  CAIRN_CHECK(count <= row.ring.size(), "more events are read than the ring holds");
   for (uint64_t number = first; number < first + count; ++number)
     out.push_back(row.ring[(number - row.before - 1) % kEventsMost]);
 }
@@ -67,8 +85,12 @@ EventLog::Row& EventLog::row_of(uint32_t tenant) {
 }
 
 void EventLog::begin_ring(Row& row) {
+  CAIRN_CHECK(!row.has_ring, "a tenant is given a second ring");
+  CAIRN_CHECK(row.ring.empty(), "a tenant without a ring has events in one");
   if (rings_.size() >= rings_most_) {
     Row& oldest = *rings_.front();
+    CAIRN_CHECK(oldest.has_ring, "a ring is taken from a tenant that has none");
+    CAIRN_CHECK(oldest.place == rings_.begin(), "the ring that was written least recently is not where it says");
     rings_.pop_front();
     oldest.has_ring = false;
     oldest.ring = {};
@@ -76,12 +98,14 @@ void EventLog::begin_ring(Row& row) {
   row.has_ring = true;
   row.before = row.newest;
   row.place = rings_.insert(rings_.end(), &row);
+  CAIRN_CHECK(rings_.size() <= rings_most_, "more rings of events are kept than there may be");
 }
 
 // A row without a ring counts the event and keeps nothing: its readers see that they missed one.
 void EventLog::append(Row& row, EventBody event) {
   event.number = ++row.newest;
   if (row.has_ring) {
+    CAIRN_CHECK(*row.place == &row, "an event is written to the ring of another tenant");
     rings_.splice(rings_.end(), rings_, row.place);
     if (row.ring.size() < kEventsMost) {
       row.ring.push_back(event);
@@ -89,6 +113,7 @@ void EventLog::append(Row& row, EventBody event) {
       row.ring[(event.number - row.before - 1) % kEventsMost] = event;
     }
   }
+  check(row);
   if (row.fresh) return;
   row.fresh = true;
   fresh_.push_back(&row);

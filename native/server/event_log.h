@@ -20,7 +20,9 @@ class EventLog final : public EventSink {
  public:
   static constexpr size_t kRingsMost = 1024;
 
-  explicit EventLog(size_t rings_most = kRingsMost) : rings_most_(rings_most) {}
+  explicit EventLog(size_t rings_most = kRingsMost) : rings_most_(rings_most) {
+    CAIRN_CHECK(rings_most_ > 0, "a log of events that may keep none");
+  }
 
   // Events of one tenant go to its ring, those of drives to every tenant's that is known. Allocates nothing once a
   // ring is full.
@@ -37,10 +39,13 @@ class EventLog final : public EventSink {
   // Calls `told(tenant)` once for every tenant that had an event since the last call. It may not add events.
   template <class Told>
   void for_each_fresh(Told told) {
+    const size_t count = fresh_.size();
     for (Row* row : fresh_) {
+      CAIRN_CHECK(row->fresh, "a tenant is told twice of the same events");
       row->fresh = false;
       told(row->tenant);
     }
+    CAIRN_CHECK(fresh_.size() == count, "who was told of events added some");
     fresh_.clear();
   }
 
@@ -54,10 +59,14 @@ class EventLog final : public EventSink {
     std::vector<EventBody> ring;  // event n lies at (n - before - 1) % kEventsMost
     std::list<Row*>::iterator place;
   };
+  static void check(const Row& row);
   Row& row_of(uint32_t tenant);
   void begin_ring(Row& row);
   void append(Row& row, EventBody event);
-  static uint64_t oldest_of(const Row& row) { return row.newest - row.ring.size() + 1; }
+  static uint64_t oldest_of(const Row& row) {
+    check(row);
+    return row.newest - row.ring.size() + 1;
+  }
 
   size_t rings_most_;
   std::unordered_map<uint32_t, Row> rows_;  // rows keep their addresses, and are never dropped

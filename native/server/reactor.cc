@@ -22,9 +22,12 @@ constexpr uint64_t kTimerGrainMs = 10;
 // How long after its last event the reactor looks for the next without sleeping. On a single processor that
 // would keep the client from running.
 constexpr uint64_t kSpinNs = 50'000;
+static_assert(kSpinNs < kTimerGrainMs * 1'000'000, "the reactor spins for longer than it would sleep");
+static_assert(kTimerGrainMs * 1'000'000 < kLookEveryNs, "links are looked at more often than deadlines");
 
 // FNV-1a of the name; numbers of sessions stay far below the bit that tells the two apart.
 uint64_t holder_of(const Session& session) {
+  CAIRN_CHECK(session.id < uint64_t{1} << 63, "the number of a session looks like that of a name");
   if (session.name.empty()) return session.id;
   uint64_t hash = 0xCBF29CE484222325;
   for (const char letter : session.name) hash = (hash ^ static_cast<uint8_t>(letter)) * 0x100000001B3;
@@ -44,11 +47,13 @@ Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options
   fill_entropy(std::as_writable_bytes(std::span(server_id_)));
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  CAIRN_CHECK(epoll_ >= 0 && wake_ >= 0, "the reactor has no wait set");
+  CAIRN_CHECK(epoll_ >= 0, "the reactor has no wait set");
+  CAIRN_CHECK(wake_ >= 0, "the reactor has no event to be woken by");
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.u64 = kWakeEvent;
-  CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) == 0, "the wait set does not take its own event");
+  const int added = epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event);
+  CAIRN_CHECK(added == 0, "the wait set does not take its own event");
   watch_drives();
   store_.add_event_sink(events_);
 }
@@ -58,9 +63,11 @@ void Reactor::watch_drives() {
   event.events = EPOLLIN | EPOLLET;  // nobody reads a drive's event
   event.data.u64 = kDriveEvent;
   // A drive that went took its descriptor out of the wait set by closing it.
-  for (const int fd : store_.event_fds())
-    CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST,
-                "the wait set does not take a drive's event");
+  for (const int fd : store_.event_fds()) {
+    CAIRN_CHECK(fd >= 0, "a drive without an event is to be waited for");
+    const int added = epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
+    CAIRN_CHECK(added == 0 || errno == EEXIST, "the wait set does not take a drive's event");
+  }
 }
 
 Result<Unit> Reactor::set_tenants(const std::vector<TenantOptions>& tenants) {
@@ -79,12 +86,13 @@ Reactor::~Reactor() {
 }
 
 void Reactor::add_listener(std::unique_ptr<Listener> listener) {
+  CAIRN_CHECK(listener != nullptr, "the reactor is given no listener");
   epoll_event event{};
   event.events = EPOLLIN;
   const uint64_t number = next_number_++;
   event.data.u64 = number;
-  CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, listener->event_fd(), &event) == 0,
-              "the wait set does not take a listener");
+  const int added = epoll_ctl(epoll_, EPOLL_CTL_ADD, listener->event_fd(), &event);
+  CAIRN_CHECK(added == 0, "the wait set does not take a listener");
   listeners_.emplace(number, std::move(listener));
 }
 
@@ -96,10 +104,13 @@ void Reactor::wake() {
 }
 
 void Reactor::adopt(std::unique_ptr<ServerLink> link) {
+  CAIRN_CHECK(link != nullptr, "the reactor is given no link");
   ServerLink& adopted = *link;
+  CAIRN_CHECK(adopted.number == 0, "a link is adopted twice");
   adopted.number = next_number_++;
   adopted.set_handler(this);
   LinkState& state = links_[adopted.number];
+  CAIRN_CHECK(state.link == nullptr, "two links have one number");
   state.link = std::move(link);
   state.opened_ns = state.last_frame_ns = state.moved_ns = clock_.now_ns();
   if (adopted.event_fd() < 0) {
@@ -141,16 +152,20 @@ void Reactor::heed(uint64_t number, bool readable, bool writable) {
       CAIRN_CHECK(errno == EAGAIN || errno == EINTR, "the wake-up event is broken");
     return;
   }
+  CAIRN_CHECK(number >= kNumberFirst, "an event of ours is taken for a link");
+  CAIRN_CHECK(number < next_number_, "the wait set names a link that there never was");
   if (const auto listener = listeners_.find(number); listener != listeners_.end())
     return accept_from(*listener->second);
   const auto found = links_.find(number);
   if (found == links_.end() || found->second.dead) return;
   ServerLink& link = *found->second.link;
+  CAIRN_CHECK(link.number == number, "a link is kept under another's number");
   touch(link);
   link.progress(readable, writable);
 }
 
 void Reactor::turn(int timeout_ms) {
+  CAIRN_CHECK(timeout_ms >= 0, "a turn may sleep for ever, and with it every deadline");
   timeout_ms = sleep_ms(timeout_ms);
   std::array<epoll_event, kWaitedMost> events;
   int count = epoll_wait(epoll_, events.data(), kWaitedMost, 0);
@@ -179,14 +194,18 @@ void Reactor::turn(int timeout_ms) {
 
 void Reactor::touch(ServerLink& link) {
   LinkState& state = links_.at(link.number);
+  CAIRN_CHECK(state.link.get() == &link, "two links have one number");
   if (state.touched) return;
   state.touched = true;
   touched_.push_back(&link);
 }
 
 void Reactor::settle_touched() {
-  for (ServerLink* link : touched_) {
+  // A link that breaks here ends its puts, and whoever waited for one of them is granted memory: its link is touched.
+  for (size_t i = 0; i < touched_.size(); ++i) {
+    ServerLink* link = touched_[i];
     LinkState& state = links_.at(link->number);
+    CAIRN_CHECK(state.touched, "a link is to be flushed and does not know");
     state.touched = false;
     if (state.dead) continue;
     link->flush();
@@ -195,7 +214,8 @@ void Reactor::settle_touched() {
     epoll_event event{};
     event.events = EPOLLIN | (state.writable_wanted ? static_cast<uint32_t>(EPOLLOUT) : 0U);
     event.data.u64 = link->number;
-    CAIRN_CHECK(epoll_ctl(epoll_, EPOLL_CTL_MOD, link->event_fd(), &event) == 0, "the wait set lost a link");
+    const int changed = epoll_ctl(epoll_, EPOLL_CTL_MOD, link->event_fd(), &event);
+    CAIRN_CHECK(changed == 0, "the wait set lost a link");
   }
   touched_.clear();
 }
@@ -224,21 +244,25 @@ Session* Reactor::find_session(const SessionTag& tag) {
 }
 
 Session* Reactor::open_session(const HelloView& hello, uint32_t tenant) {
+  CAIRN_CHECK(sessions_.size() < options_.sessions_most, "more sessions are opened than the service takes");
   auto session = std::make_unique<Session>();
   session->id = next_session_++;
   fill_entropy(std::as_writable_bytes(std::span(session->tag)));
+  CAIRN_CHECK(session->tag != SessionTag{}, "a session has the tag that stands for none");
   session->tenant = hello.tenant;
   session->name = hello.name;
   session->tenant_id = tenant;
   session->holder = holder_of(*session);
   shares_.join(*session, tenant);
   Session* opened = session.get();
-  sessions_.emplace(opened->id, std::move(session));
+  const bool fresh = sessions_.emplace(opened->id, std::move(session)).second;
+  CAIRN_CHECK(fresh, "two sessions have one number");
   ++counters_.sessions_opened;
   return opened;
 }
 
 void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSpan body) {
+  CAIRN_CHECK(state.session == nullptr, "a link that belongs to a session says hello");
   HelloView hello;
   if (header.type != FrameType::hello) return refuse(state, Status::invalid, "the first frame is not a hello");
   if (const char* wrong = decode_hello(body, hello)) return refuse(state, Status::invalid, wrong);
@@ -260,9 +284,12 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
       return refuse(state, Status::denied, "the session to join belongs to another tenant");
     if (session->lanes.size() >= kSessionLanesMost)
       return refuse(state, Status::too_large, "the session has as many lanes as it may");
+    CAIRN_CHECK(!session->lanes.empty(), "a session without lanes is still there");
     state.link->share_regions(*session->lanes.front());
   }
   session->lanes.push_back(state.link.get());
+  CAIRN_CHECK(session->lanes.size() <= kSessionLanesMost, "a session has more lanes than it may");
+  CAIRN_CHECK(session->share != nullptr, "a session belongs to no tenant");
   state.session = session;
   welcome(state, *session);
 }
@@ -288,13 +315,16 @@ void Reactor::welcome(LinkState& state, Session& session) {
 
 void Reactor::on_closed(ServerLink& link, Status status, std::string_view reason) {
   (void)reason;
+  CAIRN_CHECK(status != Status::ok, "a link breaks although all is well");
   LinkState& state = links_.at(link.number);
+  CAIRN_CHECK(state.link.get() == &link, "a link breaks under the number of another");
   if (status != Status::disconnected) ++counters_.protocol_errors;
   state.dead = true;
   any_dead_ = true;
 }
 
 void Reactor::on_payload_sent(ServerLink& link, uint64_t bytes) {
+  CAIRN_CHECK(bytes > 0, "payload without bytes was sent");
   counters_.sent_bytes += bytes;
   Session* session = links_.at(link.number).session;
   CAIRN_CHECK(session != nullptr, "payload was sent to a link without a session");
@@ -308,6 +338,7 @@ void Reactor::check_links() {
   for (auto& [number, state] : links_) {
     if (state.dead) continue;
     const uint64_t moved = state.link->moved_bytes();
+    CAIRN_CHECK(moved >= state.moved_bytes, "a link has moved fewer bytes than it had before");
     if (moved != state.moved_bytes || !state.link->busy()) state.moved_ns = now;
     state.moved_bytes = moved;
     if (state.session == nullptr && older(state.opened_ns, options_.handshake_timeout_ms)) {
@@ -334,7 +365,19 @@ void Reactor::bury_dead() {
   }
 }
 
+// The last lane went, and everything of the session with it.
+void Reactor::bury(Session& session) {
+  CAIRN_CHECK(session.requests.empty(), "a session ends with requests open");
+  CAIRN_CHECK(session.queue.empty(), "a session ends with requests that wait to be started");
+  CAIRN_CHECK(session.items_open == 0, "a session ends with items open");
+  CAIRN_CHECK(watches_.of_session(session) == 0, "a session ends with watches open");
+  shares_.leave(session);
+  const size_t gone = sessions_.erase(session.id);
+  CAIRN_CHECK(gone == 1, "a session ends that is not known");
+}
+
 void Reactor::bury(LinkState& state) {
+  CAIRN_CHECK(state.dead, "a link that lives is buried");
   ServerLink* link = state.link.get();
   if (Session* session = state.session) {
     std::vector<Request*> orphans;
@@ -347,11 +390,9 @@ void Reactor::bury(LinkState& state) {
       finish(*request);
     }
     for (Watch* watch : watches_.of_link(*session, link)) watches_.remove(*watch);
-    std::erase(session->lanes, link);
-    if (session->lanes.empty()) {
-      shares_.leave(*session);
-      sessions_.erase(session->id);
-    }
+    const size_t lanes = std::erase(session->lanes, link);
+    CAIRN_CHECK(lanes == 1, "a link is not once among the lanes of its session");
+    if (session->lanes.empty()) bury(*session);
   }
   for (const auto& [number, task] : removes_) task->forget(link);
   std::erase(unwatched_, link);
@@ -379,6 +420,11 @@ void Reactor::close_sessions() {
     hang_up(state);
   }
   bury_dead();
+  CAIRN_CHECK(links_.empty(), "everybody was hung up on, and a link is left");
+  CAIRN_CHECK(sessions_.empty(), "everybody was hung up on, and a session is left");
+  CAIRN_CHECK(deadlines_.empty(), "every session ended, and a request is left");
+  CAIRN_CHECK(dirty_.empty(), "every session ended, and results are left to be sent");
+  CAIRN_CHECK(watches_.size() == 0, "every session ended, and a watch is left");
 }
 
 }  // namespace cairn

@@ -134,6 +134,7 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   void check_links();
   void bury_dead();
   void bury(LinkState& state);
+  void bury(Session& session);
   void touch(ServerLink& link);
   void settle_touched();
   int sleep_ms(int timeout_ms) const;
@@ -155,6 +156,8 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
 
   // What the wait set names: these two, and from the first number on links and listeners.
   static constexpr uint64_t kWakeEvent = 0, kDriveEvent = 1, kNumberFirst = 2;
+  static_assert(kWakeEvent != kDriveEvent, "the wait set cannot tell a wake-up from a drive");
+  static_assert(kWakeEvent < kNumberFirst && kDriveEvent < kNumberFirst, "a link has the number of another event");
   // Nothing here is ordered by an address, so that a simulation runs the same way every time.
   std::map<uint64_t, std::unique_ptr<Listener>> listeners_;
   std::unordered_map<uint64_t, LinkState> links_;

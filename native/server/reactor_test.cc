@@ -316,6 +316,26 @@ TEST_F(ReactorTest, DoesNotSleepOnARequestThatItsDriveHasNotHeardOf) {
   store->close();
 }
 
+// A client heard nothing any more, neither of its put nor of anything else on its connection: the put was granted while
+// the reactor flushed its links, because another client that put the same key had vanished, and the link was never
+// flushed again.
+TEST_F(ReactorTest, APutThatTakesOverFromAClientThatVanishedIsGoneOnWith) {
+  begin();
+  Caller& heir = call("team");
+  Caller& gone = call("team");
+  gone.ask(FrameType::put, {"the block"});
+  world_.clock.advance_ms(1);
+  reactor_->turn(0);  // its bytes are asked for, and do not come
+  const uint64_t asked = heir.ask(FrameType::put, {"the block"});
+  world_.clock.advance_ms(1);
+  reactor_->turn(0);  // this one waits for the other
+  gone.ask(FrameType::get, {"no block"});
+  callers_.pop_back();  // the answer finds nobody
+  for (int i = 0; i < 200 && heir.finished != asked; ++i) turn();
+  EXPECT_EQ(heir.finished, asked);
+  EXPECT_EQ(heir.ok_items, 1U);
+}
+
 TEST_F(ReactorTest, QuotasReachTheStore) {
   begin();
   TenantOptions tight = named("tight", 3);

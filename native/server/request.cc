@@ -27,9 +27,27 @@ std::span<const ExtentBody> Request::extents_of(const ItemBody& item) const {
   return std::span(batch.extents).subspan(item.extent_first, item.extent_count);
 }
 
+void Request::check(uint32_t index) const {
+  CAIRN_CHECK(index < states.size(), "a request is asked for an item that it does not have");
+  CAIRN_CHECK(states.size() == batch.items.size(), "a request has not one state for each of its items");
+  CAIRN_CHECK(charges.size() == states.size(), "a request has not one charge for each of its items");
+  CAIRN_CHECK(puts.size() == (type == FrameType::put ? states.size() : 0), "a request has not one put for each item");
+  CAIRN_CHECK(gets.size() == (type == FrameType::put ? 0 : states.size()), "a request has not one get for each item");
+  CAIRN_CHECK(next <= states.size(), "a request started more items than it has");
+  CAIRN_CHECK(unsettled <= states.size(), "a request has more items open than it has");
+  CAIRN_CHECK(ready.size() <= states.size() - unsettled, "a request has more results than items that ended");
+  CAIRN_CHECK(session != nullptr, "a request of no session");
+  CAIRN_CHECK(link != nullptr, "a request that came by no link");
+  CAIRN_CHECK(store != nullptr, "a request to no store");
+  CAIRN_CHECK(sink != nullptr, "a request whose items nobody is told of");
+}
+
 void Request::start_next(uint32_t tenant, uint64_t now_unix_ms) {
+  check(next);
   const uint32_t index = next++;
   CAIRN_CHECK(states[index] == ItemState::queued, "an item is started twice");
+  CAIRN_CHECK(uint64_t{batch.items[index].extent_first} + batch.items[index].extent_count <= batch.extents.size(),
+              "an item with extents outside its batch got past the decoder");
   states[index] = ItemState::running;
   const Status wrong = check_item(type, batch.items[index]);
   if (wrong != Status::ok) return settle(index, plain_result(index, wrong));
@@ -70,7 +88,12 @@ void Request::start_put(uint32_t index, uint32_t tenant, uint64_t now_unix_ms) {
 }
 
 void Request::settle(uint32_t index, ResultItem result) {
+  check(index);
   CAIRN_CHECK(states[index] == ItemState::running || states[index] == ItemState::queued, "an item is settled twice");
+  CAIRN_CHECK(unsettled > 0, "more items are settled than a request has");
+  CAIRN_CHECK(result.body.index == index, "a result is filed under another item");
+  CAIRN_CHECK(!result.buffer || result.body.status == Status::ok, "an item that failed hands bytes to the client");
+  CAIRN_CHECK(result.buffer || result.to.empty(), "a result without bytes says where they go");
   states[index] = ItemState::settled;
   --unsettled;
   ready.push_back(std::move(result));
@@ -78,6 +101,10 @@ void Request::settle(uint32_t index, ResultItem result) {
 }
 
 void Request::abandon(uint32_t index, Status status) {
+  check(index);
+  CAIRN_CHECK(status != Status::ok, "an item is given up as if it were done");
+  if (states[index] == ItemState::queued)
+    CAIRN_CHECK(charges[index] == 0, "an item that was never started holds a part of its session's window");
   if (states[index] == ItemState::running) {
     if (type == FrameType::put) {
       PutItem& put = puts[index];
@@ -95,6 +122,12 @@ void Request::abandon(uint32_t index, Status status) {
 }
 
 void GetItem::done(Status status) {
+  CAIRN_CHECK(request != nullptr, "a get ends that belongs to no request");
+  request->check(index);
+  CAIRN_CHECK(request->states[index] == ItemState::running, "a get ends that is not under way");
+  CAIRN_CHECK(status != Status::ok || buffer, "a get is done and has no bytes");
+  CAIRN_CHECK(status != Status::ok || buffer_offset + length <= buffer.length(),
+              "a get is given bytes of somebody else");
   ResultItem result = plain_result(index, status);
   const ItemBody& item = request->batch.items[index];
   if (status == Status::ok && request->type == FrameType::get) {
@@ -115,6 +148,12 @@ void GetItem::done(Status status) {
 }
 
 void PutItem::ready() {
+  CAIRN_CHECK(request != nullptr, "memory is granted to a put of no request");
+  request->check(item);
+  CAIRN_CHECK(request->states[item] == ItemState::running, "memory is granted to a put that is not under way");
+  CAIRN_CHECK(!pulling, "memory is granted twice to one put");
+  CAIRN_CHECK(PutOp::buffer.length() >= PutOp::length, "a put is granted less memory than its block needs");
+  CAIRN_CHECK(!PullOp::buffer, "a put still holds the memory of an earlier pull");
   request_id = request->id;
   PullOp::index = item;
   PullOp::length = PutOp::length;
@@ -127,6 +166,10 @@ void PutItem::ready() {
 }
 
 void PutItem::pulled(Status status) {
+  CAIRN_CHECK(request != nullptr, "bytes come for a put of no request");
+  CAIRN_CHECK(pulling, "bytes come for a put that does not wait for any");
+  CAIRN_CHECK(request->states[item] == ItemState::running, "bytes come for a put that is not under way");
+  CAIRN_CHECK(PullOp::length == PutOp::length, "another number of bytes was pulled than the block has");
   pulling = false;
   PullOp::buffer = {};
   if (status == Status::ok) return request->store->commit(*this);
@@ -136,7 +179,9 @@ void PutItem::pulled(Status status) {
 }
 
 void PutItem::done(Status status) {
+  CAIRN_CHECK(request != nullptr, "a put ends that belongs to no request");
   CAIRN_CHECK(!pulling, "a put ended while its bytes were on their way");
+  CAIRN_CHECK(request->states[item] == ItemState::running, "a put ends that is not under way");
   PutOp::buffer = {};
   ResultItem result = plain_result(item, status);
   result.body.sequence = sequence;

@@ -72,6 +72,8 @@ struct Request {
   void abandon(uint32_t index, Status status);
   // Called by the items.
   void settle(uint32_t index, ResultItem result);
+  // What holds between any two calls.
+  void check(uint32_t index) const;
 
  private:
   void start_get(uint32_t index, uint32_t tenant);

@@ -27,6 +27,7 @@ class Ring {
   // Joins as the last to have its turn.
   void add(T& one) {
     CAIRN_CHECK(!holds(one), "an object joins a ring twice");
+    CAIRN_CHECK((at_ == nullptr) == (size_ == 0), "a ring with members has nobody whose turn it is, or the reverse");
     ++size_;
     if (at_ == nullptr) {
       at_ = (one.*kLink).next = (one.*kLink).before = &one;
@@ -40,8 +41,12 @@ class Ring {
   // If it has the turn, that goes to the next.
   void remove(T& one) {
     CAIRN_CHECK(holds(one), "an object leaves a ring that it is not in");
+    CAIRN_CHECK(size_ > 0, "an object leaves a ring that is empty");
     --size_;
     const RingLink<T> link = one.*kLink;
+    CAIRN_CHECK((link.before->*kLink).next == &one, "the one before in a ring names another as the next");
+    CAIRN_CHECK((link.next->*kLink).before == &one, "the next in a ring names another as the one before");
+    CAIRN_CHECK((link.next == &one) == (size_ == 0), "the last of a ring is not alone in it");
     (link.before->*kLink).next = link.next;
     (link.next->*kLink).before = link.before;
     if (at_ == &one) at_ = size_ == 0 ? nullptr : link.next;
@@ -52,6 +57,7 @@ class Ring {
   void for_each(Each each) const {
     T* one = at_;
     for (size_t i = 0; i < size_; ++i, one = (one->*kLink).next) each(*one);
+    CAIRN_CHECK(one == at_, "a ring has more members than it counts, or fewer");
   }
 
  private:

@@ -10,8 +10,11 @@ namespace {
 
 constexpr int kTurnMs = 100;                // how long a turn may sleep when nothing is due
 constexpr uint64_t kDefaultWindowPart = 2;  // of the slab: what one tenant may take of it unless told otherwise
+static_assert(kTurnMs / 10 > 0, "a service that drains does not sleep between its turns");
+static_assert(kDefaultWindowPart > 0, "a tenant may take more than the whole slab");
 
 Error with_status(Status status, const std::string& message) {
+  CAIRN_CHECK(status != Status::ok, "an error with the status of a success");
   return Error{0, message, static_cast<uint16_t>(status)};
 }
 
@@ -27,6 +30,7 @@ Result<IdentifiedDrive> open_and_identify(const std::string& path, const ServerO
 // Opens what can be opened. Of the rest `absent` tells why not, and `first` is the first reason.
 std::vector<std::unique_ptr<Drive>> open_drives(const ServerOptions& options, std::vector<AbsentDrive>& absent,
                                                 Error& first) {
+  const size_t absent_before = absent.size();
   std::vector<std::unique_ptr<Drive>> drives;
   std::vector<std::array<uint8_t, 16>> identities;
   const auto leave_out = [&](const std::string& path, const Error& error) {
@@ -40,6 +44,7 @@ std::vector<std::unique_ptr<Drive>> open_drives(const ServerOptions& options, st
       continue;
     }
     IdentifiedDrive one = identified.take();
+    CAIRN_CHECK(one.drive != nullptr, "a drive was looked at and lost");
     if (std::find(identities.begin(), identities.end(), one.uuid) != identities.end()) {
       leave_out(path, with_status(Status::drive_in_use, path + " is a drive that was named before, or a copy of one; "
                                                                "name it once"));
@@ -48,6 +53,8 @@ std::vector<std::unique_ptr<Drive>> open_drives(const ServerOptions& options, st
     identities.push_back(one.uuid);
     drives.push_back(std::move(one.drive));
   }
+  CAIRN_CHECK(drives.size() + absent.size() - absent_before == options.drives.size(),
+              "a drive that was named is neither open nor absent");
   return drives;
 }
 
@@ -62,6 +69,7 @@ Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options) {
   Error first;
   auto drives = open_drives(options, absent, first);
   if (drives.empty() || (options.require_all_drives && !absent.empty())) {
+    CAIRN_CHECK(!absent.empty(), "no drive could be opened and none is absent");
     return first.message.empty() ? Error{0, absent.front().reason, absent.front().status} : first;
   }
   StoreOptions store_options = options.store;
@@ -74,15 +82,20 @@ Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options) {
 Server::Server(std::unique_ptr<Slab> slab, std::unique_ptr<Store> store, const ServerOptions& options,
                std::vector<AbsentDrive> absent)
     : options_(options), slab_(std::move(slab)), store_(std::move(store)), absent_(std::move(absent)) {
+  CAIRN_CHECK(slab_ != nullptr, "a service without memory");
+  CAIRN_CHECK(store_ != nullptr, "a service without a store");
   if (options_.reactor.tenant_window_bytes == 0)
     options_.reactor.tenant_window_bytes = options_.slab_bytes / kDefaultWindowPart;
   reactor_ = std::make_unique<Reactor>(*store_, system_clock(), options_.reactor);
   reactor_->set_drives_absent(absent_.size());
-  CAIRN_CHECK(reactor_->set_tenants(options_.tenants).ok(), "tenants that were looked at do not go together");
+  const auto named = reactor_->set_tenants(options_.tenants);
+  CAIRN_CHECK(named.ok(), "tenants that were looked at do not go together");
 }
 
 Server::~Server() {
   stop(0);
+  CAIRN_CHECK(!thread_.joinable(), "a service ends while its reactor runs");
+  CAIRN_CHECK(!running(), "a service ends that believes it runs");
   reactor_.reset();
 }
 
@@ -124,11 +137,13 @@ void Server::step(int timeout_ms) {
 }
 
 void Server::run() {
+  CAIRN_CHECK(running(), "the reactor runs in a service that was not started");
   while (!stopping_.load(std::memory_order_acquire)) step(kTurnMs);
   drained_ = drain(drain_ms_);
   snapshot_ = reactor_->stats_json();
   mailbox_.close();
   running_.store(false, std::memory_order_release);
+  CAIRN_CHECK(reactor_->quiet(), "the store is closed under requests that are open");
   store_->close();
 }
 
@@ -186,11 +201,13 @@ Result<std::string> Server::attach_drive(const std::string& path) {
   auto identified = open_and_identify(path, options_);
   if (!identified) return identified.error();
   IdentifiedDrive drive = identified.take();
+  CAIRN_CHECK(drive.drive != nullptr, "a drive was looked at and lost");
   return ask<std::string>([&]() -> Result<std::string> {
     if (auto attached = store_->attach(std::move(drive)); !attached) return attached.error();
     reactor_->watch_drives();
     std::erase_if(absent_, [&](const AbsentDrive& one) { return one.path == path; });
     reactor_->set_drives_absent(absent_.size());
+    store_->set_absent_drives(static_cast<uint32_t>(absent_.size()));
     for (const DriveStats& one : store_->stats().drives) {
       if (one.path == path) return one.uuid;
     }

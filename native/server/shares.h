@@ -95,6 +95,8 @@ class Shares {
   int64_t counted(const Share& share) const;
   bool over(const Share& share) const;
   void wake(Share& share);
+  static void check(const Share& share, const Session& session);
+  void check_start(const Share& share, const Session& session, uint64_t bytes) const;
 
   Starter& starter_;
   SharesOptions options_;

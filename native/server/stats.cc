@@ -12,6 +12,10 @@ namespace {
 constexpr std::array<std::string_view, kOperations.size()> kNames = {
     "put", "get", "exists", "match", "touch", "delete", "prefetch", "stats", "lease", "release", "watch"};
 
+static_assert(kOperations.front() == FrameType::put && kNames.front() == "put", "operations have others' names");
+static_assert(kOperations[5] == FrameType::remove && kNames[5] == "delete", "operations have others' names");
+static_assert(kOperations.back() == FrameType::watch && kNames.back() == "watch", "operations have others' names");
+
 std::string hex(std::span<const uint8_t> bytes) {
   std::string text;
   for (const uint8_t byte : bytes) {
@@ -76,6 +80,7 @@ void write_store(JsonWriter& json, const StoreStats& stats) {
 
 void write_operation(JsonWriter& json, std::string_view name, const OperationCounters& operation) {
   const Histogram& latency = operation.latency_us;
+  CAIRN_CHECK(latency.count() == operation.requests, "a request was counted without its latency, or the reverse");
   json.begin_object(name).number("requests", operation.requests).number("items", operation.items);
   json.begin_object("latency_us").number("count", latency.count()).number("p50", latency.quantile(0.5));
   json.number("p90", latency.quantile(0.9)).number("p99", latency.quantile(0.99)).number("max", latency.max());
@@ -92,6 +97,7 @@ void Reactor::write_tenants(JsonWriter& json, const StoreStats& store, std::opti
   json.begin_array("tenants");
   for (const auto& [number, row] : rows) {
     if (only && *only != number) continue;
+    CAIRN_CHECK(row.number == number, "a tenant's figures lie under another's number");
     const auto share = shares_.all().find(number);
     Share unseen;
     unseen.weight = row.weight;

@@ -12,6 +12,9 @@ namespace {
 
 constexpr std::string_view kDefault = "default";
 
+static_assert(TenantNames::kNumberMost < UINT32_MAX, "the largest number is kept for no tenant");
+static_assert(TenantNames::kSeenMost < TenantNames::kNumberMost, "more names are remembered than there are numbers");
+
 uint32_t number_for(std::string_view name) {
   return std::clamp<uint32_t>(crc32c(std::as_bytes(std::span(name))), 1, TenantNames::kNumberMost);
 }
@@ -51,10 +54,14 @@ Result<Unit> TenantNames::configure(const std::vector<TenantOptions>& tenants) {
     configured_.emplace(one.name, one.number);
     names_.emplace(one.number, one.name);
   }
+  CAIRN_CHECK(configured_.size() == tenants.size(), "a tenant's name came twice and was not refused");
+  CAIRN_CHECK(names_.size() == tenants.size(), "a tenant's number came twice and was not refused");
   return Unit{};
 }
 
 TenantNames::Found TenantNames::find(std::string_view name) {
+  CAIRN_CHECK(configured_.size() == names_.size(), "a configured tenant has no number, or a number no tenant");
+  CAIRN_CHECK(seen_.size() <= kSeenMost, "more names are remembered than there may be");
   if (name.empty()) name = kDefault;
   if (const auto known = configured_.find(name); known != configured_.end()) return {Status::ok, known->second, ""};
   if (name == kDefault) return {};

@@ -2,30 +2,45 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+
 namespace cairn {
 
 void Watches::add(const Watch& watch) {
+  CAIRN_CHECK(watch.session != nullptr, "a watch of no session");
+  CAIRN_CHECK(watch.link != nullptr, "a watch that came by no link");
+  CAIRN_CHECK(!watch.due, "a watch is due before it began");
+  CAIRN_CHECK(watch.events_most > 0, "a watch that may be told nothing");
+  CAIRN_CHECK(watch.events_most <= kEventsMost, "a watch for more events than an answer holds got past the decoder");
   auto owned = std::make_unique<Watch>(watch);
   Watch& added = *owned;
   std::vector<Watch*>& siblings = tenants_[added.tenant];
   added.place = siblings.size();
   siblings.push_back(&added);
   added.number = next_number_++;
-  deadlines_.emplace(std::pair(added.deadline_ns, added.number), &added);
+  const bool timed = deadlines_.emplace(std::pair(added.deadline_ns, added.number), &added).second;
+  CAIRN_CHECK(timed, "two watches have one number, and one of them no deadline");
   const bool fresh = sessions_[added.session].emplace(added.request_id, std::move(owned)).second;
   CAIRN_CHECK(fresh, "a watch with a number that is in use");
 }
 
 void Watches::remove(Watch& watch) {
   const auto tenant = tenants_.find(watch.tenant);
+  CAIRN_CHECK(tenant != tenants_.end(), "a watch ends whose tenant has none");
+  CAIRN_CHECK(watch.place < tenant->second.size(), "a watch has a place that its tenant's list has not");
+  CAIRN_CHECK(tenant->second[watch.place] == &watch, "another watch is where one says that it is");
   tenant->second.back()->place = watch.place;
   tenant->second[watch.place] = tenant->second.back();
   tenant->second.pop_back();
   if (tenant->second.empty()) tenants_.erase(tenant);
-  deadlines_.erase({watch.deadline_ns, watch.number});
+  const size_t timed = deadlines_.erase({watch.deadline_ns, watch.number});
+  CAIRN_CHECK(timed == 1, "a watch ends that has no deadline");
   if (watch.due) std::erase(due_, &watch);
+  CAIRN_CHECK(due_.size() <= deadlines_.size(), "more watches are due than there are");
   const auto session = sessions_.find(watch.session);
-  session->second.erase(watch.request_id);  // destroys it
+  CAIRN_CHECK(session != sessions_.end(), "a watch ends whose session has none");
+  const size_t ended = session->second.erase(watch.request_id);  // destroys it
+  CAIRN_CHECK(ended == 1, "a watch ends that its session does not know");
   if (session->second.empty()) sessions_.erase(session);
 }
 
@@ -33,7 +48,10 @@ Watch* Watches::find(const Session& session, uint64_t request_id) const {
   const auto found = sessions_.find(&session);
   if (found == sessions_.end()) return nullptr;
   const auto watch = found->second.find(request_id);
-  return watch == found->second.end() ? nullptr : watch->second.get();
+  if (watch == found->second.end()) return nullptr;
+  CAIRN_CHECK(watch->second->session == &session, "a watch is kept for another session");
+  CAIRN_CHECK(watch->second->request_id == request_id, "a watch is kept under another number");
+  return watch->second.get();
 }
 
 size_t Watches::of_session(const Session& session) const {
@@ -44,12 +62,14 @@ size_t Watches::of_session(const Session& session) const {
 void Watches::make_due(Watch& watch) {
   if (std::exchange(watch.due, true)) return;
   due_.push_back(&watch);
+  CAIRN_CHECK(due_.size() <= deadlines_.size(), "more watches are due than there are");
 }
 
 void Watches::make_due(uint32_t tenant, uint64_t newest) {
   const auto found = tenants_.find(tenant);
   if (found == tenants_.end()) return;
   for (Watch* watch : found->second) {
+    CAIRN_CHECK(watch->tenant == tenant, "a watch would be told of another tenant's events");
     if (newest > watch->after) make_due(*watch);
   }
 }

@@ -24,8 +24,10 @@ void Reactor::begin_watch(LinkState& state, const FrameHeader& header, ConstByte
   watch.deadline_ns = watch.started_ns + deadline_ms_of(header) * 1'000'000;
   events_.know(watch.tenant);
   watches_.add(watch);
-  if (asked.after == kWatchFromNow || events_.newest(watch.tenant) > asked.after)
-    watches_.make_due(*watches_.find(*state.session, header.request_id));
+  if (asked.after != kWatchFromNow && events_.newest(watch.tenant) <= asked.after) return;
+  Watch* added = watches_.find(*state.session, header.request_id);
+  CAIRN_CHECK(added != nullptr, "a watch that was begun a moment ago is not there");
+  watches_.make_due(*added);
 }
 
 // A watch is answered when its link has sent everything else, so a client that does not read is owed one answer at
@@ -35,6 +37,7 @@ void Reactor::answer_watches() {
   if (watches_.size() == 0) return;
   watches_.make_due_until(clock_.now_ns());
   for (Watch* watch : watches_.due()) {
+    CAIRN_CHECK(watch->due, "a watch is answered that is not due");
     ServerLink& link = *watch->link;
     if (links_.at(link.number).dead) continue;
     touch(link);
@@ -47,6 +50,12 @@ void Reactor::answer_watches() {
 void Reactor::answer_watch(Watch& watch) {
   std::vector<EventBody> events;
   events_.read(watch.tenant, watch.after, watch.events_most, events);
+  CAIRN_CHECK(events.size() <= watch.events_most, "a watch is told more events than it asked for");
+  if (!events.empty()) {
+    CAIRN_CHECK(events.front().number > watch.after, "a watch is told of an event that it knows");
+    CAIRN_CHECK(events.back().number - events.front().number == events.size() - 1, "events are told with a gap");
+  }
+  CAIRN_CHECK(watch.tenant == watch.session->tenant_id, "a watch would be told of another tenant's events");
   FrameBuilder frame(FrameType::events, watch.request_id, sizeof(EventsBody) + events.size() * sizeof(EventBody));
   frame.header().tag = watch.session->tag;
   frame.header().flags = kFrameLast;

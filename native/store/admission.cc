@@ -30,6 +30,8 @@ bool Admission::offered_before(const BlockId& id) {
     return std::all_of(std::begin(bits), std::end(bits),
                        [&](uint64_t bit) { return (filter[bit / 64] >> (bit % 64) & 1) != 0; });
   };
+  CAIRN_CHECK(young_.size() == kBits / 64, "what was offered is looked up in no filter");
+  CAIRN_CHECK(old_.size() == young_.size(), "the filters of what was offered are not of one size");
   const bool known = holds(young_) || holds(old_);
   if (known) return true;
   if (++offers_ > kOffersMost) {
@@ -42,6 +44,8 @@ bool Admission::offered_before(const BlockId& id) {
 }
 
 bool Admission::admit(const BlockId& id, uint64_t bytes, uint64_t now_ms) {
+  CAIRN_CHECK(bytes > 0, "a block of no bytes is let in");
+  CAIRN_CHECK(bytes <= kBlockBytesMost, "a block longer than any is let in");
   if (options_.second_touch && !offered_before(id)) return false;
   if (options_.bytes_per_day == 0) return true;
   CAIRN_CHECK(now_ms >= filled_ms_, "the clock went back");

@@ -25,6 +25,8 @@ class Admission {
   // What was offered lately, as two filters of which the older is dropped when the younger is full.
   static constexpr uint64_t kBits = uint64_t{1} << 23;  // 1 MiB each
   static constexpr uint64_t kOffersMost = kBits / 8;
+  static_assert(kBits % 64 == 0, "a filter is not whole words");
+  static_assert(kBits <= uint64_t{1} << 32, "half a hash does not reach every bit of a filter");
   bool offered_before(const BlockId& id);
 
   AdmissionOptions options_;

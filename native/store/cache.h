@@ -50,6 +50,7 @@ class Cache {
   };
   void drop(List& list, Order::iterator at);
   bool evict_from(List& list);
+  void check_list(const List& list) const;
 
   Tenants& tenants_;
   std::map<uint32_t, List> lists_;

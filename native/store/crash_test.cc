@@ -6,7 +6,7 @@
 #include <random>
 #include <set>
 
-#include "store/format.h"
+#include "store/log.h"
 #include "testing/store_fixture.h"
 
 namespace cairn {
@@ -311,6 +311,66 @@ TEST(StoreDamage, BytesThatLookLikeARecordAreNotBelieved) {
   EXPECT_EQ(world.store->stats().blocks, 0U);
 }
 
+// Writes the summary of the first sealed segment anew, with good checksums, after `change`.
+void rewrite_summary(Platter& platter, const std::function<void(std::vector<format::SummaryEntry>&)>& change) {
+  format::Page<format::Superblock> superblock;
+  platter.read(0, reinterpret_cast<std::byte*>(&superblock), sizeof(superblock));
+  const uint64_t segment_bytes = superblock.body.segment_bytes;
+  for (uint32_t index = 0; index < superblock.body.segment_count; ++index) {
+    const uint64_t begins = format::kFirstSegmentOffset + index * segment_bytes;
+    format::Page<format::Footer> footer;
+    platter.read(begins + segment_bytes - sizeof(footer), reinterpret_cast<std::byte*>(&footer), sizeof(footer));
+    if (!footer.intact(format::kFooterMagic)) continue;
+    std::vector<format::SummaryEntry> entries(footer.body.entry_count);
+    platter.read(begins + footer.body.summary_page * format::kPageBytes, reinterpret_cast<std::byte*>(entries.data()),
+                 entries.size() * sizeof(format::SummaryEntry));
+    change(entries);
+    Segment segment;
+    segment.owner = footer.body.owner;
+    segment.generation = footer.body.generation;
+    segment.nonce = footer.body.nonce;
+    segment.first_sequence = footer.body.first_sequence;
+    segment.last_sequence = footer.body.last_sequence;
+    const auto pages = build_summary(superblock.body, index, segment, entries);
+    platter.write(begins + segment_bytes - pages->bytes(), pages->data(), pages->bytes());
+    return;
+  }
+  FAIL() << "no segment is sealed";
+}
+
+// The service would not have started on such a drive, however often it was tried.
+TEST(StoreDamage, ASummaryOfAPartThatItsBlockDoesNotHaveIsNotBelieved) {
+  StoreWorld world;
+  ASSERT_EQ(world.put("a", 5000), Status::ok);
+  world.close();
+  rewrite_summary(*world.platters[0], [](std::vector<format::SummaryEntry>& entries) {
+    ASSERT_EQ(entries.size(), 1U);
+    for (const uint8_t part : {3, 16, 32}) {
+      entries.push_back(entries[0]);
+      entries.back().part = part;
+    }
+  });
+  world.open();
+  EXPECT_EQ(world.get("a"), Status::ok);
+  EXPECT_EQ(world.store->stats().index_entries, 1U);
+}
+
+// The service would have ended when it gave up the segment, and a leased block with it.
+TEST(StoreDamage, ASummaryOfARecordWithoutBytesMovesTheBlockThatIsThere) {
+  StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
+  ASSERT_EQ(world.put("a", 5000), Status::ok);
+  world.close();
+  rewrite_summary(*world.platters[0], [](std::vector<format::SummaryEntry>& entries) {
+    entries.insert(entries.begin(), entries[0]);
+    entries[0].length = entries[0].block_bytes = 0;
+  });
+  world.open();
+  ASSERT_EQ(world.store->lease({key_of("a"), 0, 0}, 1, 600'000), Status::ok);
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 300'000), Status::ok) << i;
+  EXPECT_GT(world.store->stats().drives[0].moved_blocks, 0U);
+  EXPECT_EQ(world.get("a"), Status::ok);
+}
+
 TEST(StoreDamage, CheckFindsWhatInspectDescribes) {
   StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
   for (int i = 0; i < 20; ++i) ASSERT_EQ(world.put(std::to_string(i), 20'000), Status::ok);
@@ -347,6 +407,28 @@ TEST(StoreDamage, ADamagedHeaderFooterOrSummaryDoesNotUndoADelete) {
       world.open();
       EXPECT_EQ(world.get("a"), Status::not_found) << offset;
       EXPECT_EQ(world.get("filler 2"), Status::ok) << offset;
+      world.close();
+    }
+  }
+}
+
+// A deleted block was back: while a segment is open no summary tells of its tombstones, and they stood on one page.
+TEST(StoreDamage, ABadPageOfAnOpenSegmentDoesNotUndoADelete) {
+  StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
+  ASSERT_EQ(world.put("a", 5000), Status::ok);  // pages 1 to 3; the tombstone's copies follow on 4 to 7
+  ASSERT_EQ(world.remove("a"), Status::ok);
+  ASSERT_EQ(world.put("b", 5000), Status::ok);
+  world.crash(1);
+  const Platter whole = world.platters[0]->copy();
+  for (uint64_t page = 4; page <= 7; ++page) {
+    for (const bool unreadable : {false, true}) {
+      *world.platters[0] = whole;
+      const uint64_t offset = 1_MiB + page * 4096;
+      if (!unreadable) world.platters[0]->flip(offset + 30, 3);
+      world.open_unreadable = unreadable ? std::vector{offset} : std::vector<uint64_t>{};
+      world.open();
+      EXPECT_EQ(world.get("a"), Status::not_found) << page;
+      EXPECT_EQ(world.get("b"), Status::ok) << page;
       world.close();
     }
   }

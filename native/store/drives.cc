@@ -28,6 +28,7 @@ bool some(const std::array<uint8_t, 16>& id) {
 // --- opening ---------------------------------------------------------------------------------------------
 
 Result<IdentifiedDrive> Store::identify(std::unique_ptr<Drive> drive, const std::array<uint8_t, 16>& fleet) {
+  CAIRN_CHECK(drive != nullptr, "no drive is looked at");
   auto superblock = read_superblock(*drive);
   if (!superblock) return superblock.error();
   const format::Superblock& found = superblock.value();
@@ -92,6 +93,8 @@ LogStore::Slot* LogStore::slot_of(const std::string& uuid) {
 }
 
 Result<Unit> LogStore::attach(IdentifiedDrive drive) {
+  CAIRN_CHECK(drive.drive != nullptr, "no drive is attached");
+  CAIRN_CHECK(drive.superblock != nullptr, "a drive is attached that was not looked at");
   const auto& superblock = *static_cast<const format::Superblock*>(drive.superblock.get());
   const std::string path = drive.drive->info().path;
   Slot* slot = slot_of(uuid_text(drive.uuid));
@@ -100,7 +103,7 @@ Result<Unit> LogStore::attach(IdentifiedDrive drive) {
                                                  " are the same Cairn drive (" + uuid_text(drive.uuid) +
                                                  "); name it once");
   }
-  if (slot != nullptr && !slot->log->idle()) {
+  if (slot != nullptr && (busy(*slot) || slot->loader != nullptr)) {
     return drive_error(Status::busy, path + " came back while requests to it are still open; try again in a moment");
   }
   if (slot == nullptr) {
@@ -113,6 +116,7 @@ Result<Unit> LogStore::attach(IdentifiedDrive drive) {
       return drive_error(Status::too_large, "a store has at most 32 drives");
     }
   }
+  CAIRN_CHECK(slots_.size() <= kDrivesMost, "a drive is attached whose number no index entry can have");
   const auto number = static_cast<uint8_t>(slot - slots_.data());
   auto log =
       std::make_unique<DriveLog>(std::move(drive.drive), superblock, number, clock_, options_.writes_in_flight_most);
@@ -155,6 +159,8 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
   if (log.state() == DriveState::failed) return;
   if (found.segment.state == SegmentState::free) return log.adopt(found.index, found.segment);
   Segment segment = found.segment;
+  // The drive may have been told of more classes in an earlier life.
+  if (segment.placement >= log.drive().info().placement_classes) segment.placement = 0;
   // A scanned segment keeps its entries until its summary is written; what could not be read may be readable next time,
   // so it gets none.
   if (!segment.summarised && !found.unreadable) segment.entries = found.entries;
@@ -164,7 +170,7 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
     segment.least_birth = std::min(segment.least_birth, entry.sequence);
   }
   if (found.unreadable) {
-    log.note_ghost(found.index);  // what it holds may be readable at the next start
+    log.ghosts.note(found.index);  // what it holds may be readable at the next start
     segment.note_expiry(0);
     segment.least_birth = 0;
   }
@@ -176,7 +182,7 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
     if (static_cast<uint8_t>(tombstone.kind) > format::kBuriedMost) continue;
     bury(tombstone, 1U << log.number());
     if (tombstone.kind == format::Buried::group) group_tombstones_ = true;
-    if (tombstone.kind != format::Buried::key) continue;
+    if (!format::names_one_key(tombstone.kind)) continue;
     // It may be of a block that another drive holds.
     const BlockId id{tombstone.key, tombstone.value, tombstone.tenant};
     const Index::Entry* known = find_part(id, 0);
@@ -195,16 +201,22 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
           ? format::part_bytes_for(what.block_bytes, entry.part)
           : 0;
   // The summary's checksum held, so what follows is a newer or a mistaken writer: such a block is a miss.
-  const bool sane = entry.length > 0 && what.block_bytes <= kBlockBytesMost && entry.length == expected &&
+  const bool sane = entry.length > 0 && (entry.part_count > 1 || entry.part == 0) &&
+                    what.block_bytes <= kBlockBytesMost && entry.length == expected &&
                     entry.sequence <= found.segment.last_sequence && entry.sequence > 0 && entry.page > 0 &&
                     (entry.part_count <= 1 || entry.part_count == format::part_count_for(what.block_bytes)) &&
                     entry.page + format::record_pages(entry.length) <= slot.log->segment_pages();
   if (!sane || graveyard_.covers(what.id, what.group, what.scope, what.sequence)) return;
   if (Index::expired(Index::ticks_of(entry.expiry_unix_ms), clock_.unix_ms())) return;
   const Index::Entry* known = find_part(what.id, entry.part);
-  if (known != nullptr && known->birth >= entry.sequence)
-    return slot.log->note_ghost(found.index);  // of a later put, or moved
+  if (known != nullptr && known->birth >= entry.sequence) {
+    // Of an earlier put, or moved.
+    slot.log->ghosts.note(found.index);
+    if (known->birth > entry.sequence) elders_.push_back({what.id, slot.log->number(), known->birth});
+    return;
+  }
   if (known != nullptr) {
+    elders_.push_back({what.id, static_cast<uint8_t>(known->drive), entry.sequence});
     // Of an earlier put. Its first part stands for the block; a later part without one goes alone.
     const Index::Entry* head = find_part(what.id, 0);
     if (head != nullptr && head->birth < entry.sequence) {
@@ -217,6 +229,9 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
 }
 
 void LogStore::loading_done(Slot& slot) {
+  CAIRN_CHECK(slot.loader != nullptr, "a drive is loaded that nobody read");
+  CAIRN_CHECK(slot.evictor == nullptr, "a drive that gives up segments is loaded again");
+  CAIRN_CHECK(slot.scrubber == nullptr, "a drive that is scrubbed is loaded again");
   DriveLog& log = *slot.log;
   const FoundDrive found = slot.loader->found();
   const bool failed = log.state() == DriveState::failed;
@@ -241,8 +256,11 @@ void LogStore::loading_done(Slot& slot) {
   scopes_.keep_all(false);
   visible_ = true;
   if (!loaded_once_) recovery_seconds_ = static_cast<double>(clock_.now_ns() - opened_ns_) / 1e9;
-  loaded_once_ = true;
-  for (Slot& one : slots_) pay_tombstones(one);
+  // A start alone writes nothing, and so gives up nothing: what is owed then goes before the first write.
+  owes_ = owes_ || !loaded_once_;
+  if (std::exchange(loaded_once_, true)) {
+    for (Slot& one : slots_) pay_tombstones(one);
+  }
   if (!failed) {
     slot.departed_sequence = 0;
     emit(EventKind::drive_loaded, {}, {}, 0, 0);
@@ -282,6 +300,7 @@ void LogStore::bury_group_members() {
 void LogStore::pay_tombstones(Slot& slot) {
   if (slot.log == nullptr || slot.log->state() != DriveState::serving) return;
   constexpr size_t kPaidMost = 1024;
+  static_assert(kPaidMost <= kBatchItemsMost, "what is owed does not fit a record of deletes");
   std::map<uint32_t, std::vector<format::Tombstone>> owed;
   const OldestBirths oldest = slot.log->oldest_births();
   for (const format::Tombstone& one : graveyard_.missing_on(slot.log->number())) {
@@ -290,17 +309,34 @@ void LogStore::pay_tombstones(Slot& slot) {
   for (const auto& [tenant, all] : owed) {
     for (size_t at = 0; at < all.size(); at += kPaidMost) {
       const size_t end = std::min(all.size(), at + kPaidMost);
-      const std::vector<format::Tombstone> some_of(all.begin() + static_cast<long>(at),
-                                                   all.begin() + static_cast<long>(end));
-      auto job = std::make_unique<RemoveJob>(*this, some_of, some_of.back().sequence);
-      RemoveJob& started = *job;
-      removes_.push_front(std::move(job));
-      started.self = removes_.begin();
-      ++paying_;
-      slot.log->append(started, tenant);
-      for (const format::Tombstone& one : some_of) graveyard_.bury(one, 1U << slot.log->number());
+      pay(slot, {all.begin() + static_cast<long>(at), all.begin() + static_cast<long>(end)});
     }
   }
+}
+
+void LogStore::pay_what_a_start_owes() {
+  if (std::exchange(owes_, false)) {
+    for (Slot& one : slots_) pay_tombstones(one);
+  }
+  for (const Elder& one : std::exchange(elders_, {})) {
+    Slot& slot = slots_[one.drive];
+    if (slot.log == nullptr) continue;
+    pay(slot, {{one.id.key, one.id.layout, one.id.tenant, format::Buried::earlier, {}, one.sequence}});
+  }
+}
+
+// Some of one tenant's, which nobody waits for. A drive that takes no writes stays as it is.
+void LogStore::pay(Slot& slot, const std::vector<format::Tombstone>& owed) {
+  CAIRN_CHECK(!owed.empty(), "a drive is told of no deletes");
+  CAIRN_CHECK(slot.log != nullptr, "a drive that is not there is told of deletes");
+  if (slot.log->state() != DriveState::serving && slot.log->state() != DriveState::draining) return;
+  auto job = std::make_unique<RemoveJob>(*this, owed, owed.back().sequence);
+  RemoveJob& started = *job;
+  removes_.push_front(std::move(job));
+  started.self = removes_.begin();
+  ++paying_;
+  slot.log->append(started, owed.front().tenant);
+  for (const format::Tombstone& one : owed) graveyard_.bury(one, 1U << slot.log->number());
 }
 
 // Whether something that is on its way on another drive refers to it.
@@ -313,8 +349,15 @@ bool LogStore::in_use(const DriveLog& log) const {
                      [&](const Slot& slot) { return slot.evictor != nullptr && slot.evictor->moves_to(log); });
 }
 
+bool LogStore::busy(const Slot& slot) {
+  return !slot.log->idle() || (slot.evictor != nullptr && !slot.evictor->idle()) ||
+         (slot.scrubber != nullptr && !slot.scrubber->idle());
+}
+
 // The slot is empty afterwards. Its drive is idle.
 void LogStore::retire(Slot& slot) {
+  CAIRN_CHECK(slot.loader == nullptr, "a drive goes while it is being read");
+  CAIRN_CHECK(slot.log == nullptr || slot.log->idle(), "a drive goes with requests on their way");
   slot.evictor.reset();
   slot.scrubber.reset();
   if (slot.log != nullptr && in_use(*slot.log)) departed_.push_back(std::move(slot.log));
@@ -325,6 +368,7 @@ void LogStore::retire(Slot& slot) {
 
 void LogStore::set_aside(Slot& slot) {
   CAIRN_CHECK(slot.log->state() == DriveState::failed, "a drive that serves is set aside");
+  CAIRN_CHECK(!slot.set_aside, "a drive is set aside twice");
   slot.set_aside = true;
   if (slot.departed_sequence == 0) slot.departed_sequence = next_sequence_;
   slot.log->distrust();
@@ -365,11 +409,7 @@ Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
     slot->log->fail("it was removed");
   }
   if (!slot->set_aside) set_aside(*slot);
-  const auto busy = [&] {
-    return !slot->log->idle() || (slot->evictor != nullptr && !slot->evictor->idle()) ||
-           (slot->scrubber != nullptr && !slot->scrubber->idle());
-  };
-  while (busy()) {
+  while (busy(*slot)) {
     slot->log->drive().wait(10);
     poll();
   }

@@ -19,18 +19,12 @@ std::string state_of(const StoreWorld& world, const std::string& uuid) {
 // Every drive's requests end as ENODEV from now on.
 void vanish(MemoryDrive& drive) {
   drive.faults.error = ENODEV;
-  drive.faults.fail_read = drive.faults.fail_write = drive.faults.fail_flush = 1;
+  drive.faults.fail_read = drive.faults.fail_write = drive.faults.fail_flush = drive.faults.fail_discard = 1;
   drive.faults.for_ever = true;
 }
 
 void rewrite_superblock(Platter& platter, const std::function<void(format::Superblock&)>& change) {
-  format::Page<format::Superblock> page;
-  for (const uint64_t offset : format::kSuperblockOffsets) {
-    platter.read(offset, reinterpret_cast<std::byte*>(&page), sizeof(page));
-    change(page.body);
-    page.seal();
-    platter.write(offset, reinterpret_cast<const std::byte*>(&page), sizeof(page));
-  }
+  for (const uint64_t offset : format::kSuperblockOffsets) edit_page(platter, offset, change);
 }
 
 TEST(Striping, AnyRangeOfALargeBlockIsExact) {
@@ -107,6 +101,46 @@ TEST(Drives, ThatComeBackAreReadAgainAndLearnWhatWasDeleted) {
   for (int i = 0; i < 40; i += 2) EXPECT_EQ(world.get(std::to_string(i)), Status::not_found) << i;
 }
 
+// A delete would have been undone: a drive whose reads failed for ever was taken for one with unreadable segments,
+// which were given up with the tombstones in them. Where every read takes its whole time limit, it was never loaded at
+// all.
+TEST(Drives, OfWhichNothingCanBeReadAreSetAside) {
+  for (const int error : {EIO, ETIMEDOUT}) {
+    StoreWorld world(64_MiB, 2, 8_MiB, 1_MiB);
+    for (int i = 0; i < 40; ++i) ASSERT_EQ(world.put(std::to_string(i), 300'000), Status::ok);
+    const std::string uuid = world.uuid(1);
+    ASSERT_TRUE(world.store->detach(uuid).ok());
+    ASSERT_TRUE(world.attach(1).ok());
+    world.drive(1).faults.error = error;
+    world.drive(1).faults.fail_read = 70;  // its 63 headers can be read, and little more
+    world.drive(1).faults.for_ever = true;
+    ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "failed"; }, 5000));
+    EXPECT_TRUE(world.store->loaded());
+    EXPECT_EQ(world.put("late", 300'000), Status::ok);
+    ASSERT_TRUE(world.attach(1).ok());
+    ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "serving"; }));
+    for (int i = 0; i < 40; ++i) EXPECT_EQ(world.get(std::to_string(i)), Status::ok) << i;
+  }
+}
+
+// While a drive is absent a delete of what nobody has is written all the same: the absent one may hold it. Once it is
+// there that would only wear out the others, until the next restart.
+TEST(Drives, ThatAreAbsentNoLongerCostNothing) {
+  StoreWorld world(64_MiB, 1, 8_MiB);
+  world.close();
+  StoreOptions options;
+  options.absent_drives = 1;
+  world.open(options);
+  const auto written = [&] { return world.store->stats().drives[0].written_bytes; };
+  const uint64_t before = written();
+  EXPECT_EQ(world.remove("unknown"), Status::not_found);
+  const uint64_t with_one_absent = written();
+  EXPECT_GT(with_one_absent, before);
+  world.store->set_absent_drives(0);
+  EXPECT_EQ(world.remove("unknown, too"), Status::not_found);
+  EXPECT_EQ(written(), with_one_absent);
+}
+
 TEST(Drives, AreDrainedWithoutLosingABlock) {
   StoreWorld world(64_MiB, 2, 8_MiB, 1_MiB);
   for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 200'000), Status::ok);
@@ -155,6 +189,60 @@ TEST(Drives, TakenOutWhileABlockIsOnItsWayToThemEndThatPutAndNothingElse) {
   EXPECT_EQ(world.put("after", 5000), Status::ok);
 }
 
+// The service would have ended: blocks of the drive that came back were still on their way to the one that stayed.
+TEST(Drives, ThatComeBackWhileTheirBlocksAreOnTheirWayToAnotherAreAskedToWait) {
+  StoreWorld world(64_MiB, 2, 32_MiB, 1_MiB);
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 200'000), Status::ok);
+  const std::string uuid = world.uuid(0);
+  world.drive(1).faults.hold = true;
+  ASSERT_TRUE(world.store->drain(uuid).ok());
+  world.run(20);
+  vanish(world.drive(0));
+  ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "failed"; }, 5000));
+  world.run(5);
+  const auto early = world.attach(0);
+  ASSERT_FALSE(early.ok());
+  EXPECT_EQ(early.error().status, static_cast<uint16_t>(Status::busy));
+  world.drive(1).faults.hold = false;
+  ASSERT_TRUE(world.run_until([&] { return world.attach(0).ok(); }, 5000));
+  ASSERT_TRUE(world.run_until([&] { return world.store->loaded(); }));
+  for (int i = 0; i < 60; ++i) EXPECT_EQ(world.get(std::to_string(i)), Status::ok) << i;
+}
+
+// The drained drive would never have been empty, and every delete of such a block would have waited for ever.
+TEST(Drives, AreDrainedAlthoughOneThatBlocksWereOnTheirWayToIsTakenOut) {
+  StoreWorld world(64_MiB, 3, 32_MiB, 1_MiB);
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 200'000), Status::ok);
+  const std::string drained = world.uuid(0);
+  world.drive(0).faults.seed = 3;  // it takes its time
+  ASSERT_TRUE(world.store->drain(drained).ok());
+  ASSERT_TRUE(world.run_until([&] { return world.drive(0).in_flight() > 3; }, 5000));
+  world.drive(0).faults.hold = true;
+  ASSERT_TRUE(world.store->detach(world.uuid(1), true).ok());
+  world.drive(0).faults.hold = false;
+  EXPECT_TRUE(world.run_until([&] { return state_of(world, drained) == "drained"; }, 5000));
+  for (int i = 0; i < 60; ++i) {
+    const Status removed = world.remove(std::to_string(i));
+    EXPECT_TRUE(removed == Status::ok || removed == Status::not_found) << i;
+  }
+}
+
+// Memory beyond the smaller drive's segments was read, and changed when it happened to look right.
+TEST(Drives, ThatTakeThePlaceOfALargerOneAreNotTakenForIt) {
+  StoreWorld world(8_MiB, 1, 8_MiB, 1_MiB);
+  const size_t large = world.add_platter(256_MiB);
+  ASSERT_TRUE(world.attach(large).ok());
+  ASSERT_TRUE(world.run_until([&] { return world.store->loaded(); }));
+  for (int i = 0; i < 150; ++i) ASSERT_EQ(world.put(std::to_string(i), 800'000), Status::ok);
+  ASSERT_TRUE(world.store->detach(world.uuid(large)).ok());
+  ASSERT_TRUE(world.attach(world.add_platter(8_MiB)).ok());
+  int found = 0;
+  for (int i = 0; i < 150; ++i) found += world.exists(std::to_string(i)) ? 1 : 0;
+  EXPECT_LE(found, 7) << "what the first drive holds, and no more";
+  ASSERT_TRUE(world.run_until([&] { return world.store->loaded(); }));
+  EXPECT_EQ(world.put("after", 5000), Status::ok);
+}
+
 TEST(Drives, TheLastOneCannotBeDrained) {
   StoreWorld world;
   const auto drained = world.store->drain(world.uuid(0));
@@ -187,6 +275,26 @@ TEST(Drives, ThatAreNotWhatTheyShouldBeAreRefusedByName) {
   rewrite_superblock(*world.platters[older], [](auto& block) { block.reader_version = block.version = 1; });
   EXPECT_EQ(refusal(older), Status::ok) << "an older format is read, and becomes ours";
   EXPECT_EQ(world.store->drain("no-such-drive").error().status, static_cast<uint16_t>(Status::drive_unknown));
+}
+
+// One of 16 KiB logical blocks, as Linux takes them by now.
+class WideDrive final : public Drive {
+ public:
+  WideDrive() : Drive(DriveInfo{.path = "wide", .kind = "memory", .bytes = 64_MiB, .lba_bytes = 16'384}) {}
+  void poll() override {}
+  void wait(int) override {}
+  int event_fd() const override { return -1; }
+  uint32_t in_flight() const override { return 0; }
+
+ private:
+  void start(IoRequest&) override { FAIL() << "it was asked for less than a logical block"; }
+};
+
+// The service would have ended at the first look at such a drive, rather than say what is wrong with it.
+TEST(Drives, OfLogicalBlocksLargerThanAPageAreRefused) {
+  const auto identified = Store::identify(std::make_unique<WideDrive>());
+  ASSERT_FALSE(identified.ok());
+  EXPECT_NE(identified.error().message.find("16384"), std::string::npos) << identified.error().message;
 }
 
 TEST(Drives, OfAnotherFleetAreRefused) {

@@ -14,6 +14,7 @@ constexpr uint64_t kRetryMs = 100;
 constexpr uint32_t kFailuresMost = 5;
 constexpr uint64_t kFutileMs = 1000;   // after a walk that found nothing of a tenant's to drop
 constexpr size_t kCarriedMost = 1024;  // tombstones in a record
+static_assert(kCarriedMost <= kBatchItemsMost, "what is carried on does not fit a record of deletes");
 
 }  // namespace
 
@@ -30,7 +31,9 @@ LogStore::MoveJob::MoveJob(Evictor& evictor, const BlockId& block, const Index::
       buffer_(std::move(memory)),
       bytes_(expected.bytes),
       page_(1),
-      read_(evictor.log_, entry.place(), expected, *this) {}
+      read_(evictor.log_, entry.place(), expected, *this) {
+  check_begun();
+}
 
 void LogStore::MoveJob::start() {
   ++evictor_.store_.moving_[id];
@@ -38,6 +41,7 @@ void LogStore::MoveJob::start() {
 }
 
 void LogStore::MoveJob::record_read(RecordRead& read, Status status) {
+  check_read(read);
   LogStore& store = evictor_.store_;
   if (status != Status::ok) {
     const Index::Entry* entry = store.find_part(id, part);
@@ -49,8 +53,11 @@ void LogStore::MoveJob::record_read(RecordRead& read, Status status) {
     if (current) store.forget(id, Gone::dropped);
     return evictor_.moved(*this, false);
   }
+  // Where it was to go may have been taken out meanwhile.
+  if (store.slots_[to.number()].log.get() != &to) return evictor_.moved(*this, false);
   auto* page = new (page_.data()) format::Page<format::RecordHeader>(read.page());
   format::RecordHeader& copy = page->body;
+  check_verified(copy);
   if (copy.version == 1) copy.block_bytes = copy.length;
   copy.version = format::kVersion;
   buffer_.zero_tail(bytes_);
@@ -83,6 +90,7 @@ class LogStore::Evictor::Carry final : public TombstoneAppend {
     makes_room = !evictor.draining_;
   }
   void settled(Status status) override {
+    CAIRN_CHECK(evictor_.carrying_ > 0, "a record of deletes ends that was never counted");
     evictor_.carry_failed_ |= status != Status::ok;
     --evictor_.carrying_;
     delete this;
@@ -93,14 +101,6 @@ class LogStore::Evictor::Carry final : public TombstoneAppend {
 };
 
 // --- choosing --------------------------------------------------------------------------------------------
-
-LogStore::Evictor::~Evictor() {
-  CAIRN_CHECK(moves_.empty() && carrying_ == 0, "an evictor ends with records on their way");
-}
-
-bool LogStore::Evictor::moves_to(const DriveLog& log) const {
-  return std::any_of(moves_.begin(), moves_.end(), [&](const auto& job) { return &job->to == &log; });
-}
 
 bool LogStore::Evictor::choose_of(uint64_t owner, uint32_t& segment) const {
   for (const uint32_t index : log_.sealed()) {
@@ -132,6 +132,7 @@ bool LogStore::Evictor::choose_for_room(uint32_t& segment) {
     return owner == format::kSharedOwner ? 1 : store_.tenants_.at(owner).options.weight;
   };
   for (const auto& [owner, count] : held) {
+    CAIRN_CHECK(weight(owner) > 0, "a tenant's share of a drive is measured by no weight");
     weights += weight(owner);
     segments += count;
   }
@@ -235,6 +236,8 @@ void LogStore::Evictor::poll() {
 }
 
 void LogStore::Evictor::begin(uint32_t segment) {
+  check_still(Stage::idle);
+  CAIRN_CHECK(log_.segment(segment).pins == 0, "a segment is given up under a put that is not settled");
   segment_ = segment;
   owner_ = log_.segments()[segment].owner;
   log_.begin_evicting(segment);
@@ -267,6 +270,7 @@ void LogStore::Evictor::note_oldest() {
 }
 
 void LogStore::Evictor::walk() {
+  check_walk();
   if (stopped_) {
     stuck_ = true;
     stage_ = Stage::settling;
@@ -314,7 +318,7 @@ bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
   if (leased && only_ != kNobody) return true;
   if (leased || draining_) return move(entry, *live, true);
   const bool hot = head->hits >= store_.options_.reinsert_hits_least;
-  if (hot && only_ == kNobody && may_reinsert(entry.length)) return move(entry, *live, false);
+  if (hot && only_ == kNobody && may_reinsert(part_bytes(*live))) return move(entry, *live, false);
   store_.forget(id, Gone::evicted);
   return true;
 }
@@ -331,17 +335,19 @@ bool LogStore::Evictor::may_reinsert(uint64_t bytes) {
 
 // `must`: the block has to stay, so what stands in the way is waited for.
 bool LogStore::Evictor::move(const format::SummaryEntry& entry, const Index::Entry& live, bool must) {
+  CAIRN_CHECK(moves_.size() < kMovesMost, "more blocks are moved at a time than may be");
   const BlockId id{entry.key, entry.layout, entry.tenant};
   const Index::Entry held = live;  // giving memory back may not touch the index, but a copy is safer to read
-  DriveLog* to = draining_ ? store_.choose_log(entry.length, &log_) : &log_;
-  Buffer memory = to == nullptr ? Buffer() : store_.take_memory(entry.length);
+  const uint64_t bytes = part_bytes(held);
+  DriveLog* to = draining_ ? store_.choose_log(bytes, &log_) : &log_;
+  Buffer memory = to == nullptr ? Buffer() : store_.take_memory(bytes);
   if (!memory) {
     if (!must) store_.forget(id, Gone::evicted);
     if (must && to == nullptr) stuck_ = true;
     return !must || to == nullptr;
   }
-  const RecordRead::Expected expected{id, entry.part, entry.sequence, entry.length,
-                                      entry.block_bytes == 0 ? entry.length : entry.block_bytes};
+  // As the index has it: the summary was read anew, and may say something else by now.
+  const RecordRead::Expected expected{id, entry.part, held.birth, bytes, held.length()};
   auto job = std::make_unique<MoveJob>(*this, id, held, *to, std::move(memory), expected);
   MoveJob& started = *job;
   moves_.push_front(std::move(job));
@@ -352,7 +358,9 @@ bool LogStore::Evictor::move(const format::SummaryEntry& entry, const Index::Ent
 
 void LogStore::Evictor::moved(MoveJob& job, bool kept) {
   const auto at = store_.moving_.find(job.id);
-  CAIRN_CHECK(at != store_.moving_.end() && at->second > 0, "a block was moved that nobody moved");
+  CAIRN_CHECK(at != store_.moving_.end(), "a block was moved that nobody moved");
+  CAIRN_CHECK(at->second > 0, "more parts of a block were moved than were begun");
+  CAIRN_CHECK(job.self->get() == &job, "a move ends that is listed in the place of another");
   if (--at->second == 0) store_.moving_.erase(at);
   if (!kept) {
     // It could not be written again. What is leased, and what a drained drive holds, stays where it is; else it goes
@@ -418,15 +426,33 @@ void LogStore::Evictor::carry() {
 
 // --- the end ---------------------------------------------------------------------------------------------
 
-void LogStore::Evictor::finish() {
-  stage_ = Stage::idle;
+// The segment stays; what was dropped from it may be found there.
+void LogStore::Evictor::keep() {
+  if (next_ >= entries_.size()) log_.ghosts.wiped(segment_);  // all of them are counted anew
+  for (size_t i = 0; i < next_ && i < entries_.size(); ++i) {
+    const format::SummaryEntry& entry = entries_[i];
+    const BlockId id{entry.key, entry.layout, entry.tenant};
+    if (entry.type != format::RecordType::block) continue;
+    const Index::Entry* live = store_.find_part(id, entry.part);
+    const bool here =
+        live != nullptr && live->place() == Place{log_.number(), segment_, entry.page, log_.segment(segment_).use};
+    if (!here) log_.ghosts.note(segment_, hash_of(id));
+  }
   entries_ = {};
+  log_.keep(segment_);
+}
+
+void LogStore::Evictor::finish() {
+  check_still(Stage::settling);
+  check_walk();
+  CAIRN_CHECK(stuck_ || next_ == entries_.size(), "a segment is given up before all that is in it was met");
+  stage_ = Stage::idle;
   Segment& one = log_.segment(segment_);
   const bool failed = log_.state() == DriveState::failed;
   if (only_ != kNobody && store_.tenants_.at(static_cast<uint32_t>(only_)).payload_bytes >= held_before_)
     futile_[static_cast<uint32_t>(only_)] = store_.clock_.now_ms() + kFutileMs;
   if (failed || carry_failed_ || stuck_ || (only_ != kNobody && one.blocks > 0)) {
-    log_.keep(segment_);
+    keep();
     if (only_ != kNobody) return;
     retry_ms_ = store_.clock_.now_ms() + kRetryMs;
     // Who waits for room is told that there is none, rather than left to its deadline.
@@ -435,7 +461,8 @@ void LogStore::Evictor::finish() {
   }
   failures_ = 0;
   // A walk for one tenant alone looked at no tombstones: emptied or not, the segment goes another time.
-  if (only_ != kNobody) return log_.keep(segment_);
+  if (only_ != kNobody) return keep();
+  entries_ = {};
   log_.forgotten_sequence = std::max(log_.forgotten_sequence, forgotten_);
   log_.release(segment_, one.blocks > 0 || !whole_);
 }

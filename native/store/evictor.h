@@ -15,7 +15,10 @@ namespace cairn {
 class LogStore::Evictor {
  public:
   Evictor(LogStore& store, DriveLog& log) : store_(store), log_(log) {}
-  ~Evictor();
+  ~Evictor() {
+    CAIRN_CHECK(moves_.empty(), "an evictor ends with blocks on their way");
+    CAIRN_CHECK(carrying_ == 0, "an evictor ends with deletes on their way");
+  }
 
   void poll();
   // Begins nothing new.
@@ -52,7 +55,20 @@ class LogStore::Evictor {
   bool still_needed(const format::Tombstone& tombstone) const;
   void carry();
   void moved(MoveJob& job, bool kept);
+  void keep();
   void finish();
+  // Between two walks, and at the end of one.
+  void check_still(Stage stage) const {
+    CAIRN_CHECK(stage_ == stage, "a walk begins before another ended, or ends before it was made");
+    CAIRN_CHECK(moves_.empty(), "a walk begins or ends with blocks on their way");
+    CAIRN_CHECK(carrying_ == 0, "a walk begins or ends with deletes on their way");
+    CAIRN_CHECK(read_ == nullptr, "a walk begins or ends while its segment is being read");
+  }
+  // From the beginning of a walk to its end.
+  void check_walk() const {
+    CAIRN_CHECK(log_.segment(segment_).state == SegmentState::evicting, "a segment is emptied that is not given up");
+    CAIRN_CHECK(next_ <= entries_.size(), "more of a segment was met than is in it");
+  }
 
   LogStore& store_;
   DriveLog& log_;
@@ -100,6 +116,20 @@ class LogStore::MoveJob final : public RecordRead::Owner, public AppendOp {
 
  private:
   void record_read(RecordRead& read, Status status) override;
+  void check_begun() const {
+    CAIRN_CHECK(static_cast<bool>(buffer_), "a block is moved through no memory");
+    CAIRN_CHECK(from.segment == evictor_.segment_, "a block is moved out of a segment that stays");
+    CAIRN_CHECK(birth > 0, "a block is moved that was never put");
+  }
+  void check_read(const RecordRead& read) const {
+    CAIRN_CHECK(&read == &read_, "a block is moved with the record of another");
+    CAIRN_CHECK(header == nullptr, "a block is moved twice with one reading");
+  }
+  void check_verified(const format::RecordHeader& record) const {
+    CAIRN_CHECK(record.length == bytes_, "a record that was verified is of another length");
+    CAIRN_CHECK(record.key == id.key, "a record that was verified is of another key");
+    CAIRN_CHECK(record.tenant == id.tenant, "a record that was verified is of another tenant");
+  }
 
   Evictor& evictor_;
   Buffer buffer_;
@@ -107,5 +137,9 @@ class LogStore::MoveJob final : public RecordRead::Owner, public AppendOp {
   Pages page_;
   RecordRead read_;
 };
+
+inline bool LogStore::Evictor::moves_to(const DriveLog& log) const {
+  return std::any_of(moves_.begin(), moves_.end(), [&](const auto& job) { return &job->to == &log; });
+}
 
 }  // namespace cairn

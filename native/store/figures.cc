@@ -25,6 +25,9 @@ StoreStats LogStore::stats() const {
       drive.blocks += segment.blocks;
       drive.payload_bytes += segment.payload_bytes;
     }
+    CAIRN_CHECK(log.free_segments() <= drive.segments_free, "a segment is to be used again that is in use");
+    CAIRN_CHECK(log.sealed().size() == drive.segments_sealed || slot.loader != nullptr || slot.set_aside,
+                "a sealed segment would never be given up");
     drive.read_bytes = counters.read_bytes;
     drive.written_bytes = counters.written_bytes;
     drive.put_bytes = counters.put_bytes;
@@ -48,7 +51,9 @@ StoreStats LogStore::stats() const {
     stats.scanned_segments += slot.scanned;
     stats.drives.push_back(std::move(drive));
   }
+  uint64_t cached_bytes = 0;
   for (const auto& [number, row] : tenants_.rows()) {
+    CAIRN_CHECK(row.payload_bytes >= row.blocks, "a tenant holds blocks of no bytes");
     TenantStats tenant;
     tenant.number = number;
     tenant.name = row.options.name;
@@ -57,6 +62,7 @@ StoreStats LogStore::stats() const {
     tenant.blocks = row.blocks;
     tenant.payload_bytes = row.payload_bytes;
     tenant.cache_bytes = cache_.bytes_of(number);
+    cached_bytes += tenant.cache_bytes;
     tenant.leased_bytes = row.leased_bytes;
     tenant.puts = row.counters.puts;
     tenant.put_bytes = row.counters.put_bytes;
@@ -73,6 +79,9 @@ StoreStats LogStore::stats() const {
     stats.payload_bytes += tenant.payload_bytes;
     stats.tenants.push_back(std::move(tenant));
   }
+  CAIRN_CHECK(stats.blocks <= index_.size(), "tenants hold more blocks than the index");
+  CAIRN_CHECK(cached_bytes == cache_.bytes(), "the cache holds other bytes than its tenants");
+  CAIRN_CHECK(slab_.free_bytes() <= slab_.total_bytes(), "more of the slab is free than there is");
   stats.cache_bytes = cache_.bytes();
   stats.cache_blocks = cache_.blocks();
   stats.slab_bytes = slab_.total_bytes();

@@ -10,8 +10,10 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "base/bytes.h"
+#include "base/check.h"
 #include "base/crc32c.h"
 #include "wire/limits.h"
 #include "wire/types.h"
@@ -30,6 +32,19 @@ inline constexpr uint64_t kSegmentsLeast = 4;
 inline constexpr uint64_t kSegmentsMost = uint64_t{1} << 24;
 // A larger generation or sequence is damage: we count from 1, and the index has 48 bits.
 inline constexpr uint64_t kNumberMost = (uint64_t{1} << 48) - 1;
+static_assert(std::has_single_bit(kPageBytes), "pages are not aligned to their own size");
+static_assert(kVersionLeast <= kVersion, "what is written could not be read again");
+static_assert(kSuperblockOffsets[0] + kPageBytes <= kSuperblockOffsets[1], "the superblock's copies overlap");
+static_assert(kSuperblockOffsets[1] + kPageBytes <= kStateOffsets[0], "a state page lies over the superblock");
+static_assert(kStateOffsets[0] + kPageBytes <= kStateOffsets[1], "the state's copies overlap");
+static_assert(kStateOffsets[1] + kPageBytes <= kFirstSegmentOffset, "the first segment lies over a state page");
+static_assert(kFirstSegmentOffset % kPageBytes == 0, "segments begin within a page");
+static_assert(std::has_single_bit(kSegmentBytesLeast), "the smallest segment is no power of two");
+static_assert(std::has_single_bit(kSegmentBytesMost), "the largest segment is no power of two");
+static_assert(kSegmentBytesLeast % kPageBytes == 0, "a segment ends within a page");
+static_assert(kSegmentBytesMost / kPageBytes <= UINT32_MAX, "a page's number in its segment needs more than 32 bits");
+static_assert(kSegmentsMost <= UINT32_MAX, "a segment's number needs more than 32 bits");
+static_assert(kSegmentsMost * kSegmentBytesMost <= INT64_MAX, "an offset on the largest drive does not fit the system");
 
 inline constexpr uint64_t kSuperblockMagic = 0x3156524E52494143;  // "CAIRNRV1"
 inline constexpr uint64_t kSegmentMagic = 0x3147455352494143;     // "CAIRSEG1"
@@ -43,6 +58,10 @@ inline constexpr uint64_t kStateMagic = 0x3141545352494143;  // "CAIRSTA1"
 inline constexpr uint64_t kPartBytes = 4 * kMiB;
 inline constexpr uint32_t kPartsMost = kBlockBytesMost / kPartBytes;
 static_assert(kPartsMost == 16);
+static_assert(kPartBytes % kPageBytes == 0, "a part of a block ends within a page of its buffer");
+static_assert(kPartBytes * kPartsMost == kBlockBytesMost, "the largest block is not whole parts");
+static_assert(kBlockBytesMost <= UINT32_MAX, "the length of a block does not fit a summary entry");
+static_assert(kGroupMembersMost <= UINT16_MAX, "the members of a group do not fit a record's header");
 
 // A segment whose records are of more than one tenant.
 inline constexpr uint32_t kSharedOwner = UINT32_MAX;
@@ -65,11 +84,16 @@ struct Superblock {
   uint32_t crc = 0;
 };
 static_assert(sizeof(Superblock) == 96 && offsetof(Superblock, crc) == 92);
+static_assert(std::has_unique_object_representations_v<Superblock>, "a superblock has padding of no known value");
+static_assert(offsetof(Superblock, version) == 8 && offsetof(Superblock, reader_version) == 12);
+static_assert(offsetof(Superblock, drive) == 16 && offsetof(Superblock, fleet) == 32);
+static_assert(offsetof(Superblock, total_bytes) == 48 && offsetof(Superblock, segment_bytes) == 56);
+static_assert(offsetof(Superblock, segment_count) == 64 && offsetof(Superblock, first_segment_offset) == 72);
 
 struct SegmentHeader {
   uint64_t magic = kSegmentMagic;
   uint32_t version = kVersion;
-  uint8_t placement = 0;  // placement class; 0 so far
+  uint8_t placement = 0;  // class of the data, as the drive was told with each write of the segment
   std::array<uint8_t, 3> reserved{};
   Uuid drive{};
   uint64_t index = 0;
@@ -87,8 +111,13 @@ struct SegmentHeader {
   uint64_t forgotten_sequence = 0;  // the youngest tombstone that this drive had given up then
 };
 static_assert(sizeof(SegmentHeader) == 104 && offsetof(SegmentHeader, crc) == 76);
+static_assert(std::has_unique_object_representations_v<SegmentHeader>, "a segment's header has padding");
+static_assert(offsetof(SegmentHeader, drive) == 16 && offsetof(SegmentHeader, index) == 32);
+static_assert(offsetof(SegmentHeader, generation) == 40 && offsetof(SegmentHeader, nonce) == 48);
+static_assert(offsetof(SegmentHeader, owner) == 80, "version 2 begins elsewhere than behind the checksum of version 1");
 
 enum class RecordType : uint8_t { block = 1, tombstones = 2 };
+static_assert(static_cast<uint8_t>(RecordType::block) != 0, "an entry of zeros would be taken for a block");
 
 inline constexpr uint32_t kChunksMost = 512;
 
@@ -125,10 +154,27 @@ struct RecordHeader {
 };
 static_assert(offsetof(RecordHeader, chunk_crcs) == 140 && offsetof(RecordHeader, crc) == 2188 &&
               sizeof(RecordHeader) == 2208 && sizeof(RecordHeader) <= kPageBytes);
+static_assert(std::has_unique_object_representations_v<RecordHeader>, "a record's header has padding");
+static_assert(offsetof(RecordHeader, page) == 12 && offsetof(RecordHeader, segment) == 16);
+static_assert(offsetof(RecordHeader, generation) == 24 && offsetof(RecordHeader, nonce) == 32);
+static_assert(offsetof(RecordHeader, key) == 40 && offsetof(RecordHeader, layout) == 56);
+static_assert(offsetof(RecordHeader, tenant) == 64 && offsetof(RecordHeader, durability) == 68);
+static_assert(offsetof(RecordHeader, group) == 72 && offsetof(RecordHeader, scope) == 88);
+static_assert(offsetof(RecordHeader, length) == 96 && offsetof(RecordHeader, expiry_unix_ms) == 104);
+static_assert(offsetof(RecordHeader, sequence) == 112 && offsetof(RecordHeader, part) == 128);
+static_assert(offsetof(RecordHeader, payload_crc) == 132 && offsetof(RecordHeader, chunk_count) == 136);
+static_assert(offsetof(RecordHeader, block_bytes) == 2192 && offsetof(RecordHeader, group_members) == 2200);
 
 // What a tombstone deletes: all of that name with a smaller sequence.
-enum class Buried : uint8_t { key = 0, group = 1, scope = 2, layout = 3, tenant = 4 };
-inline constexpr uint8_t kBuriedMost = static_cast<uint8_t>(Buried::tenant);
+// earlier: what was put under a key before a put that is kept elsewhere; it concerns the drive that it lies on, no
+// other.
+enum class Buried : uint8_t { key = 0, group = 1, scope = 2, layout = 3, tenant = 4, earlier = 5 };
+inline constexpr uint8_t kBuriedMost = static_cast<uint8_t>(Buried::earlier);
+inline constexpr bool names_one_key(Buried kind) {
+  return kind == Buried::key || kind == Buried::earlier;
+}
+static_assert(static_cast<uint8_t>(Buried::key) == 0 && static_cast<uint8_t>(Buried::tenant) == 4 && kBuriedMost == 5,
+              "a drive written before would be read with other kinds of deletes");
 
 struct Tombstone {
   Key key;             // the key, or the group's id; else zero
@@ -139,7 +185,11 @@ struct Tombstone {
   uint64_t sequence = 0;  // version 1 has no such field: the record's
 };
 static_assert(sizeof(Tombstone) == 40);
+static_assert(std::has_unique_object_representations_v<Tombstone>, "a tombstone has padding of no known value");
+static_assert(offsetof(Tombstone, value) == 16 && offsetof(Tombstone, tenant) == 24 && offsetof(Tombstone, kind) == 28);
 inline constexpr uint64_t kTombstoneBytesV1 = 32;
+static_assert(offsetof(Tombstone, sequence) == kTombstoneBytesV1,
+              "a tombstone of version 1 is not the beginning of ours");
 
 struct SummaryEntry {
   Key key;
@@ -162,9 +212,19 @@ struct SummaryEntry {
   uint16_t reserved = 0;
 };
 static_assert(sizeof(SummaryEntry) == 96);
+static_assert(std::has_unique_object_representations_v<SummaryEntry>, "a summary entry has padding");
+static_assert(offsetof(SummaryEntry, tenant) == 24 && offsetof(SummaryEntry, type) == 28);
+static_assert(offsetof(SummaryEntry, part) == 29 && offsetof(SummaryEntry, kind) == 31);
+static_assert(offsetof(SummaryEntry, group) == 32 && offsetof(SummaryEntry, length) == 48);
+static_assert(offsetof(SummaryEntry, sequence) == 64 && offsetof(SummaryEntry, page) == 72);
+static_assert(offsetof(SummaryEntry, scope) == 80 && offsetof(SummaryEntry, block_bytes) == 88);
+static_assert(kPartsMost <= UINT8_MAX, "a part's number does not fit a summary entry");
 
 // What a segment's summary says of a block's record.
 inline SummaryEntry entry_of(const RecordHeader& header) {
+  CAIRN_CHECK(header.page > 0, "a record lies where its segment's header is");
+  CAIRN_CHECK(header.part < kPartsMost, "a record's part does not fit a summary entry");
+  CAIRN_CHECK(header.block_bytes <= kBlockBytesMost, "a record is of a block longer than any");
   SummaryEntry entry;
   entry.key = header.key;
   entry.layout = header.layout;
@@ -195,6 +255,7 @@ inline SummaryEntry entry_of(const RecordHeader& header, const Tombstone& tombst
   return entry;
 }
 inline Tombstone tombstone_of(const SummaryEntry& entry) {
+  CAIRN_CHECK(entry.type == RecordType::tombstones, "a block is taken for a delete");
   return {entry.key, entry.layout, entry.tenant, entry.kind, {}, entry.sequence};
 }
 
@@ -217,6 +278,10 @@ struct Footer {
   uint32_t reserved2 = 0;
 };
 static_assert(sizeof(Footer) == 104 && offsetof(Footer, crc) == 92);
+static_assert(std::has_unique_object_representations_v<Footer>, "a footer has padding of no known value");
+static_assert(offsetof(Footer, drive) == 16 && offsetof(Footer, generation) == 40 && offsetof(Footer, nonce) == 48);
+static_assert(offsetof(Footer, entry_count) == 56 && offsetof(Footer, summary_page) == 64);
+static_assert(offsetof(Footer, owner) == 96, "version 2 begins elsewhere than behind the checksum of version 1");
 
 constexpr uint64_t pages_of(uint64_t bytes) {
   return (bytes + kPageBytes - 1) / kPageBytes;
@@ -239,18 +304,31 @@ struct State {
   uint32_t crc = 0;
 };
 static_assert(sizeof(State) == 88 && offsetof(State, crc) == 84);
+static_assert(std::has_unique_object_representations_v<State>, "a state page has padding of no known value");
+static_assert(offsetof(State, counter) == 32 && offsetof(State, written_bytes) == 64);
 
 // The parts of a block of that length, and the bytes of one of them.
 constexpr uint32_t part_count_for(uint64_t length) {
   return length <= kPartBytes ? 1 : static_cast<uint32_t>((length + kPartBytes - 1) / kPartBytes);
 }
 constexpr uint64_t part_bytes_for(uint64_t length, uint32_t part) {
+  CAIRN_CHECK(part < part_count_for(length), "a part beyond the end of its block");
   return length - part * kPartBytes < kPartBytes ? length - part * kPartBytes : kPartBytes;
 }
+
+static_assert(part_count_for(kPartBytes) == 1 && part_count_for(kPartBytes + 1) == 2);
+static_assert(part_count_for(kBlockBytesMost) == kPartsMost, "the largest block has more parts than there may be");
+static_assert(part_bytes_for(kPartBytes + 1, 1) == 1 && part_bytes_for(kBlockBytesMost, kPartsMost - 1) == kPartBytes);
 
 // Pages a record of `length` payload bytes takes, its header included.
 constexpr uint64_t record_pages(uint64_t length) {
   return 1 + pages_of(length);
+}
+
+// … and what is appended for it: a record of tombstones is written twice, so that one bad page undoes no delete.
+constexpr uint32_t kTombstoneCopies = 2;
+constexpr uint64_t appended_pages(RecordType type, uint64_t length) {
+  return record_pages(length) * (type == RecordType::tombstones ? kTombstoneCopies : 1);
 }
 
 // Pages at the end of a segment for a summary of that many entries, its footer included.
@@ -263,15 +341,23 @@ constexpr uint8_t chunk_shift_for(uint64_t length) {
   return length > kChunksMost * (64 * kKiB) ? 17 : 16;
 }
 static_assert(kBlockBytesMost <= uint64_t{kChunksMost} << 17);
+static_assert(kPartBytes % (uint64_t{1} << chunk_shift_for(kPartBytes)) == 0, "a part begins within a chunk");
+static_assert((uint64_t{1} << chunk_shift_for(1)) % kPageBytes == 0, "a chunk begins within a page");
 
 // The largest record that fits a segment with nothing else in it.
 constexpr uint64_t payload_bytes_most(uint64_t segment_bytes) {
+  CAIRN_CHECK(segment_bytes >= kSegmentBytesLeast, "a segment is smaller than the smallest");
   return segment_bytes - (1 + 1 + summary_pages(1)) * kPageBytes;
 }
+static_assert(record_pages(payload_bytes_most(kSegmentBytesLeast)) + summary_pages(1) + 1 ==
+                  kSegmentBytesLeast / kPageBytes,
+              "a record that should just fit a segment does not, or leaves pages over");
+static_assert(payload_bytes_most(kSegmentBytesMost) >= kBlockBytesMost, "no segment holds the largest block");
 
 // A page that holds a T and zeros; seal() and intact() know where its checksum is.
 template <class T>
 struct alignas(kPageBytes) Page {
+  static_assert(sizeof(T) < kPageBytes, "a structure does not fit its page");
   T body;
   std::array<std::byte, kPageBytes - sizeof(T)> rest{};
 

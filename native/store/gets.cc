@@ -28,9 +28,17 @@ RecordRead::RecordRead(DriveLog& log, const Place& place, const Expected& expect
       owner_(owner),
       generation_(log.segment(place.segment).generation),
       nonce_(log.segment(place.segment).nonce),
-      header_(1) {}
+      header_(1) {
+  CAIRN_CHECK(place.drive == log.number(), "a record is read from another drive than it lies on");
+  CAIRN_CHECK(place.page > 0, "a record is read where its segment's header lies");
+  CAIRN_CHECK(place.page + format::record_pages(expected.bytes) <= log.segment_pages(),
+              "a record is read that ends beyond its segment");
+  CAIRN_CHECK(expected.sequence > 0, "a record is read that was never put");
+}
 
 void RecordRead::send(Transfer& transfer, uint64_t offset) {
+  CAIRN_CHECK(!transfer.memory.empty(), "a part of a record is read into no memory");
+  CAIRN_CHECK(outstanding_ <= 2, "a record is read in more pieces than two");
   transfer.read = this;
   transfer.kind = IoKind::read;
   transfer.offset = offset;
@@ -45,8 +53,11 @@ void RecordRead::send(Transfer& transfer, uint64_t offset) {
 }
 
 void RecordRead::start(const Buffer& buffer, uint64_t at, uint64_t from, uint64_t to) {
-  CAIRN_CHECK(outstanding_ == 0 && from < to && to <= expected_.bytes, "a record is read beyond its end");
-  CAIRN_CHECK(from % kPageBytes == 0 && at % kPageBytes == 0, "a record is read from the middle of a page");
+  CAIRN_CHECK(outstanding_ == 0, "a record is read twice at a time");
+  CAIRN_CHECK(from < to, "nothing of a record is read");
+  CAIRN_CHECK(to <= expected_.bytes, "a record is read beyond its end");
+  CAIRN_CHECK(from % kPageBytes == 0, "a record is read from the middle of a page");
+  CAIRN_CHECK(at % kPageBytes == 0, "a record is read into the middle of a page");
   buffer_ = buffer;
   at_ = at;
   from_ = from;
@@ -66,6 +77,7 @@ void RecordRead::start(const Buffer& buffer, uint64_t at, uint64_t from, uint64_
 }
 
 void RecordRead::transferred(int error) {
+  CAIRN_CHECK(outstanding_ > 0, "a piece of a record comes that was not asked for");
   log_.note_read(error);
   if (error != 0) error_ = error;
   if (--outstanding_ > 0) return;
@@ -87,7 +99,9 @@ bool RecordRead::verify() const {
       found.chunk_shift != format::chunk_shift_for(found.length)) {
     return false;
   }
+  CAIRN_CHECK(from_ % (uint64_t{1} << found.chunk_shift) == 0, "a record is read from the middle of a chunk");
   for (uint64_t at = from_; at < to_;) {
+    CAIRN_CHECK(at >> found.chunk_shift < found.chunk_count, "a chunk is verified that the record does not have");
     const uint64_t count = std::min<uint64_t>(uint64_t{1} << found.chunk_shift, to_ - at);
     if (crc_of(buffer_, at_ + at - from_, count) != found.chunk_crcs[at >> found.chunk_shift]) return false;
     at += count;
@@ -99,10 +113,17 @@ bool RecordRead::verify() const {
 
 void LogStore::ReadJob::add(DriveLog& log, const Place& place, const RecordRead::Expected& expected, uint64_t first,
                             uint64_t last) {
+  CAIRN_CHECK(left_ == 0, "a part is added to a read that was begun");
+  CAIRN_CHECK(expected.block_bytes == length, "a part of another block is added to a read");
+  CAIRN_CHECK(expected.sequence == sequence, "a part of another put is added to a read");
+  const SegmentState state = log.segment(place.segment).state;
+  CAIRN_CHECK(state != SegmentState::free, "a block lies in a segment that is free");
+  CAIRN_CHECK(state != SegmentState::wiping, "a block lies in a segment that is being wiped");
   parts_.push_back({std::make_unique<RecordRead>(log, place, expected, *this), first, last});
 }
 
 void LogStore::ReadJob::start_all() {
+  CAIRN_CHECK(!parts_.empty(), "a read of no parts");
   left_ = parts_.size();
   uint64_t at = 0;
   for (const Part& part : parts_) {
@@ -113,12 +134,15 @@ void LogStore::ReadJob::start_all() {
 }
 
 void LogStore::ReadJob::record_read(RecordRead& read, Status ended) {
+  CAIRN_CHECK(left_ > 0, "more parts of a read end than it has");
   if (ended != Status::ok && status != Status::corrupt) status = ended;
   if (ended == Status::corrupt) culprit = &read;
   if (--left_ == 0) store_.read_done(*this);
 }
 
 uint32_t LogStore::ReadJob::whole_crc() const {
+  CAIRN_CHECK(whole, "the checksum of a block is told of which only a range was read");
+  CAIRN_CHECK(left_ == 0, "the checksum of a block is told before it was read");
   uint32_t crc = 0;
   for (const Part& part : parts_) {
     const format::RecordHeader& header = part.read->header();
@@ -137,6 +161,7 @@ void LogStore::get(GetOp& op) {
 }
 
 void LogStore::get_failed(GetOp& op, Status status) {
+  CAIRN_CHECK(status != Status::ok, "a get that succeeds is counted as a miss");
   if (status == Status::not_found || status == Status::corrupt || status == Status::io_error) ++counters_.misses;
   op.done(status);
 }
@@ -167,7 +192,14 @@ void LogStore::serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uin
                      uint32_t whole_crc, bool from_memory) {
   const bool whole = op.offset == 0 && (op.length == 0 || op.length == block_length);
   if (op.length == 0) op.length = block_length - op.offset;
-  CAIRN_CHECK(op.offset >= buffer_start && op.offset + op.length <= block_length, "a get is served from another range");
+  CAIRN_CHECK(op.length > 0, "a get is served with no byte");
+  CAIRN_CHECK(op.offset >= buffer_start, "a get is served from memory that begins behind its range");
+  CAIRN_CHECK(op.offset + op.length <= block_length, "a get is served beyond the end of its block");
+  CAIRN_CHECK(op.offset - buffer_start + op.length <= buffer.length(),
+              "a get is served beyond the memory it was read to");
+  CAIRN_CHECK(!from_memory || buffer.length() == block_length,
+              "a block in the cache is of another length than its own");
+  CAIRN_CHECK(sequence > 0, "a get is served with a block that was never put");
   op.buffer = buffer;
   op.buffer_offset = op.offset - buffer_start;
   op.block_length = block_length;
@@ -184,6 +216,7 @@ void LogStore::serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uin
 }
 
 bool LogStore::start_read(GetOp& op, const Index::Entry& head) {
+  CAIRN_CHECK(head.part == 0, "a block is read by a part that is not its first");
   const uint64_t length = head.length();
   const uint64_t birth = head.birth;
   const uint32_t part_count = parts_of(head);
@@ -212,7 +245,8 @@ bool LogStore::start_read(GetOp& op, const Index::Entry& head) {
     const uint64_t bytes = std::min(part_most, length - begins);
     if (begins + bytes <= from || begins >= to) continue;
     const Index::Entry* entry = find_part(op.id, static_cast<uint8_t>(part));
-    CAIRN_CHECK(entry != nullptr && entry->birth == birth, "a part of a block that was found is not there");
+    CAIRN_CHECK(entry != nullptr, "a part of a block that was found is not there");
+    CAIRN_CHECK(entry->birth == birth, "a part of a block that was found is of another put");
     job->add(*slots_[entry->drive].log, entry->place(), {op.id, static_cast<uint8_t>(part), birth, bytes, length},
              std::max(from, begins) - begins, std::min(to, begins + bytes) - begins);
   }
@@ -225,6 +259,8 @@ bool LogStore::start_read(GetOp& op, const Index::Entry& head) {
 }
 
 void LogStore::read_done(ReadJob& job) {
+  CAIRN_CHECK(job.self->get() == &job, "a read ends that is listed in the place of another");
+  CAIRN_CHECK((job.status == Status::corrupt) == (job.culprit != nullptr), "a read is corrupt and no record of it is");
   if (job.whole) {
     const auto found = whole_reads_.find(job.id);
     if (found != whole_reads_.end() && found->second == &job) whole_reads_.erase(found);

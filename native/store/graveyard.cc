@@ -12,10 +12,14 @@ size_t Graveyard::Hash::operator()(const Name& name) const {
   return hash_of(name.key.bytes, name.value ^ uint64_t{name.tenant} << 32 ^ static_cast<uint64_t>(name.kind));
 }
 
+uint64_t& Graveyard::count(Buried kind) {
+  return kind == Buried::key ? keys_ : kind == Buried::earlier ? earlier_ : wide_;
+}
+
 void Graveyard::bury(const format::Tombstone& tombstone, uint32_t drives) {
   const Name name{tombstone.key, tombstone.value, tombstone.tenant, tombstone.kind};
   Grave& youngest = buried_[name];
-  if (youngest.sequence == 0 && name.kind != Buried::key) ++wide_;
+  if (youngest.sequence == 0) count(name.kind) += 1;
   if (youngest.sequence == tombstone.sequence) youngest.drives |= drives;
   if (youngest.sequence >= tombstone.sequence) return;
   youngest = {tombstone.sequence, drives};
@@ -23,8 +27,10 @@ void Graveyard::bury(const format::Tombstone& tombstone, uint32_t drives) {
 }
 
 std::vector<format::Tombstone> Graveyard::missing_on(uint8_t drive) const {
+  CAIRN_CHECK(drive < sizeof(Grave::drives) * 8, "a drive is asked for that a grave has no bit for");
   std::vector<format::Tombstone> all;
   for (const format::Tombstone& one : order_) {
+    if (one.kind == Buried::earlier) continue;
     const auto found = buried_.find({one.key, one.value, one.tenant, one.kind});
     const bool youngest = found != buried_.end() && found->second.sequence == one.sequence;
     if (youngest && (found->second.drives >> drive & 1) == 0) all.push_back(one);
@@ -41,6 +47,7 @@ uint64_t Graveyard::sequence_of(const Name& name) const {
 bool Graveyard::covers(const BlockId& id, const GroupId& group, Scope scope, uint64_t birth) const {
   if (buried_.empty()) return false;
   if (sequence_of({id.key, id.layout, id.tenant, Buried::key}) > birth) return true;
+  if (earlier_ > 0 && sequence_of({id.key, id.layout, id.tenant, Buried::earlier}) > birth) return true;
   if (wide_ == 0) return false;
   if (group != GroupId{} && sequence_of({Key{group}, id.layout, id.tenant, Buried::group}) > birth) return true;
   if (scope != 0 && sequence_of({Key{}, scope, id.tenant, Buried::scope}) > birth) return true;
@@ -65,7 +72,8 @@ void Graveyard::trim() {
     raise_floor(oldest.sequence);
     const auto found = buried_.find({oldest.key, oldest.value, oldest.tenant, oldest.kind});
     if (found != buried_.end() && found->second.sequence == oldest.sequence) {
-      if (oldest.kind != Buried::key) --wide_;
+      CAIRN_CHECK(count(oldest.kind) > 0, "a delete is forgotten that was never counted");
+      count(oldest.kind) -= 1;
       buried_.erase(found);
     }
     order_.pop_front();

@@ -23,7 +23,7 @@ class Graveyard {
   bool covers(const BlockId& id, const GroupId& group, Scope scope, uint64_t birth) const;
   // Those with a sequence of at least `from`, the oldest first.
   std::vector<format::Tombstone> since(uint64_t from) const;
-  // Those that this drive does not hold, the oldest first.
+  // Those that this drive does not hold, the oldest first; without what concerns another drive alone.
   std::vector<format::Tombstone> missing_on(uint8_t drive) const;
 
   // Forgets the oldest beyond kRememberedMost. Not while a drive is loading: then all are needed.
@@ -49,10 +49,12 @@ class Graveyard {
     uint32_t drives = 0;
   };
   uint64_t sequence_of(const Name& name) const;
+  uint64_t& count(format::Buried kind);
 
   std::unordered_map<Name, Grave, Hash> buried_;  // the youngest delete of each name
   std::deque<format::Tombstone> order_;
-  uint64_t wide_ = 0;  // how many names are not plain keys: most often none
+  // How many names there are of each sort; of the last two most often none.
+  uint64_t keys_ = 0, earlier_ = 0, wide_ = 0;
   uint64_t floor_ = 0;
 };
 

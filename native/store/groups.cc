@@ -12,7 +12,9 @@ size_t Groups::Hash::operator()(const Name& name) const {
 }
 
 Groups::Row& Groups::at(uint32_t group) {
-  CAIRN_CHECK(group != kNone && group < rows_.size(), "a group that was never given");
+  CAIRN_CHECK(group != kNone, "no group is changed");
+  CAIRN_CHECK(group < rows_.size(), "a group is changed that was never given");
+  CAIRN_CHECK(rows_[group].id != GroupId{}, "a group is changed that was given up");
   return rows_[group];
 }
 
@@ -22,7 +24,10 @@ uint32_t Groups::find(uint32_t keyspace, const GroupId& id) const {
 }
 
 uint32_t Groups::join(uint32_t keyspace, const GroupId& id, uint32_t members_most) {
+  CAIRN_CHECK(id != GroupId{}, "a block joins a group without a name");
   if (const uint32_t known = find(keyspace, id); known != kNone) {
+    CAIRN_CHECK(!rows_[known].broken, "a broken group is still found by its name");
+    CAIRN_CHECK(rows_[known].id == id, "a group's name leads to another group");
     // Whoever says more members than the first did is believed: the group is not there before they are.
     rows_[known].members_most = std::max(rows_[known].members_most, members_most);
     return known;
@@ -34,6 +39,9 @@ uint32_t Groups::join(uint32_t keyspace, const GroupId& id, uint32_t members_mos
     group = free_.back();
     free_.pop_back();
   }
+  CAIRN_CHECK(group != kNone, "a group is given the number of none");
+  CAIRN_CHECK(rows_[group].entries == 0, "a group that has members is given out again");
+  CAIRN_CHECK(rows_[group].leases == 0, "a group that is leased is given out again");
   Row row;
   row.id = id;
   row.keyspace = keyspace;
@@ -46,8 +54,10 @@ uint32_t Groups::join(uint32_t keyspace, const GroupId& id, uint32_t members_mos
 void Groups::add(uint32_t group, bool counts, uint32_t expiry_ticks) {
   if (group == kNone) return;
   Row& row = at(group);
+  CAIRN_CHECK(!row.broken, "a block joins a group that is broken");
   ++row.entries;
   if (counts) ++row.present;
+  CAIRN_CHECK(row.present <= row.entries, "a group has more members than entries");
   if (expiry_ticks != 0)
     row.expiry_ticks = row.expiry_ticks == 0 ? expiry_ticks : std::min(row.expiry_ticks, expiry_ticks);
 }
@@ -55,9 +65,11 @@ void Groups::add(uint32_t group, bool counts, uint32_t expiry_ticks) {
 void Groups::remove(uint32_t group, bool counts) {
   if (group == kNone) return;
   Row& row = at(group);
-  CAIRN_CHECK(row.entries > 0 && (!counts || row.present > 0), "a group loses more members than it had");
+  CAIRN_CHECK(row.entries > 0, "a group loses more entries than it had");
+  CAIRN_CHECK(!counts || row.present > 0, "a group loses more members than it had");
   --row.entries;
   if (counts) --row.present;
+  CAIRN_CHECK(row.present <= row.entries, "a group keeps members whose entries went");
   drop_if_unused(group);
 }
 
@@ -86,6 +98,7 @@ void Groups::lease(uint32_t group, bool begins) {
   if (group == kNone) return;
   Row& row = at(group);
   CAIRN_CHECK(begins || row.leases > 0, "a group's lease ends that never began");
+  CAIRN_CHECK(!begins || row.entries > 0, "a lease begins of a group without members");
   row.leases += begins ? 1 : 0;
   row.leases -= begins ? 0 : 1;
   if (!begins) drop_if_unused(group);

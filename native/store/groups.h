@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/check.h"
 #include "wire/types.h"
 
 namespace cairn {
@@ -32,12 +33,12 @@ class Groups {
   uint32_t find(uint32_t keyspace, const GroupId& id) const;  // kNone when there is none, or it is broken
 
   // Whether members are visible: complete and whole.
-  bool complete(uint32_t group) const {
-    const Row& row = rows_[group];
-    return !row.broken && row.present >= row.members_most;
+  bool complete(uint32_t group) const { return !broken(group) && row(group).present >= row(group).members_most; }
+  bool broken(uint32_t group) const { return row(group).broken; }
+  const Row& row(uint32_t group) const {
+    CAIRN_CHECK(group < rows_.size(), "a group is asked for that was never given");
+    return rows_[group];
   }
-  bool broken(uint32_t group) const { return rows_[group].broken; }
-  const Row& row(uint32_t group) const { return rows_[group]; }
 
   // An index entry that names the group comes or goes. `counts`: it is the first part of a member.
   void add(uint32_t group, bool counts, uint32_t expiry_ticks);

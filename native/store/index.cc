@@ -45,7 +45,10 @@ uint64_t hash_of(const BlockId& id) {
   return hash_of(id.key.bytes, fold(id.layout ^ hash_seed()[0], uint64_t{id.tenant} ^ hash_seed()[2]));
 }
 
-Index::Index(Fresh fresh, Dropped dropped) : fresh_(std::move(fresh)), dropped_(std::move(dropped)) {}
+Index::Index(Fresh fresh, Dropped dropped) : fresh_(std::move(fresh)), dropped_(std::move(dropped)) {
+  CAIRN_CHECK(fresh_ != nullptr, "nobody tells the index what stands");
+  CAIRN_CHECK(dropped_ != nullptr, "nobody is told what the index drops");
+}
 
 Place Index::Entry::place() const {
   return {static_cast<uint8_t>(drive), static_cast<uint32_t>(segment), static_cast<uint32_t>(page),
@@ -53,8 +56,10 @@ Place Index::Entry::place() const {
 }
 
 void Index::Entry::set_place(const Place& place) {
-  CAIRN_CHECK(place.drive < 32 && place.segment < 1U << 24 && place.page > 0 && place.page < 1U << 18,
-              "a place does not fit the index");
+  CAIRN_CHECK(place.drive < 1U << 5, "a place's drive does not fit the index");
+  CAIRN_CHECK(place.segment < 1U << 24, "a place's segment does not fit the index");
+  CAIRN_CHECK(place.page > 0, "a place where its segment's header lies does not fit the index");
+  CAIRN_CHECK(place.page < 1U << 18, "a place's page does not fit the index");
   used = 1;
   drive = place.drive & 31;
   segment = place.segment & 0xFFFFFF;
@@ -75,14 +80,17 @@ uint64_t Index::hash(const IndexKey& key) {
 
 // What the shard's bits leave spreads over any number of slots without a division.
 uint64_t Index::home(uint64_t hash, uint64_t slots) {
+  CAIRN_CHECK(slots > 0, "a name has no home in a table without slots");
   return static_cast<uint64_t>((static_cast<Wide>(hash << kShardBits) * slots) >> 64);
 }
 
 Index::Entry* Index::find(const IndexKey& key) {
+  CAIRN_CHECK(key.keyspace < 1U << 24, "a name is looked for in a keyspace that no entry can have");
   const uint64_t h = hash(key);
   Shard& shard = shard_of(h);
   const uint64_t slots = shard.table.size();
   if (slots == 0) return nullptr;
+  CAIRN_CHECK(shard.used < slots, "a full shard of the index would be searched for ever");
   for (uint64_t slot = home(h, slots);; slot = slot + 1 == slots ? 0 : slot + 1) {
     Entry& entry = shard.table[slot];
     if (!entry.used) return nullptr;
@@ -95,6 +103,7 @@ Index::Entry* Index::find(const IndexKey& key) {
 }
 
 Index::Entry& Index::place_entry(std::vector<Entry>& table, const Entry& entry) {
+  CAIRN_CHECK(entry.used, "a free slot is filled with nothing");
   const uint64_t slots = table.size();
   uint64_t slot = home(hash(key_of(entry)), slots);
   while (table[slot].used) slot = slot + 1 == slots ? 0 : slot + 1;
@@ -114,7 +123,8 @@ void Index::grow(Shard& shard) {
       dropped_(entry);
     }
   }
-  CAIRN_CHECK(shard.used >= live.size() && size_ >= shard.used, "the index holds more than it counted");
+  CAIRN_CHECK(shard.used >= live.size(), "a shard of the index holds more than it counted");
+  CAIRN_CHECK(size_ >= shard.used, "a shard of the index holds more than the whole");
   size_ -= shard.used - live.size();
   shard.used = live.size();
   uint64_t slots = std::max<uint64_t>(shard.table.size(), kFirstSlots);
@@ -137,7 +147,10 @@ Index::Entry& Index::insert(const Entry& entry) {
 // Backward shift: what probed past the slot moves up, so lookups never meet a gap that is not an end.
 void Index::erase_at(Shard& shard, uint64_t slot) {
   const uint64_t slots = shard.table.size();
-  CAIRN_CHECK(shard.used > 0 && shard.table[slot].used, "an empty slot is erased");
+  CAIRN_CHECK(slot < slots, "a slot is erased that its shard does not have");
+  CAIRN_CHECK(shard.table[slot].used, "an empty slot is erased");
+  CAIRN_CHECK(shard.used > 0, "an entry is erased that its shard did not count");
+  CAIRN_CHECK(size_ > 0, "an entry is erased that the index did not count");
   --shard.used;
   --size_;
   uint64_t hole = slot;
@@ -155,8 +168,8 @@ void Index::erase_at(Shard& shard, uint64_t slot) {
 
 void Index::erase(Entry& entry) {
   Shard& shard = shard_of(hash(key_of(entry)));
-  CAIRN_CHECK(&entry >= shard.table.data() && &entry < shard.table.data() + shard.table.size(),
-              "an entry that is not in the index is erased");
+  CAIRN_CHECK(&entry >= shard.table.data(), "an entry is erased that lies before its shard of the index");
+  CAIRN_CHECK(&entry < shard.table.data() + shard.table.size(), "an entry is erased that lies behind its shard");
   erase_at(shard, static_cast<uint64_t>(&entry - shard.table.data()));
 }
 

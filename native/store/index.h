@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "wire/limits.h"
@@ -68,11 +69,14 @@ class Index {
     }
   };
   static_assert(sizeof(Entry) == 48);
+  static_assert(std::is_trivially_copyable_v<Entry>, "entries are moved between slots as bytes");
   static_assert(kBlockBytesMost <= uint64_t{1} << 26);
   static constexpr uint32_t kHitsMost = 3;
   static constexpr uint64_t kBirthMost = (uint64_t{1} << 48) - 1;
   static constexpr uint64_t kTickMs = 128;
   static constexpr uint64_t kEpochUnixMs = 1'735'689'600'000;  // 2025-01-01
+  static_assert(kHitsMost < 1U << 2, "the most hits do not fit the bits of an entry");
+  static_assert(kEpochUnixMs <= UINT64_MAX - UINT32_MAX * kTickMs, "the last time to expire cannot be told");
 
   // `fresh` says whether an entry still stands; those that do not are dropped when met. `dropped` is told of each of
   // them first; neither may touch the index.
@@ -103,6 +107,7 @@ class Index {
   static constexpr int kShardBits = 12;
   static constexpr size_t kShards = size_t{1} << kShardBits;
   static constexpr uint64_t kFirstSlots = 16;
+  static_assert(kFirstSlots >= 8, "growing by an eighth would add no slot");
   struct Shard {
     std::vector<Entry> table;
     uint64_t used = 0;

@@ -100,6 +100,46 @@ TEST(IndexTest, EachMeetsWhatStandsOnceAndASweepDropsTheRest) {
   EXPECT_EQ(world.dropped, 2000U);
 }
 
+// One key in many layouts, and in parts: they meet in the same slots, and none may be taken for another.
+TEST(IndexTest, TheSameKeyUnderOtherNamesIsAnotherEntry) {
+  Indexed world;
+  constexpr uint32_t kNames = 200'000;
+  const auto name = [](uint32_t number) {  // 64 of one key: four layouts of sixteen parts
+    IndexKey key = key_of(number / 64);
+    key.keyspace = 1 + number / 16 % 4;
+    key.part = static_cast<uint8_t>(number % 16);
+    return key;
+  };
+  const auto entry = [&](uint32_t number) {
+    Index::Entry one;
+    one.key = name(number).key;
+    one.keyspace = name(number).keyspace & 0xFFFFFF;
+    one.part = number % 16;
+    one.set_place({0, number, 1, 0});
+    return one;
+  };
+  for (uint32_t i = 0; i < kNames; i += 2) world.index.insert(entry(i));
+  for (uint32_t i = 0; i < kNames; ++i) {
+    const Index::Entry* found = world.index.find(name(i));
+    ASSERT_EQ(found != nullptr, i % 2 == 0) << i;
+    if (found == nullptr) continue;
+    ASSERT_EQ(found->segment, i);
+  }
+}
+
+// What is stale is left behind when a shard grows: told of once, and its slots are free for others.
+TEST(IndexTest, GrowingDropsWhatIsStale) {
+  Indexed world;
+  for (uint64_t i = 0; i < 40'000; ++i) world.index.insert(entry_of(i, {0, static_cast<uint32_t>(i % 2), 1, 0}));
+  const uint64_t slots = world.index.slots();
+  world.gone = {1};
+  for (uint64_t i = 40'000; i < 55'000; ++i) world.index.insert(entry_of(i, {0, 2, 1, 0}));
+  EXPECT_GT(world.dropped, 10'000U);
+  EXPECT_EQ(world.index.size(), 55'000 - world.dropped);
+  EXPECT_LT(world.index.slots(), slots + slots / 4) << "the room of those that went was used again";
+  for (uint64_t i = 0; i < 55'000; ++i) ASSERT_EQ(world.index.find(key_of(i)) != nullptr, i >= 40'000 || i % 2 == 0);
+}
+
 TEST(IndexTest, PlacesAndNumbersAtTheirLimitsSurvivePacking) {
   Indexed world;
   const Place place{31, (1U << 24) - 1, (1U << 18) - 1, 0xFF};

@@ -33,6 +33,9 @@ class RecordRead {
   };
 
   RecordRead(DriveLog& log, const Place& place, const Expected& expected, Owner& owner);
+  ~RecordRead() { CAIRN_CHECK(outstanding_ == 0, "a read of a record ends before its requests"); }
+  RecordRead(const RecordRead&) = delete;
+  RecordRead& operator=(const RecordRead&) = delete;
   // Reads payload bytes [from, to), whole chunks, to buffer bytes [at, …).
   void start(const Buffer& buffer, uint64_t at, uint64_t from, uint64_t to);
 
@@ -73,7 +76,9 @@ class RecordRead {
 // A block, or a range of it: one record, or several when it is striped.
 class LogStore::ReadJob final : public RecordRead::Owner {
  public:
-  ReadJob(LogStore& store, const BlockId& block, Buffer memory) : id(block), buffer(std::move(memory)), store_(store) {}
+  ReadJob(LogStore& store, const BlockId& block, Buffer memory) : id(block), buffer(std::move(memory)), store_(store) {
+    CAIRN_CHECK(static_cast<bool>(buffer), "a block is read into no memory");
+  }
   // Adds the part's record, of which payload bytes [first, last) are wanted; then start_all().
   void add(DriveLog& log, const Place& place, const RecordRead::Expected& expected, uint64_t first, uint64_t last);
   void start_all();
@@ -116,7 +121,10 @@ class LogStore::WriteJob final {
       header = new (page_.data()) format::Page<format::RecordHeader>{};
     }
     void placed() override { job.part_placed(*this); }
-    void settled(Status status) override { job.part_settled(status); }
+    void settled(Status status) override {
+      CAIRN_CHECK(was_placed || status != Status::ok, "a part of a put is on its drive and was never placed");
+      job.part_settled(status);
+    }
     format::RecordHeader& head() { return header->body; }
     WriteJob& job;
     DriveLog* log = nullptr;
@@ -126,7 +134,10 @@ class LogStore::WriteJob final {
     Pages page_;
   };
   void start();
-  const format::RecordHeader& first_header() const { return parts.front()->header->body; }
+  const format::RecordHeader& first_header() const {
+    CAIRN_CHECK(!parts.empty(), "a put of no parts");
+    return parts.front()->header->body;
+  }
 
   BlockId id;
   Buffer payload;
@@ -155,7 +166,7 @@ class TombstoneAppend : public AppendOp {
   void placed() override {}
 
  private:
-  Pages page_;
+  Pages pages_;
 };
 
 // Those of one delete, for one drive.

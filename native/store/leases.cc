@@ -4,7 +4,12 @@
 
 namespace cairn {
 
+void Leases::check_ends() const {
+  CAIRN_CHECK(ends_.size() >= leases_.size(), "a block is leased and nothing will end it");
+}
+
 void Leases::take(const BlockId& id, uint32_t group, uint64_t bytes, uint64_t holder, uint64_t until_ms) {
+  CAIRN_CHECK(bytes > 0, "a block of no bytes is leased");
   Held& block = leases_[id];
   std::vector<Lease>& held = block.leases;
   const bool first = held.empty();
@@ -17,6 +22,7 @@ void Leases::take(const BlockId& id, uint32_t group, uint64_t bytes, uint64_t ho
     own->until_ms = until_ms;
   }
   ends_.emplace(until_ms, id);
+  check_ends();
   if (!first) return;
   block.group = group;
   block.bytes = bytes;
@@ -36,7 +42,9 @@ void Leases::forget(const BlockId& id) {
   if (found == leases_.end()) return;
   const BlockId gone = id;
   const Held held = std::move(found->second);
+  CAIRN_CHECK(held.bytes > 0, "a lease ends that its watcher was never told of");
   leases_.erase(found);
+  check_ends();
   watcher_.lease_changed(gone, held.group, held.bytes, false);
 }
 
@@ -49,6 +57,7 @@ void Leases::expire(uint64_t now_ms) {
     std::erase_if(found->second.leases, [&](const Lease& one) { return one.until_ms <= now_ms; });
     if (found->second.leases.empty()) forget(id);
   }
+  check_ends();
 }
 
 }  // namespace cairn

@@ -47,6 +47,8 @@ class Leases {
     std::vector<Lease> leases;
   };
 
+  void check_ends() const;
+
   Watcher& watcher_;
   std::unordered_map<BlockId, Held, BlockIdHash> leases_;
   std::multimap<uint64_t, BlockId> ends_;  // when to look at a block again; may be out of date

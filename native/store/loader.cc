@@ -15,6 +15,9 @@ namespace {
 constexpr uint32_t kProbesMost = 128;       // headers on their way
 constexpr uint32_t kSegmentsMost = 32;      // summaries on their way
 constexpr uint64_t kTailBytes = 64 * kKiB;  // usually holds the footer and the whole summary
+static_assert(kTailBytes % kPageBytes == 0, "what is read first of a summary begins within a page");
+static_assert(kTailBytes <= format::kSegmentBytesLeast / 2, "what is read first is more than a small segment");
+constexpr size_t kUnreadMost = 16;  // segments in a row of which nothing can be read: the drive is at its end
 
 // What the segment is, by its header.
 Segment identity(const format::SegmentHeader& header) {
@@ -22,6 +25,7 @@ Segment identity(const format::SegmentHeader& header) {
   segment.state = SegmentState::sealed;
   segment.version = static_cast<uint16_t>(header.version);
   segment.owner = header.version == 1 ? format::kSharedOwner : header.owner;
+  segment.placement = header.placement;
   segment.generation = header.generation;
   segment.nonce = header.nonce;
   segment.first_sequence = segment.last_sequence = header.first_sequence;
@@ -58,6 +62,7 @@ uint64_t summary_pages_of(const format::Superblock& superblock, uint32_t index, 
   if (footer.generation != segment.generation || footer.nonce != segment.nonce) return 0;
   if (footer.first_sequence > footer.last_sequence || footer.last_sequence > format::kNumberMost) return 0;
   if (footer.entry_count > superblock.segment_bytes / sizeof(format::SummaryEntry)) return 0;
+  if (format::summary_pages(footer.entry_count) >= pages) return 0;
   if (footer.summary_page != pages - format::summary_pages(footer.entry_count) || footer.summary_page == 0) return 0;
   return pages - footer.summary_page;
 }
@@ -66,6 +71,8 @@ uint64_t summary_pages_of(const format::Superblock& superblock, uint32_t index, 
 // should be. Sets what the footer tells of the segment.
 bool parse_summary(const format::Superblock& superblock, uint32_t index, ConstByteSpan pages, Segment& segment,
                    std::vector<format::SummaryEntry>& entries) {
+  CAIRN_CHECK(!pages.empty(), "a summary is taken from nothing");
+  CAIRN_CHECK(pages.size() % kPageBytes == 0, "a summary is taken from a part of a page");
   const uint64_t expected = summary_pages_of(superblock, index, pages.last(kPageBytes), segment);
   if (expected == 0 || expected * kPageBytes != pages.size()) return false;
   const format::Footer& footer = reinterpret_cast<const Page<format::Footer>*>(pages.last(kPageBytes).data())->body;
@@ -84,6 +91,8 @@ bool parse_summary(const format::Superblock& superblock, uint32_t index, ConstBy
 class PageRead : public IoRequest {
  public:
   void send(Drive& drive, uint64_t at, uint64_t length) {
+    CAIRN_CHECK(done, "memory is read into twice at a time");
+    CAIRN_CHECK(length % kPageBytes == 0, "a part of a page is read");
     memory = std::make_unique<Pages>(length / kPageBytes);
     kind = IoKind::read;
     offset = at;
@@ -97,12 +106,19 @@ class PageRead : public IoRequest {
     drive.submit(*this);
   }
   void completed(int code) final {
+    CAIRN_CHECK(!done, "a page comes that was not asked for");
     if (code != 0 && worth_another_try(code) && --tries_left_ > 0) return drive_->submit(*this);
     done = true;
     error = code;
   }
-  ConstByteSpan span() const { return {memory->data(), memory->bytes()}; }
+  ConstByteSpan span() const {
+    CAIRN_CHECK(memory != nullptr, "what was read is looked at before it was asked for");
+    CAIRN_CHECK(done, "what was read is looked at before it came");
+    return {memory->data(), memory->bytes()};
+  }
   const Page<format::SegmentHeader>& header() const {
+    CAIRN_CHECK(memory != nullptr, "a header is looked at before it was asked for");
+    CAIRN_CHECK(done, "a header is looked at before it came");
     return *reinterpret_cast<const Page<format::SegmentHeader>*>(memory->data());
   }
   std::unique_ptr<Pages> memory;
@@ -139,6 +155,7 @@ class Loader::Settle final : public IoRequest {
     loader_.drive_.submit(*this);
   }
   void completed(int code) override {
+    CAIRN_CHECK(step_ <= 3, "a drive is settled in more steps than there are");
     // A superblock that cannot be written is no reason to stop: the other copy is good.
     if (step_ == 0 && code != 0)
       return loader_.settled(Error::from_errno(code, "cannot flush " + loader_.drive_.info().path).message);
@@ -184,6 +201,10 @@ class SegmentRead::Collector final : public RecordVisitor {
       found_.entries.push_back(format::entry_of(header));
       return;
     }
+    // The second copy of what was just taken says nothing new.
+    if (header.part > 0 && header.page == second_copy_page_ && header.sequence == second_copy_of_) return;
+    second_copy_page_ = found_.segment.next_page;
+    second_copy_of_ = header.sequence;
     for (const format::Tombstone& dead : tombstones_in(header, payload))
       found_.entries.push_back(format::entry_of(header, dead));
   }
@@ -195,6 +216,7 @@ class SegmentRead::Collector final : public RecordVisitor {
 
  private:
   FoundSegment& found_;
+  uint64_t second_copy_page_ = 0, second_copy_of_ = 0;  // where that of the last record of tombstones should lie
 };
 
 SegmentRead::SegmentRead(Drive& drive, const format::Superblock& superblock, FoundSegment known)
@@ -204,6 +226,8 @@ SegmentRead::SegmentRead(Drive& drive, const format::Superblock& superblock, Fou
       tail_bytes_(std::min(kTailBytes, superblock.segment_bytes / 2)),
       read_(std::make_unique<Page>()),
       collector_(std::make_unique<Collector>(found_)) {
+  CAIRN_CHECK(found_.index < superblock.segment_count, "a segment is read that the drive does not have");
+  CAIRN_CHECK(found_.unreadable || found_.segment.generation > 0, "a segment is read of which nothing is known");
   if (found_.unreadable) {
     stage_ = Stage::done;
     return;
@@ -212,7 +236,8 @@ SegmentRead::SegmentRead(Drive& drive, const format::Superblock& superblock, Fou
 }
 
 SegmentRead::~SegmentRead() {
-  CAIRN_CHECK(read_->done && (scan_ == nullptr || scan_->done()), "a segment's reader ends before its requests");
+  CAIRN_CHECK(read_->done, "a segment's reader ends before its summary came");
+  CAIRN_CHECK(scan_ == nullptr || scan_->done(), "a segment's reader ends before its records came");
 }
 
 void SegmentRead::poll() {
@@ -229,6 +254,7 @@ void SegmentRead::poll() {
     parse(read_->span());
   } else if (stage_ == Stage::scan && scan_->done()) {
     if (found_.entries.empty() && !found_.unreadable) found_.segment.state = SegmentState::free;
+    found_.unread = found_.unreadable && read_->error != 0 && !scan_->read_anything();
     stage_ = Stage::done;
   }
 }
@@ -239,6 +265,7 @@ void SegmentRead::parse(ConstByteSpan pages) {
 }
 
 void SegmentRead::scan() {
+  CAIRN_CHECK(scan_ == nullptr, "a segment is scanned twice");
   stage_ = Stage::scan;
   found_.entries.clear();
   found_.scanned = true;
@@ -263,6 +290,7 @@ double Loader::share() const {
 }
 
 void Loader::settled(const std::string& error) {
+  CAIRN_CHECK(phase_ == Phase::settle, "a drive is settled after it was read");
   error_ = error;
   phase_ = error.empty() ? Phase::headers : Phase::done;
 }
@@ -299,12 +327,17 @@ void Loader::poll() {
       probes_.pop_back();
     }
     start_probes();
+    CAIRN_CHECK(probed_ + probes_.size() == next_probe_, "a segment's header was asked for and is lost");
+    CAIRN_CHECK(next_probe_ <= superblock_.segment_count, "a header is read of a segment that the drive does not have");
     if (probed_ == superblock_.segment_count) headers_done();
   }
   if (phase_ == Phase::segments) {
     take_finished();
     start_segments();
-    if (taken_ == known_.size()) phase_ = Phase::done;
+    CAIRN_CHECK(taken_ + running_.size() == next_segment_, "a segment was begun to be read and is lost");
+    CAIRN_CHECK(next_segment_ <= known_.size(), "more segments are read than have a header");
+    if (reads_fail()) error_ = "reads fail, one after another";
+    if (taken_ == known_.size() || (!error_.empty() && running_.empty())) phase_ = Phase::done;
   }
 }
 
@@ -347,13 +380,15 @@ void Loader::probe_done(Probe& probe) {
     known_.push_back(std::move(found));
   } else if (probe.first.error != 0) {
     // It says nothing of itself, but may hold blocks: it is used again last.
-    found.unreadable = true;
+    found.unreadable = found.unread = true;
     found.segment.state = SegmentState::sealed;
     known_.push_back(std::move(found));
   }
 }
 
 void Loader::headers_done() {
+  CAIRN_CHECK(probes_.empty(), "all headers are read, and one is on its way");
+  CAIRN_CHECK(known_.size() <= superblock_.segment_count, "more segments have a header than there are");
   uint64_t youngest = 0;
   for (const FoundSegment& one : known_) youngest = std::max(youngest, one.segment.generation);
   std::erase_if(known_, [&](const FoundSegment& one) {
@@ -380,7 +415,14 @@ void Loader::account(const FoundSegment& one) {
   found_.last_sequence = std::max({found_.last_sequence, one.segment.first_sequence, one.segment.last_sequence});
 }
 
+// A drive of which nothing but headers can be read tells less than one that is away: deletes that it holds are not
+// known to it. It is not believed at all. (One segment alone may be at fault itself.)
+bool Loader::reads_fail() const {
+  return unread_in_a_row_ >= kUnreadMost || (unread_in_a_row_ > 1 && unread_in_a_row_ == known_.size());
+}
+
 void Loader::start_segments() {
+  if (!error_.empty()) return;
   while (next_segment_ < known_.size() && running_.size() < kSegmentsMost)
     running_.push_back(std::make_unique<SegmentRead>(drive_, superblock_, std::move(known_[next_segment_++])));
 }
@@ -394,6 +436,7 @@ void Loader::take_finished() {
     FoundSegment& found = one->found();
     account(found);
     if (found.unreadable) ++found_.unreadable;
+    unread_in_a_row_ = found.unread ? unread_in_a_row_ + 1 : 0;
     if (found.segment.state == SegmentState::sealed) ++(found.scanned ? found_.scanned : found_.sealed);
     take_(found);
     ++taken_;

@@ -21,6 +21,7 @@ struct FoundSegment {
   bool scanned = false;                       // it had no good summary
   uint64_t bad_pages = 0;                     // of a scanned one: what is no record
   bool unreadable = false;  // part of it, or (generation 0) all: it may hold blocks, so it is not free
+  bool unread = false;      // … and nothing of what lies behind its header
 };
 
 // Reads what lies in one segment: its summary or, where that is no good, its records. The drive's poll() carries the
@@ -92,6 +93,7 @@ class Loader {
   void start_segments();
   void take_finished();
   void account(const FoundSegment& one);
+  bool reads_fail() const;
 
   Drive& drive_;
   const format::Superblock& superblock_;
@@ -105,6 +107,7 @@ class Loader {
   std::vector<std::unique_ptr<Probe>> probes_;
   std::vector<FoundSegment> known_;  // what the headers said, the youngest first
   size_t next_segment_ = 0, taken_ = 0;
+  size_t unread_in_a_row_ = 0;
   std::deque<std::unique_ptr<SegmentRead>> running_;
 };
 

@@ -21,6 +21,8 @@ constexpr uint32_t kReadErrorsMost = 16;
 constexpr uint64_t kShareBytes = 4 * kMiB;
 constexpr uint32_t kHeadsMost = 64;
 constexpr uint64_t kSegmentsPerHead = 16;
+static_assert(kSlabPageBytes == kPageBytes, "a payload in the slab does not end where its record does");
+static_assert(kBufferRunsMost + 1 <= kVectorsMost, "a record has more pieces than one request takes");
 
 bool gone(int error) {
   return error == ENODEV || error == ENXIO;
@@ -30,11 +32,13 @@ bool gone(int error) {
 
 const char* name_of(DriveState state) {
   constexpr const char* kNames[] = {"loading", "serving", "read_only", "draining", "drained", "failed"};
+  static_assert(std::size(kNames) == static_cast<size_t>(DriveState::failed) + 1, "a state has no name");
   return kNames[static_cast<size_t>(state)];
 }
 
 Pages::Pages(uint64_t pages)
     : bytes_(pages * kPageBytes), memory_(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, bytes_))) {
+  CAIRN_CHECK(pages > 0, "memory for no page");
   CAIRN_CHECK(memory_ != nullptr, "no memory for metadata pages");
   std::memset(memory_.get(), 0, bytes_);
 }
@@ -68,10 +72,17 @@ DriveLog::DriveLog(std::unique_ptr<Drive> drive, const format::Superblock& super
   CAIRN_CHECK(writes_most > 0, "a log that may not write");
   discards_ = drive_->info().can_discard;
   CAIRN_CHECK(segments_.size() < format::kSegmentsMost, "a drive of more segments than a place can name");
+  CAIRN_CHECK(segments_.size() >= format::kSegmentsLeast, "a drive of too few segments to give one up");
+  CAIRN_CHECK(segment_pages_ * kPageBytes == superblock.segment_bytes, "a segment ends within a page");
+  CAIRN_CHECK(superblock.first_segment_offset + segments_.size() * superblock.segment_bytes <= drive_->info().bytes,
+              "segments lie beyond the end of their drive");
 }
 
 DriveLog::~DriveLog() {
   while (drive_->in_flight() > 0) drive_->wait(1000);
+  CAIRN_CHECK(waiting_bytes_ == 0, "a log ends with records that nobody will place or answer");
+  CAIRN_CHECK(unflushed_.empty(), "a log ends with records that were written and not answered");
+  CAIRN_CHECK(opening_ == nullptr, "a log ends while a segment is opened");
 }
 
 uint32_t DriveLog::heads_most() const {
@@ -85,11 +96,13 @@ bool DriveLog::idle() const {
 
 void DriveLog::set_state(DriveState state) {
   CAIRN_CHECK(state_ != DriveState::failed, "a drive that was set aside changes its state");
+  CAIRN_CHECK(state_ != DriveState::loading, "a drive changes its state before it was read");
   state_ = state;
 }
 
 void DriveLog::fail(const std::string& why) {
   if (state_ == DriveState::failed) return;
+  CAIRN_CHECK(!why.empty(), "a drive is set aside and nobody says why");
   state_ = DriveState::failed;
   why_failed_ = why;
 }
@@ -102,8 +115,12 @@ DriveLog::Head& DriveLog::head_for(uint32_t tenant) {
   // The last one is everybody's.
   const uint32_t owner =
       heads_.size() + 1 < heads_most() || tenant == format::kSharedOwner ? tenant : format::kSharedOwner;
-  Head& head = heads_[owner];
+  const auto [at, fresh] = heads_.try_emplace(owner);
+  Head& head = at->second;
   head.owner = owner;
+  CAIRN_CHECK(heads_.size() <= heads_most(), "a drive has more heads than it has segments for");
+  // What one head writes is given up together, so it is a class of its own while the drive has enough of them.
+  if (fresh) head.placement = static_cast<uint8_t>((heads_.size() - 1) % drive_->info().placement_classes);
   return head;
 }
 
@@ -121,15 +138,21 @@ DriveLog::Head& DriveLog::head_for_tombstones(uint32_t tenant) {
 }
 
 void DriveLog::enqueue(Head& head, AppendOp& op, uint32_t tenant) {
-  CAIRN_CHECK(op.header != nullptr && op.header->body.length > 0, "an empty record is appended");
+  CAIRN_CHECK(op.header->body.length > 0, "an empty record is appended");
+  CAIRN_CHECK(op.payload_offset % kPageBytes == 0, "a record's payload begins within a page of its buffer");
   op.log_ = this;
   const bool block = op.header->body.type == format::RecordType::block;
+  CAIRN_CHECK(block == static_cast<bool>(op.payload), "a block is appended without its bytes, or a delete with some");
+  CAIRN_CHECK(block == op.dead.empty(), "a block is appended with deletes, or a record of deletes without any");
+  CAIRN_CHECK(block == (op.tombstones == nullptr), "a record of deletes is appended without its payload");
+  CAIRN_CHECK(block == (op.second_header == nullptr), "a record of deletes is appended once only");
   op.generation_least_ = block ? 0 : std::max(youngest_used(tenant), youngest_used(format::kSharedOwner));
   (op.makes_room ? head.making_room : block ? head.waiting : head.deletes).push_back(&op);
   waiting_bytes_ += op.header->body.length;
 }
 
 void DriveLog::append(AppendOp& op, uint32_t tenant) {
+  CAIRN_CHECK(op.header != nullptr, "a record without a header is appended");
   const bool block = op.header->body.type == format::RecordType::block;
   enqueue(block ? head_for(tenant) : head_for_tombstones(tenant), op, tenant);
 }
@@ -152,6 +175,7 @@ bool DriveLog::has_room(const Segment& segment, uint64_t pages, uint64_t entries
 }
 
 void DriveLog::retire_front(Head& head) {
+  CAIRN_CHECK(!head.open.empty(), "a segment is sealed where none is open");
   const uint32_t index = head.open.front();
   CAIRN_CHECK(segments_[index].state == SegmentState::open, "a segment is sealed that is not open");
   segments_[index].state = SegmentState::sealing;
@@ -164,7 +188,7 @@ bool DriveLog::place_next(Head& head) {
   std::deque<AppendOp*>* queue = next_queue(head);
   if (queue == nullptr || head.open.empty() || writes_ >= writes_most_) return false;
   AppendOp* op = queue->front();
-  const uint64_t pages = format::record_pages(op->header->body.length);
+  const uint64_t pages = format::appended_pages(op->header->body.type, op->header->body.length);
   const uint64_t entries = op->header->body.type == format::RecordType::block ? 1 : op->dead.size();
   while (!head.open.empty()) {
     const Segment& front = segments_[head.open.front()];
@@ -175,8 +199,7 @@ bool DriveLog::place_next(Head& head) {
   }
   if (head.open.empty()) return false;
   queue->pop_front();
-  CAIRN_CHECK(waiting_bytes_ >= op->header->body.length, "more bytes leave the queue than entered it");
-  waiting_bytes_ -= op->header->body.length;
+  uncount(*op);
   head.share_bytes -= std::min(head.share_bytes, pages * kPageBytes);
   place(head, *op, pages);
   return true;
@@ -203,6 +226,8 @@ void DriveLog::place(Head& head, AppendOp& op, uint64_t pages) {
   Segment& segment = segments_[index];
   format::RecordHeader& header = op.header->body;
   CAIRN_CHECK(segment.state == SegmentState::open, "a record is placed in a segment that is not open");
+  CAIRN_CHECK(segment.owner == head.owner, "a record is placed in a segment of another owner");
+  CAIRN_CHECK(segment.generation >= op.generation_least_, "a delete is placed before what it deletes");
   CAIRN_CHECK(segment.next_page + pages < segment_pages_, "a record is placed over the end of its segment");
   header.segment = index;
   header.page = segment.next_page;
@@ -218,6 +243,7 @@ void DriveLog::place(Head& head, AppendOp& op, uint64_t pages) {
   ++writes_;
 
   op.kind = IoKind::write;
+  op.placement = segment.placement;
   op.offset = offset_of(index, header.page);
   op.bytes = pages * kPageBytes;
   op.vectors_.clear();
@@ -230,8 +256,15 @@ void DriveLog::place(Head& head, AppendOp& op, uint64_t pages) {
     counters.put_bytes += op.moved ? 0 : header.length;
   } else {
     for (const format::Tombstone& dead : op.dead) segment.entries.push_back(format::entry_of(header, dead));
+    op.second_header->body = header;
+    op.second_header->body.part = 1;
+    op.second_header->body.page = header.page + static_cast<uint32_t>(pages / format::kTombstoneCopies);
+    op.second_header->seal();
+    op.vectors_.push_back({op.tombstones->data(), op.tombstones->bytes()});
+    op.vectors_.push_back({op.second_header, kPageBytes});
     op.vectors_.push_back({op.tombstones->data(), op.tombstones->bytes()});
   }
+  CAIRN_CHECK(has_room(segment, 0, 0), "a record is placed where its segment's summary should go");
   op.vectors = op.vectors_.data();
   op.vector_count = static_cast<uint32_t>(op.vectors_.size());
   ++counters.writes;
@@ -240,7 +273,20 @@ void DriveLog::place(Head& head, AppendOp& op, uint64_t pages) {
   op.placed();
 }
 
+void DriveLog::uncount(const AppendOp& op) {
+  CAIRN_CHECK(waiting_bytes_ >= op.header->body.length, "more bytes leave the queues than entered them");
+  waiting_bytes_ -= op.header->body.length;
+}
+
+// A segment is in one place at the most.
+void DriveLog::check_counts() const {
+  CAIRN_CHECK(writes_ <= writes_most_, "more writes are on their way than a drive may have");
+  CAIRN_CHECK(free_.size() + sealed_.size() + sealing_.size() + wiping_ <= segments_.size(),
+              "a segment is listed twice");
+}
+
 void DriveLog::poll(uint64_t next_sequence) {
+  check_counts();
   if (state_ != DriveState::serving && state_ != DriveState::draining && state_ != DriveState::loading)
     fail_waiting(state_ == DriveState::failed ? Status::io_error : Status::read_only);
   serve_heads();
@@ -262,7 +308,7 @@ void DriveLog::refuse_the_stuck() {
     stuck.insert(stuck.end(), head.making_room.begin(), head.making_room.end());
     head.making_room.clear();
   }
-  for (const AppendOp* op : stuck) waiting_bytes_ -= op->header->body.length;
+  for (const AppendOp* op : stuck) uncount(*op);
   for (AppendOp* op : stuck) op->settled(Status::no_space);
 }
 
@@ -297,6 +343,7 @@ void DriveLog::note_read(int error) {
 
 void DriveLog::written(AppendOp& op, int error) {
   CAIRN_CHECK(writes_ > 0, "a write ends that was never counted");
+  CAIRN_CHECK(op.log_ == this, "a write ends in another log than it began in");
   --writes_;
   note_write(error);
   if (error != 0) return settle(op, Status::io_error);
@@ -320,10 +367,13 @@ void DriveLog::flushed(std::vector<AppendOp*> covered, int error) {
 
 void DriveLog::settle(AppendOp& op, Status status) {
   Segment& segment = segments_[op.at.segment];
-  CAIRN_CHECK(segment.writes > 0 && segment.generation == op.at.generation, "a segment was re-used under a write");
+  CAIRN_CHECK(segment.writes > 0, "a segment was left with a write on its way");
+  CAIRN_CHECK(segment.generation == op.at.generation, "a segment was re-used under a write");
+  CAIRN_CHECK(op.at.page < segment.next_page, "a write ends in a segment that was not written so far");
   --segment.writes;
   if (status != Status::ok) {
-    note_ghost(op.at.segment);
+    const format::RecordHeader& header = op.header->body;
+    ghosts.note(op.at.segment, hash_of(BlockId{header.key, header.layout, header.tenant}));
     std::erase_if(segment.entries, [&](const format::SummaryEntry& entry) { return entry.page == op.at.page; });
   }
   op.settled(status);
@@ -335,7 +385,7 @@ void DriveLog::fail_waiting(Status status) {
     failed.insert(failed.end(), head.making_room.begin(), head.making_room.end());
     head.making_room.clear();
   }
-  for (const AppendOp* op : failed) waiting_bytes_ -= op->header->body.length;
+  for (const AppendOp* op : failed) uncount(*op);
   for (AppendOp* op : failed) op->settled(status);
   refuse_waiting(status);
 }
@@ -348,7 +398,7 @@ void DriveLog::refuse_waiting(Status status) {
     head.deletes.clear();
     head.waiting.clear();
   }
-  for (const AppendOp* op : refused) waiting_bytes_ -= op->header->body.length;
+  for (const AppendOp* op : refused) uncount(*op);
   for (AppendOp* op : refused) op->settled(status);
 }
 

@@ -13,13 +13,13 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/slab.h"
 #include "drive/drive.h"
+#include "store/ghosts.h"
 #include "store/segment.h"
 #include "wire/status.h"
 
@@ -40,7 +40,9 @@ class AppendOp : public IoRequest {
   Buffer payload;                       // block: bytes [payload_offset, + length) of it; padding is zeroed
   uint64_t payload_offset = 0;          // whole pages
   std::unique_ptr<Pages> tombstones;    // tombstones: the payload
-  std::vector<format::Tombstone> dead;  // … and its entries, for the summary
+  std::vector<format::Tombstone> dead;  // … its entries, for the summary
+  format::Page<format::RecordHeader>* second_header =
+      nullptr;  // … and that of the second copy, filled in as it is placed
   // Written to make room: it goes before the others, and may use the segment that is kept for that.
   bool makes_room = false;
   bool moved = false;  // a copy of what was put before
@@ -103,11 +105,8 @@ class DriveLog {
   // Free segments are fewer than those who wait need: something should be given up.
   bool wants_room() const;
   uint64_t free_segments() const { return free_.size(); }
-  // A restart might find blocks that the index does not have: given up, dropped, or put and answered with an error,
-  // while their segment is not wiped. Deletes have to reach them all the same.
-  bool haunted() const { return wiping_ > 0 || !ghosts_.empty(); }
-  // Such a block lies in this segment.
-  void note_ghost(uint32_t segment) { ghosts_.insert(segment); }
+  // A restart might find blocks that the index does not have (store/ghosts.h).
+  bool haunted() const { return wiping_ > 0 || ghosts.any(); }
   const std::deque<uint32_t>& sealed() const { return sealed_; }  // in the order of their generations
   // A sealed segment is about to be given up, and then is: every block in it was dropped or moved. It is wiped, so that
   // a restart does not find it again, and then it is free. unread: nobody could tell what is in it, so index entries
@@ -140,10 +139,19 @@ class DriveLog {
   const format::Superblock& superblock() const { return superblock_; }
   uint8_t number() const { return number_; }
   uint64_t offset_of(uint32_t segment, uint32_t page) const {
+    CAIRN_CHECK(segment < segments_.size(), "a place in a segment that the drive does not have");
+    CAIRN_CHECK(page < segment_pages_, "a place beyond the end of its segment");
     return superblock_.first_segment_offset + segment * superblock_.segment_bytes + page * format::kPageBytes;
   }
   uint64_t segment_pages() const { return segment_pages_; }
-  Segment& segment(uint32_t index) { return segments_[index]; }
+  Segment& segment(uint32_t index) {
+    CAIRN_CHECK(index < segments_.size(), "a segment is asked for that the drive does not have");
+    return segments_[index];
+  }
+  const Segment& segment(uint32_t index) const { return const_cast<DriveLog*>(this)->segment(index); }
+  // Whether what an index entry points to is still this drive's: not of a use that was given up unread, nor of a drive
+  // that was here before, which may have been larger.
+  bool stands(uint64_t index, uint8_t use) const { return index < segments_.size() && segments_[index].use == use; }
   const std::vector<Segment>& segments() const { return segments_; }
   uint64_t waiting_bytes() const { return waiting_bytes_; }
   // Of all segments that are not free, but one.
@@ -152,6 +160,7 @@ class DriveLog {
   uint64_t next_generation() const { return next_generation_; }
 
   LogCounters counters;
+  Ghosts ghosts;
   uint64_t evicted_sequence = 0;    // the youngest block that was evicted from here
   uint64_t forgotten_sequence = 0;  // the youngest tombstone that was given up here
 
@@ -166,6 +175,7 @@ class DriveLog {
   // Where one tenant's records go.
   struct Head {
     uint32_t owner = format::kSharedOwner;
+    uint8_t placement = 0;
     std::deque<uint32_t> open;  // front: being filled; behind it the next, opened early
     std::deque<AppendOp*> making_room, deletes, waiting;
     uint64_t share_bytes = 0;  // what it may still place in this round
@@ -175,6 +185,7 @@ class DriveLog {
   Head& head_for_tombstones(uint32_t tenant);
   uint64_t youngest_used(uint32_t owner) const;
   void enqueue(Head& head, AppendOp& op, uint32_t tenant);
+  void uncount(const AppendOp& op);  // it waits no longer
   std::deque<AppendOp*>* next_queue(Head& head);
   bool place_next(Head& head);
   void serve_heads();
@@ -186,6 +197,7 @@ class DriveLog {
   void start_flush();
   void flushed(std::vector<AppendOp*> covered, int error);
   void settle(AppendOp& op, Status status);
+  void check_counts() const;
   void note_write(int error);
 
   void refuse_the_stuck();
@@ -214,7 +226,6 @@ class DriveLog {
   std::vector<uint32_t> sealing_;
   uint32_t wiping_ = 0;
   bool discards_ = false;              // the drive is told what nobody wants any more
-  std::set<uint32_t> ghosts_;          // segments with such blocks
   std::map<uint32_t, Head> heads_;     // by owner
   std::map<uint32_t, uint64_t> used_;  // the generation of the youngest segment with a record in it, by owner
   uint32_t next_head_ = 0;             // the owner whose turn it is

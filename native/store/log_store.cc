@@ -13,6 +13,7 @@ namespace {
 
 constexpr uint64_t kSweepSlots = 4096;  // a turn: some 20 µs
 constexpr size_t kDrivesMost = 32;      // what a place in the index can name
+static_assert(kDrivesMost <= sizeof(uint32_t) * 8, "a set of drives does not fit a bit each");
 // Of what a tenant may hold, this part may be leased: the rest has to stay evictable, or nothing new fits.
 constexpr uint64_t kLeasedPart = 4;
 
@@ -47,6 +48,7 @@ LogStore::~LogStore() {
     if (slot.log != nullptr) slot.log->fail("the store is gone");
   }
   settle_down();
+  CAIRN_CHECK(moving_.empty(), "a store ends with blocks between two places");
 }
 
 void LogStore::turn_drives() {
@@ -90,8 +92,9 @@ void LogStore::write_what_waits() {
 // --- the index -------------------------------------------------------------------------------------------
 
 bool LogStore::fresh(const Index::Entry& entry) const {
+  CAIRN_CHECK(entry.drive < slots_.size(), "a block lies on a drive that there never was");
   const DriveLog* log = slots_[entry.drive].log.get();
-  if (log == nullptr || log->segments()[entry.segment].use != entry.use) return false;
+  if (log == nullptr || !log->stands(entry.segment, entry.use)) return false;
   if (entry.birth < keyspaces_.row(entry.keyspace).deleted_before) return false;
   if (entry.scope != Names::kNone && entry.birth < scopes_.row(entry.scope).deleted_before) return false;
   return entry.group() == Groups::kNone || !groups_.broken(entry.group());
@@ -104,12 +107,12 @@ void LogStore::dropped(const Index::Entry& entry) {
   const Slot& slot = slots_[entry.drive];
   DriveLog* log = slot.log.get();
   // Its segment was given up unread; what a drive took along with it was told of by the drive.
-  const bool unread = log != nullptr && !slot.set_aside && log->segments()[entry.segment].use != entry.use &&
-                      log->counts_since_start(entry.use);
+  const bool unread =
+      log != nullptr && !slot.set_aside && !log->stands(entry.segment, entry.use) && log->counts_since_start(entry.use);
   const bool evicted = unread || (group != Groups::kNone && groups_.broken(group));
   dropped_.push_back({entry, group == Groups::kNone ? GroupId{} : groups_.row(group).id, evicted});
-  if (evicted && log != nullptr) {
-    log->note_ghost(static_cast<uint32_t>(entry.segment));
+  if (evicted && log != nullptr && entry.segment < log->segments().size()) {
+    log->ghosts.note(static_cast<uint32_t>(entry.segment), hash_of(id_of(entry)));
     log->evicted_sequence = std::max<uint64_t>(log->evicted_sequence, entry.birth);
     ++log->counters.evicted_blocks;
   }
@@ -178,6 +181,7 @@ Index::Entry* LogStore::find(const BlockId& id, bool in_group) {
 }
 
 LogStore::NewEntry LogStore::new_entry(const format::RecordHeader& header) {
+  CAIRN_CHECK(header.type == format::RecordType::block, "a record of deletes is indexed as a block");
   NewEntry entry;
   entry.id = {header.key, header.layout, header.tenant};
   entry.part = static_cast<uint8_t>(header.part);
@@ -192,6 +196,7 @@ LogStore::NewEntry LogStore::new_entry(const format::RecordHeader& header) {
 }
 
 LogStore::NewEntry LogStore::new_entry(const format::SummaryEntry& summary) {
+  CAIRN_CHECK(summary.type == format::RecordType::block, "a delete is indexed as a block");
   NewEntry entry;
   entry.id = {summary.key, summary.layout, summary.tenant};
   entry.part = summary.part;
@@ -206,9 +211,10 @@ LogStore::NewEntry LogStore::new_entry(const format::SummaryEntry& summary) {
 }
 
 bool LogStore::insert(const NewEntry& what, DriveLog& log, uint32_t segment, uint32_t page) {
-  CAIRN_CHECK(what.block_bytes > 0 && what.block_bytes <= kBlockBytesMost && what.sequence <= Index::kBirthMost,
-              "a block does not fit the index");
+  what.check();
+  CAIRN_CHECK(slots_[log.number()].log.get() == &log, "a block is indexed on a drive that is gone");
   CAIRN_CHECK(log.segment(segment).state != SegmentState::free, "a block is indexed in a segment that is gone");
+  CAIRN_CHECK(log.segment(segment).state != SegmentState::wiping, "a block is indexed in a segment that is wiped");
   tell_dropped();
   const uint32_t keyspace = keyspaces_.take(what.id.tenant, what.id.layout);
   const uint32_t scope = what.scope == 0 ? Names::kNone : scopes_.take(what.id.tenant, what.scope);
@@ -238,8 +244,9 @@ void LogStore::account(const Index::Entry& entry, bool comes) {
   const uint64_t whole = entry.part == 0 ? 1 : 0;
   Tenants::Row& tenant = tenants_.at(keyspaces_.row(entry.keyspace).tenant);
   DriveLog* log = slots_[entry.drive].log.get();
-  Segment* segment = log == nullptr ? nullptr : &log->segment(entry.segment);
-  if (segment != nullptr && segment->use != entry.use) segment = nullptr;  // given up unread: it counts from 0 again
+  // What does not stand was given up unread: its segment counts from 0 again.
+  const bool stands = log != nullptr && log->stands(entry.segment, entry.use);
+  Segment* segment = stands ? &log->segment(static_cast<uint32_t>(entry.segment)) : nullptr;
   if (comes) {
     CAIRN_CHECK(segment != nullptr, "a block is counted in a segment that was given up");
     ++segment->blocks;
@@ -251,11 +258,13 @@ void LogStore::account(const Index::Entry& entry, bool comes) {
     return groups_.add(entry.group(), whole == 1, entry.expiry_ticks);
   }
   if (segment != nullptr) {
-    CAIRN_CHECK(segment->blocks > 0 && segment->payload_bytes >= bytes, "a segment counts fewer blocks than it has");
+    CAIRN_CHECK(segment->blocks > 0, "a segment counts fewer blocks than it has");
+    CAIRN_CHECK(segment->payload_bytes >= bytes, "a segment counts fewer bytes than its blocks have");
     --segment->blocks;
     segment->payload_bytes -= bytes;
   }
-  CAIRN_CHECK(tenant.blocks >= whole && tenant.payload_bytes >= bytes, "a tenant holds less than was counted");
+  CAIRN_CHECK(tenant.blocks >= whole, "a tenant holds fewer blocks than were counted");
+  CAIRN_CHECK(tenant.payload_bytes >= bytes, "a tenant holds fewer bytes than were counted");
   tenant.blocks -= whole;
   tenant.payload_bytes -= bytes;
   groups_.remove(entry.group(), whole == 1);
@@ -271,13 +280,32 @@ void LogStore::drop_entry(Index::Entry& entry) {
 
 void LogStore::move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page) {
   const uint64_t bytes = part_bytes(entry);
+  CAIRN_CHECK(slots_[to.number()].log.get() == &to, "a block is moved to a drive that is gone");
+  CAIRN_CHECK(to.segment(segment).state != SegmentState::free, "a block is moved to a segment that is free");
+  CAIRN_CHECK(to.segment(segment).state != SegmentState::wiping, "a block is moved to a segment that is wiped");
   Segment& before = slots_[entry.drive].log->segment(entry.segment);
-  CAIRN_CHECK(before.blocks > 0 && before.payload_bytes >= bytes, "a block is moved out of a segment without one");
+  CAIRN_CHECK(before.blocks > 0, "a block is moved out of a segment without one");
+  CAIRN_CHECK(before.payload_bytes >= bytes, "a block is moved out of a segment that holds fewer bytes");
   --before.blocks;
   before.payload_bytes -= bytes;
   entry.set_place({to.number(), segment, page, to.segment(segment).use});
   ++to.segment(segment).blocks;
   to.segment(segment).payload_bytes += bytes;
+}
+
+void LogStore::note_ghost(DriveLog& log, uint32_t segment, const BlockId& id) {
+  // One that is being emptied is wiped at the end, or else the evictor says what it dropped.
+  if (log.segment(segment).state == SegmentState::evicting) return log.ghosts.note(segment);
+  log.ghosts.note(segment, hash_of(id));
+}
+
+// The block was put anew: what was there before under its key stays away whatever becomes of it.
+void LogStore::bury_elders(const BlockId& id, uint64_t sequence) {
+  const uint64_t hash = hash_of(id);
+  for (Slot& slot : slots_) {
+    if (slot.log == nullptr || !slot.log->ghosts.may_hold(hash)) continue;
+    pay(slot, {{id.key, id.layout, id.tenant, format::Buried::earlier, {}, sequence}});
+  }
 }
 
 void LogStore::forget(const BlockId& id, Gone why) {
@@ -294,8 +322,9 @@ void LogStore::forget(const BlockId& id, Gone why) {
   for (uint32_t part = parts; part-- > 0;) {
     Index::Entry* entry = index_.find({id.key, keyspace, static_cast<uint8_t>(part)});
     if (entry == nullptr || entry->birth != birth) continue;
+    CAIRN_CHECK(slots_[entry->drive].log != nullptr, "a block stands on a drive that is not there");
     DriveLog& log = *slots_[entry->drive].log;
-    if (why != Gone::deleted) log.note_ghost(static_cast<uint32_t>(entry->segment));
+    if (why != Gone::deleted) note_ghost(log, static_cast<uint32_t>(entry->segment), id);
     if (why == Gone::evicted) {
       log.evicted_sequence = std::max(log.evicted_sequence, birth);
       ++log.counters.evicted_blocks;

@@ -23,6 +23,11 @@
 
 namespace cairn {
 
+static_assert(Index::kBirthMost == format::kNumberMost, "the index and the drives count to different numbers");
+static_assert(format::kSegmentsMost <= uint64_t{1} << 24, "a segment's number does not fit a place");
+static_assert(format::kSegmentBytesMost / format::kPageBytes <= uint64_t{1} << 18, "a page does not fit a place");
+static_assert(format::kPartsMost <= 16, "a part does not fit an entry of the index");
+
 class LogStore final : public Store, private Leases::Watcher {
  public:
   LogStore(Slab& slab, const Clock& clock, const StoreOptions& options);
@@ -36,6 +41,7 @@ class LogStore final : public Store, private Leases::Watcher {
   void set_tenants(const std::vector<TenantOptions>& tenants) override;
   void add_event_sink(EventSink& sink) override { sinks_.push_back(&sink); }
   void remove_event_sink(EventSink& sink) override { std::erase(sinks_, &sink); }
+  void set_absent_drives(uint32_t count) override { options_.absent_drives = count; }
   Result<Unit> attach(IdentifiedDrive drive) override;
   Result<Unit> drain(const std::string& uuid) override;
   Result<Unit> detach(const std::string& uuid, bool even_if_draining) override;
@@ -125,6 +131,14 @@ class LogStore final : public Store, private Leases::Watcher {
     GroupId group{};
     uint16_t group_members = 0;
     Scope scope = 0;
+    void check() const {
+      CAIRN_CHECK(block_bytes > 0, "a block of no bytes is indexed");
+      CAIRN_CHECK(block_bytes <= kBlockBytesMost, "a block longer than any is indexed");
+      CAIRN_CHECK(sequence > 0, "a block that was never put is indexed");
+      CAIRN_CHECK(sequence <= Index::kBirthMost, "a block's number does not fit the index");
+      CAIRN_CHECK(part < (single ? format::kPartsMost : format::part_count_for(block_bytes)),
+                  "a part is indexed that its block does not have");
+    }
   };
   static NewEntry new_entry(const format::RecordHeader& header);
   static NewEntry new_entry(const format::SummaryEntry& entry);
@@ -133,6 +147,8 @@ class LogStore final : public Store, private Leases::Watcher {
   void account(const Index::Entry& entry, bool comes);
   void drop_entry(Index::Entry& entry);
   void move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page);
+  void note_ghost(DriveLog& log, uint32_t segment, const BlockId& id);
+  void bury_elders(const BlockId& id, uint64_t sequence);
   // Takes a block, all of its parts, out of the index.
   void forget(const BlockId& id, Gone why);
   void emit(EventKind kind, const BlockId& id, const GroupId& group, Scope scope, uint64_t sequence);
@@ -186,9 +202,13 @@ class LogStore final : public Store, private Leases::Watcher {
   void set_aside(Slot& slot);
   Slot* slot_of(const std::string& uuid);
   void pay_tombstones(Slot& slot);
+  void pay_what_a_start_owes();
+  void pay(Slot& slot, const std::vector<format::Tombstone>& owed);
   void bury_group_members();
   bool idle() const;
   bool in_use(const DriveLog& log) const;
+  // Whether something of the slot's own is still on its way: to its drive, or from it to another.
+  static bool busy(const Slot& slot);
   void retire(Slot& slot);
   void turn_drives();
   void write_what_waits();
@@ -225,6 +245,14 @@ class LogStore final : public Store, private Leases::Watcher {
   uint64_t opened_ns_ = 0;
   double recovery_seconds_ = 0;
   uint64_t next_sequence_ = 1;
+  // Blocks of which an earlier put was found as well, on which drive, and the number of the later.
+  struct Elder {
+    BlockId id;
+    uint8_t drive;
+    uint64_t sequence;
+  };
+  std::vector<Elder> elders_;
+  bool owes_ = false;
   uint64_t paying_ = 0;  // records of tombstones on their way to a drive that missed them, or that could not be written
   size_t next_log_ = 0;
   uint64_t sweep_left_ = 0;  // slots to look at, a few a turn

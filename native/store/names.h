@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/check.h"
 #include "wire/types.h"
 
 namespace cairn {
@@ -23,13 +24,20 @@ class Names {
   static constexpr uint32_t kMost = (1U << 24) - 1;
 
   // `most` rows at once.
-  explicit Names(uint32_t most = kMost) : most_(most) { rows_.resize(1); }
+  explicit Names(uint32_t most = kMost) : most_(most) {
+    CAIRN_CHECK(most <= kMost, "more names are allowed than an index entry can tell apart");
+    rows_.resize(1);
+  }
 
   // The number of a name, or kNone when nothing holds it.
   uint32_t find(uint32_t tenant, uint64_t value) const;
   // The number, made if need be; kNone when there are as many as there may be.
   uint32_t take(uint32_t tenant, uint64_t value);
-  const Row& row(uint32_t number) const { return rows_[number]; }
+  const Row& row(uint32_t number) const {
+    CAIRN_CHECK(number != kNone, "the row of no name is asked for");
+    CAIRN_CHECK(number < rows_.size(), "a name is asked for that was never given");
+    return rows_[number];
+  }
 
   // An entry names it, or no longer does. A row that nothing names is free for another name, unless it is kept.
   void hold(uint32_t number);
@@ -54,6 +62,7 @@ class Names {
     size_t operator()(const Name& name) const;
   };
   void drop_if_unused(uint32_t number);
+  void check_numbers() const;
 
   uint32_t most_;
   bool keep_all_ = false;

@@ -11,6 +11,8 @@ using format::kPageBytes;
 
 LogStore::WriteJob::WriteJob(LogStore& store, PutOp& op, uint64_t number)
     : id(op.id), length(op.length), sequence(number), relaxed(op.durability == Durability::relaxed), store_(store) {
+  CAIRN_CHECK(op.buffer.length() == length, "a put's memory is of another length than its block");
+  CAIRN_CHECK(sequence > 0, "a put is written under the number of none");
   payload = std::exchange(op.buffer, {});
   payload.zero_tail(length);
   const uint32_t count = format::part_count_for(length);
@@ -43,28 +45,41 @@ LogStore::WriteJob::WriteJob(LogStore& store, PutOp& op, uint64_t number)
       payload.slice(part.payload_offset + from, bytes, memory);
       uint32_t chunk = 0;
       for (const iovec& one : memory) chunk = crc32c({static_cast<const std::byte*>(one.iov_base), one.iov_len}, chunk);
+      CAIRN_CHECK(to.chunk_count < format::kChunksMost, "a record has more chunks than its header has room for");
       to.chunk_crcs[to.chunk_count++] = chunk;
       to.payload_crc = from == 0 ? chunk : crc32c_combine(to.payload_crc, chunk, bytes);
       from += bytes;
     }
     crc = i == 0 ? to.payload_crc : crc32c_combine(crc, to.payload_crc, to.length);
   }
+  CAIRN_CHECK(parts.back()->payload_offset + parts.back()->head().length == length,
+              "the parts of a put do not make up the whole");
   to_place_ = to_settle_ = count;
 }
 
 void LogStore::WriteJob::start() {
-  for (const auto& part : parts) part->log->append(*part, id.tenant);
+  CAIRN_CHECK(to_settle_ == parts.size(), "a put is written that settled some of its parts before");
+  for (const auto& part : parts) {
+    CAIRN_CHECK(part->log != nullptr, "a part of a put goes to no drive");
+    part->log->append(*part, id.tenant);
+  }
 }
 
 void LogStore::WriteJob::part_placed(Part& part) {
+  CAIRN_CHECK(!part.was_placed, "a part of a put is placed twice");
+  CAIRN_CHECK(to_place_ > 0, "more parts of a put are placed than it has");
+  Segment& segment = part.log->segment(part.at.segment);
+  CAIRN_CHECK(segment.generation == part.at.generation, "a part of a put is placed in an earlier use of its segment");
   part.was_placed = true;
-  ++part.log->segment(part.at.segment).pins;
+  ++segment.pins;
   if (--to_place_ > 0 || !relaxed) return;
   // From here on the block is served from its buffer, which this job holds until the drive has it.
+  CAIRN_CHECK(!inserted, "a relaxed put becomes visible twice");
   const bool there = store_.all_there(*this);
   inserted = there && store_.insert_all(*this);
   const auto pending = store_.pending_.find(id);
   CAIRN_CHECK(pending != store_.pending_.end(), "a write is placed that nobody waits for");
+  CAIRN_CHECK(pending->second.writing == this, "a write is placed while another of its key is on its way");
   PutOp* owner = std::exchange(pending->second.owner, nullptr);
   if (owner != nullptr)
     store_.answer_put(*owner, inserted ? Status::ok : there ? Status::quota_exceeded : Status::io_error);
@@ -77,11 +92,14 @@ void LogStore::WriteJob::part_settled(Status ended) {
 }
 
 bool LogStore::insert_all(WriteJob& job) {
+  CAIRN_CHECK(job.sequence < next_sequence_, "a block becomes visible under a number that was not given out");
   const format::RecordHeader& first = job.first_header();
   // A delete of everything of a name may have overtaken it; its tombstones delete it on the drives, too.
   if (graveyard_.covers(job.id, first.group, first.scope, job.sequence)) return true;
   forget(job.id, Gone::replaced);
+  bury_elders(job.id, job.sequence);
   for (const auto& part : job.parts) {
+    CAIRN_CHECK(part->was_placed, "a block becomes visible before all of it has its place");
     if (insert(new_entry(part->head()), *part->log, part->at.segment, part->at.page)) continue;
     forget(job.id, Gone::dropped);
     return false;
@@ -94,6 +112,8 @@ bool LogStore::insert_all(WriteJob& job) {
 // --- puts ------------------------------------------------------------------------------------------------
 
 void LogStore::answer_put(PutOp& op, Status status) {
+  CAIRN_CHECK(status != Status::ok || op.sequence > 0, "a put is acknowledged without a number");
+  CAIRN_CHECK(status != Status::exists || op.sequence > 0, "a block exists that was never put");
   TenantCounters& tenant = tenants_.at(op.id.tenant).counters;
   if (status == Status::ok) {
     ++counters_.puts;
@@ -154,7 +174,9 @@ Status LogStore::refuse_put(const PutOp& op) {
 }
 
 void LogStore::begin_put(PutOp& op) {
-  CAIRN_CHECK(op.length > 0 && op.length <= kBlockBytesMost, "a put of a length the caller should have refused");
+  CAIRN_CHECK(op.length > 0, "a put of nothing, which the caller should have refused");
+  CAIRN_CHECK(op.length <= kBlockBytesMost, "a put of a length the caller should have refused");
+  CAIRN_CHECK(!op.buffer, "a put is begun that holds memory already");
   if (!writes_open()) {
     write_waiting_.push_back(&op);
     return;
@@ -165,6 +187,7 @@ void LogStore::begin_put(PutOp& op) {
 void LogStore::start_put(PutOp& op) {
   const auto pending = pending_.find(op.id);
   if (pending != pending_.end()) {
+    CAIRN_CHECK(pending->second.owner != &op, "a put waits for itself");
     pending->second.waiters.push_back(&op);
     return;
   }
@@ -223,6 +246,7 @@ void LogStore::feed_quota() {
 }
 
 bool LogStore::grant(PutOp& op) {
+  CAIRN_CHECK(!op.buffer, "a put is granted memory twice");
   op.buffer = take_memory(op.length);
   return static_cast<bool>(op.buffer);
 }
@@ -231,6 +255,7 @@ void LogStore::feed_hungry() {
   // In order; the first that still finds no memory ends it, so a large one is not starved by small ones.
   while (!hungry_.empty()) {
     const Hungry next = hungry_.front();
+    CAIRN_CHECK((next.get == nullptr) != (next.put == nullptr), "what waits for memory is neither a get nor a put");
     if (next.put != nullptr) {
       if (!grant(*next.put)) return;
       hungry_.pop_front();
@@ -246,8 +271,10 @@ void LogStore::feed_hungry() {
 
 void LogStore::commit(PutOp& op) {
   const auto found = pending_.find(op.id);
-  CAIRN_CHECK(found != pending_.end() && found->second.owner == &op && found->second.writing == nullptr && op.buffer,
-              "a put is committed that was not granted");
+  CAIRN_CHECK(found != pending_.end(), "a put is committed that was not begun, or was settled");
+  CAIRN_CHECK(found->second.owner == &op, "a put is committed under the key of another");
+  CAIRN_CHECK(found->second.writing == nullptr, "a put is committed twice");
+  CAIRN_CHECK(static_cast<bool>(op.buffer), "a put is committed that was not granted");
   Pending& pending = found->second;
   auto job = std::make_unique<WriteJob>(*this, op, next_sequence_);
   Status refused = op.has_crc && job->crc != op.crc ? Status::bad_checksum : Status::ok;
@@ -261,6 +288,7 @@ void LogStore::commit(PutOp& op) {
     answer_put(op, refused);
     return settle_pending(id);
   }
+  pay_what_a_start_owes();
   op.sequence = next_sequence_++;
   pending.writing = job.get();
   WriteJob& started = *job;
@@ -278,11 +306,14 @@ bool LogStore::all_there(const WriteJob& job) const {
 }
 
 void LogStore::written(WriteJob& job) {
+  CAIRN_CHECK(job.self->get() == &job, "a write ends that is listed in the place of another");
+  CAIRN_CHECK(!job.inserted || job.relaxed, "a durable put became visible before it was on its drives");
   const auto keep = std::move(*job.self);
   writes_.erase(job.self);
   const BlockId id = job.id;
   const auto found = pending_.find(id);
-  CAIRN_CHECK(found != pending_.end() && found->second.writing == &job, "a write ends that nobody waits for");
+  CAIRN_CHECK(found != pending_.end(), "a write ends that nobody waits for");
+  CAIRN_CHECK(found->second.writing == &job, "a write ends while another of its key is on its way");
   Pending& pending = found->second;
   PutOp* owner = std::exchange(pending.owner, nullptr);
   pending.writing = nullptr;
@@ -291,7 +322,8 @@ void LogStore::written(WriteJob& job) {
   for (const auto& part : job.parts) {
     if (!part->was_placed) continue;
     Segment& segment = part->log->segment(part->at.segment);
-    CAIRN_CHECK(segment.pins > 0 && segment.generation == part->at.generation, "a segment was given up under a put");
+    CAIRN_CHECK(segment.pins > 0, "a segment was given up under a put");
+    CAIRN_CHECK(segment.generation == part->at.generation, "a segment was used again under a put");
     --segment.pins;
   }
   if (job.inserted) {
@@ -311,6 +343,8 @@ void LogStore::written(WriteJob& job) {
 void LogStore::settle_pending(const BlockId& id) {
   auto node = pending_.extract(id);
   CAIRN_CHECK(!node.empty(), "a put is settled twice");
+  CAIRN_CHECK(node.mapped().owner == nullptr, "a put is settled before it was answered");
+  CAIRN_CHECK(node.mapped().writing == nullptr, "a put is settled before it was written");
   Tenants::Row& tenant = tenants_.at(node.key().tenant);
   CAIRN_CHECK(tenant.pending_bytes >= node.mapped().bytes, "a tenant has fewer bytes on the way than were counted");
   tenant.pending_bytes -= node.mapped().bytes;

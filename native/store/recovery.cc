@@ -16,6 +16,7 @@ using format::Page;
 namespace {
 
 constexpr uint64_t kScanPages = 4 * kMiB / kPageBytes;
+static_assert(kScanPages >= format::record_pages(1), "a scan reads less at once than the smallest record");
 
 Error refuse(const Drive& drive, Status status, const std::string& why) {
   return Error{0, drive.info().path + " " + why, static_cast<uint16_t>(status)};
@@ -85,6 +86,8 @@ bool record_belongs(const Page<format::RecordHeader>& page, uint64_t index, cons
 }
 
 bool payload_is_good(const format::RecordHeader& header, ConstByteSpan payload) {
+  CAIRN_CHECK(payload.size() == header.length, "a record is verified by the bytes of another");
+  CAIRN_CHECK(header.chunk_count <= format::kChunksMost, "a record is verified before it was known for one");
   for (uint32_t i = 0; i < header.chunk_count; ++i) {
     const uint64_t from = uint64_t{i} << header.chunk_shift;
     const uint64_t count = std::min<uint64_t>(uint64_t{1} << header.chunk_shift, header.length - from);
@@ -119,11 +122,16 @@ SegmentScan::SegmentScan(Drive& drive, const format::Superblock& superblock, uin
       base_(superblock.first_segment_offset + index * superblock.segment_bytes),
       end_page_(end_page),
       visitor_(visitor) {
+  CAIRN_CHECK(index < superblock.segment_count, "a segment is scanned that the drive does not have");
+  CAIRN_CHECK(end_page <= superblock.segment_bytes / kPageBytes, "a scan goes beyond its segment");
   segment_.nonce = segment.nonce;
   segment_.generation = segment.generation;
 }
 
 void SegmentScan::send(uint64_t count) {
+  CAIRN_CHECK(!waiting_, "a scan reads twice at a time");
+  CAIRN_CHECK(count > 0, "a scan reads nothing");
+  CAIRN_CHECK(page_ + count <= end_page_, "a scan reads beyond its end");
   if (memory_ == nullptr || memory_->bytes() < count * kPageBytes) memory_ = std::make_unique<Pages>(count);
   asked_ = count;
   kind = IoKind::read;
@@ -137,6 +145,8 @@ void SegmentScan::send(uint64_t count) {
 }
 
 void SegmentScan::fetch(uint64_t least) {
+  CAIRN_CHECK(least > 0, "a scan wants nothing");
+  CAIRN_CHECK(page_ + least <= end_page_, "a scan wants what lies beyond its end");
   least_ = least;
   tries_left_ = kReadTries;
   have_ = 0;
@@ -144,19 +154,34 @@ void SegmentScan::fetch(uint64_t least) {
 }
 
 void SegmentScan::completed(int error) {
+  CAIRN_CHECK(waiting_, "a scan is answered that asked nothing");
+  CAIRN_CHECK(!done_, "a scan is answered after its end");
+  CAIRN_CHECK(asked_ >= least_, "a scan asked for less than it wants");
   waiting_ = false;
   if (error == 0) {
     from_ = page_;
     have_ = asked_;
+    bad_pages_in_a_row_ = 0;
+    read_anything_ = true;
   } else if (asked_ > least_) {
     return send(least_);  // part of it may be readable: the least that was wanted is tried alone
   } else if (worth_another_try(error) && --tries_left_ > 0) {
     return send(least_);
   } else {
-    visitor_.unreadable(page_, least_);
-    ++page_;
+    unreadable(error);
   }
   go_on();
+}
+
+void SegmentScan::unreadable(int error) {
+  const uint32_t most = error == ETIMEDOUT ? kLatePagesMost : worth_another_try(error) ? kBadPagesMost : 1;
+  if (++bad_pages_in_a_row_ >= most) {
+    visitor_.unreadable(page_, end_page_ - page_);
+    page_ = end_page_;
+    return;
+  }
+  visitor_.unreadable(page_, least_);
+  ++page_;
 }
 
 // Looks at the page it stands on and moves on; false when more has to be read first.
@@ -194,6 +219,11 @@ void SegmentScan::go_on() {
 // --- the superblock --------------------------------------------------------------------------------------
 
 Result<format::Superblock> read_superblock(Drive& drive) {
+  if (drive.info().lba_bytes > kPageBytes) {
+    return refuse(drive, Status::drive_foreign,
+                  "has logical blocks of " + std::to_string(drive.info().lba_bytes) + " bytes; up to " +
+                      std::to_string(kPageBytes) + " are supported");
+  }
   if (drive.info().bytes < format::kFirstSegmentOffset + format::kSegmentsLeast * format::kSegmentBytesLeast) {
     return refuse(drive, Status::drive_foreign, "is too small for a Cairn store");
   }
@@ -238,6 +268,9 @@ Result<format::Superblock> read_superblock(Drive& drive) {
 }
 
 Result<Unit> write_superblock(Drive& drive, const format::Superblock& superblock) {
+  CAIRN_CHECK(sound(superblock), "a superblock is written whose numbers contradict each other");
+  CAIRN_CHECK(superblock.total_bytes <= drive.info().bytes, "a superblock is written for a larger drive");
+  CAIRN_CHECK(superblock.version == format::kVersion, "a superblock is written in an older format");
   Pages memory(1);
   auto* page = new (memory.data()) Page<format::Superblock>{};
   page->body = superblock;

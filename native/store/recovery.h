@@ -40,6 +40,10 @@ std::string uuid_text(const format::Uuid& uuid);
 inline constexpr int kReadTries = 4;
 // Whether another try may end otherwise: not on a drive that is gone, or that takes its time for every answer.
 bool worth_another_try(int error);
+// So many pages in a row that cannot be read, and the rest of their segment is not tried. Fewer where every answer
+// takes the drive's whole time limit, none more from a drive that is gone.
+inline constexpr uint32_t kBadPagesMost = 256;
+inline constexpr uint32_t kLatePagesMost = 4;
 
 // Told of what a scan meets, in order.
 class RecordVisitor {
@@ -62,15 +66,20 @@ class SegmentScan final : private IoRequest {
               uint64_t end_page, RecordVisitor& visitor);
   void start() { go_on(); }
   bool done() const { return done_; }
+  bool read_anything() const { return read_anything_; }
 
  private:
   void completed(int error) override;
+  void unreadable(int error);
   void go_on();
   bool look_at_page();
   bool holds(uint64_t count) const { return page_ >= from_ && page_ + count <= from_ + have_; }
   void fetch(uint64_t least);
   void send(uint64_t count);
-  const std::byte* at_page() const { return memory_->data() + (page_ - from_) * format::kPageBytes; }
+  const std::byte* at_page() const {
+    CAIRN_CHECK(holds(1), "a page is looked at that was not read");
+    return memory_->data() + (page_ - from_) * format::kPageBytes;
+  }
 
   Drive& drive_;
   uint32_t index_;
@@ -81,6 +90,8 @@ class SegmentScan final : private IoRequest {
   uint64_t from_ = 0, have_ = 0;  // the window, in pages
   uint64_t asked_ = 0, least_ = 0;
   int tries_left_ = 0;  // of the least that was wanted
+  uint32_t bad_pages_in_a_row_ = 0;
+  bool read_anything_ = false;
   std::unique_ptr<Pages> memory_;
   iovec vector_{};
   bool waiting_ = false, done_ = false;

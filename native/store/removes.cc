@@ -10,6 +10,13 @@ using format::Buried;
 
 namespace {
 
+constexpr uint64_t kLongestBytes = kBatchItemsMost * sizeof(format::Tombstone);
+static_assert(1 + format::appended_pages(format::RecordType::tombstones, kLongestBytes) +
+                      format::summary_pages(kBatchItemsMost) <=
+                  format::kSegmentBytesLeast / format::kPageBytes,
+              "the longest delete does not fit the smallest segment");
+static_assert(kLongestBytes <= format::kPartBytes, "the longest delete needs larger chunks than a part of a block");
+
 Buried buried_kind(DeleteKind kind) {
   switch (kind) {
     case DeleteKind::keys:
@@ -29,15 +36,18 @@ Buried buried_kind(DeleteKind kind) {
 }  // namespace
 
 TombstoneAppend::TombstoneAppend(const std::vector<format::Tombstone>& buried, uint64_t sequence, uint64_t now_unix_ms)
-    : page_(1) {
-  CAIRN_CHECK(!buried.empty() && buried.size() <= kBatchItemsMost, "a record of no tombstones, or of too many");
-  header = new (page_.data()) format::Page<format::RecordHeader>{};
+    : pages_(format::kTombstoneCopies) {
+  CAIRN_CHECK(!buried.empty(), "a record of no tombstones");
+  CAIRN_CHECK(buried.size() <= kBatchItemsMost, "a record of too many tombstones");
+  header = new (pages_.data()) format::Page<format::RecordHeader>{};
+  second_header = new (pages_.data() + format::kPageBytes) format::Page<format::RecordHeader>{};
   const uint64_t length = buried.size() * sizeof(format::Tombstone);
   tombstones = std::make_unique<Pages>(format::pages_of(length));
   std::memcpy(tombstones->data(), buried.data(), length);
   dead = buried;
   format::RecordHeader& to = header->body;
   to.type = format::RecordType::tombstones;
+  to.part_count = format::kTombstoneCopies;
   to.chunk_shift = format::chunk_shift_for(length);
   to.length = to.block_bytes = length;
   to.sequence = sequence;
@@ -61,10 +71,12 @@ bool LogStore::must_wait(const DeleteOp& op) const {
          std::any_of(op.ids.begin(), op.ids.end(), [&](const BlockId& id) { return moving_.contains(id); });
 }
 
-// Whether some drive holds blocks that the index does not know: one that is away, or what was given up a moment ago.
+// Whether some drive holds blocks that the index does not know: one that is away, or what was given up or deleted a
+// moment ago, of which the tombstone is still on its way.
 bool LogStore::any_hidden() const {
-  return any_away() || std::any_of(slots_.begin(), slots_.end(),
-                                   [](const Slot& slot) { return slot.log != nullptr && slot.log->haunted(); });
+  return !removes_.empty() || any_away() || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+    return slot.log != nullptr && slot.log->haunted();
+  });
 }
 
 bool LogStore::any_away() const {
@@ -74,7 +86,8 @@ bool LogStore::any_away() const {
 }
 
 void LogStore::remove(DeleteOp& op) {
-  CAIRN_CHECK(!op.ids.empty() && op.ids.size() <= kBatchItemsMost, "a delete of more ids than its caller may take");
+  CAIRN_CHECK(!op.ids.empty(), "a delete of nothing");
+  CAIRN_CHECK(op.ids.size() <= kBatchItemsMost, "a delete of more ids than its caller may take");
   CAIRN_CHECK(op.kind == DeleteKind::keys || op.ids.size() == 1, "a delete of a name that is not one");
   if (must_wait(op)) {
     remove_waiting_.push_back(&op);
@@ -109,16 +122,19 @@ void LogStore::bury(const format::Tombstone& tombstone, uint32_t drives) {
   } else if (tombstone.kind == Buried::tenant) {
     keyspaces_.delete_tenant_before(tombstone.tenant, tombstone.sequence);
   }
-  if (tombstone.kind != Buried::key) sweep_left_ = std::max(sweep_left_, 2 * index_.slots());
+  if (!format::names_one_key(tombstone.kind)) sweep_left_ = std::max(sweep_left_, 2 * index_.slots());
 }
 
 // Takes those of the delete's ids out of the index and sends their tombstones. Consumes one of what is `left`.
 void LogStore::start_removal(const std::shared_ptr<Removal>& removal, const std::vector<size_t>& items) {
+  CAIRN_CHECK(removal->left > 0, "a delete goes on after its end");
   DeleteOp& op = *removal->op;
+  CAIRN_CHECK(op.statuses.size() == op.ids.size(), "a delete has other answers than it has ids");
   std::vector<format::Tombstone> tombstones;
   std::vector<size_t> sent;
   std::vector<uint32_t> held_by;
   for (const size_t item : items) {
+    CAIRN_CHECK(item < op.ids.size(), "an id is deleted that was not named");
     const BlockId& id = op.ids[item];
     const Index::Entry* head = find(id, false);
     const bool hidden = any_hidden();  // find() may have dropped what a restart would find
@@ -134,7 +150,10 @@ void LogStore::start_removal(const std::shared_ptr<Removal>& removal, const std:
     const uint32_t parts = head == nullptr ? 0 : parts_of(*head);
     bool writable = true;
     for (uint32_t part = 0; part < parts; ++part) {
-      const uint32_t drive = static_cast<uint32_t>(find_part(id, static_cast<uint8_t>(part))->drive);
+      const Index::Entry* entry = find_part(id, static_cast<uint8_t>(part));
+      CAIRN_CHECK(entry != nullptr, "a part of a block that is to be deleted is not there");
+      const uint32_t drive = static_cast<uint32_t>(entry->drive);
+      CAIRN_CHECK(slots_[drive].log != nullptr, "a block is deleted from a drive that is not there");
       drives |= 1U << drive;
       const DriveState state = slots_[drive].log->state();
       writable &= state == DriveState::serving || state == DriveState::draining;
@@ -156,6 +175,8 @@ void LogStore::start_removal(const std::shared_ptr<Removal>& removal, const std:
 
 void LogStore::start_wide_removal(const std::shared_ptr<Removal>& removal) {
   DeleteOp& op = *removal->op;
+  CAIRN_CHECK(op.ids.size() == 1, "a delete of a name that names several");
+  CAIRN_CHECK(op.statuses.size() == 1, "a delete of a name that has several answers");
   const BlockId& id = op.ids[0];
   format::Tombstone tombstone;
   tombstone.kind = buried_kind(op.kind);
@@ -203,6 +224,9 @@ void LogStore::start_wide_removal(const std::shared_ptr<Removal>& removal) {
 // One record for each drive that takes writes, with the same number.
 void LogStore::send_tombstones(const std::shared_ptr<Removal>& removal, std::vector<format::Tombstone> tombstones,
                                const std::vector<size_t>& items, const std::vector<uint32_t>& drives) {
+  CAIRN_CHECK(tombstones.size() == items.size(), "there are more tombstones than ids that they delete, or fewer");
+  CAIRN_CHECK(items.size() == drives.size(), "nobody knows which drives hold what is deleted");
+  pay_what_a_start_owes();
   const uint64_t sequence = next_sequence_++;
   uint32_t told = 0;
   for (const Slot& slot : slots_) {
@@ -238,6 +262,8 @@ void LogStore::send_tombstones(const std::shared_ptr<Removal>& removal, std::vec
 }
 
 void LogStore::remove_done(RemoveJob& job, Status status) {
+  CAIRN_CHECK(job.self->get() == &job, "a delete ends that is listed in the place of another");
+  CAIRN_CHECK(job.items.size() == job.held_by.size(), "nobody knows which drives held what was deleted");
   const auto keep = std::move(*job.self);
   removes_.erase(job.self);
   if (job.removal == nullptr) {
@@ -257,6 +283,7 @@ void LogStore::remove_done(RemoveJob& job, Status status) {
 
 void LogStore::finish_removal(const std::shared_ptr<Removal>& removal) {
   CAIRN_CHECK(removal->left > 0, "a delete ends twice");
+  CAIRN_CHECK(removal->op != nullptr, "a delete ends that nobody asked for");
   if (--removal->left > 0) return;
   for (const Status status : removal->op->statuses) counters_.deletes += status == Status::ok ? 1 : 0;
   graveyard_.trim();

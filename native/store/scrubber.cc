@@ -13,6 +13,7 @@ namespace {
 constexpr uint64_t kStateEveryNs = 60'000'000'000;
 constexpr uint64_t kBeatEveryNs = 1'000'000'000;
 constexpr size_t kEntriesATurn = 512;
+static_assert(std::size(format::kStateOffsets) == 2, "a drive's state has other copies than the two that are read");
 
 }  // namespace
 
@@ -20,6 +21,8 @@ constexpr size_t kEntriesATurn = 512;
 class LogStore::Scrubber::StatePage final : public IoRequest {
  public:
   StatePage(DriveLog& log, int copy, IoKind what) : log_(log), memory_(1) {
+    CAIRN_CHECK(copy == 0 || copy == 1, "a drive has no such copy of its state");
+    CAIRN_CHECK(what == IoKind::read || what == IoKind::write, "a state page is neither read nor written");
     kind = what;
     offset = format::kStateOffsets[copy];
     bytes = kPageBytes;
@@ -29,6 +32,7 @@ class LogStore::Scrubber::StatePage final : public IoRequest {
   }
   void start() { log_.drive().submit(*this); }
   void completed(int code) override {
+    CAIRN_CHECK(!done, "a state page is answered twice");
     done = true;
     error = code;
     // A state that cannot be written costs a figure, no block.
@@ -84,8 +88,10 @@ void LogStore::Scrubber::tell(DriveStats& stats) const {
 // --- the state page --------------------------------------------------------------------------------------
 
 void LogStore::Scrubber::read_state() {
+  CAIRN_CHECK(!state_known_, "a drive's state is read again after it changed");
   state_known_ = true;
   for (const auto& page : pages_) {
+    CAIRN_CHECK(page != nullptr && page->done, "a drive's state is taken before it was read");
     if (page->good() && page->page().body.counter >= state_.counter) state_ = page->page().body;
   }
   state_.drive = log_.superblock().drive;
@@ -95,6 +101,9 @@ void LogStore::Scrubber::read_state() {
 }
 
 void LogStore::Scrubber::write_state() {
+  CAIRN_CHECK(state_known_, "a drive's state is written before it was read");
+  CAIRN_CHECK(pages_[0] == nullptr || pages_[0]->done, "a drive's state is written twice at a time");
+  CAIRN_CHECK(state_.drive == log_.superblock().drive, "the state of another drive is written");
   state_written_ns_ = store_.clock_.now_ns();
   ++state_.counter;
   state_.version = format::kVersion;
@@ -109,6 +118,7 @@ void LogStore::Scrubber::write_state() {
 
 void LogStore::Scrubber::beat() {
   const uint64_t now = store_.clock_.now_ns();
+  CAIRN_CHECK(now >= beat_ns_, "the clock went back since a drive was last asked for a page");
   if (stopped_ || now - beat_ns_ < kBeatEveryNs || (beat_ != nullptr && !beat_->done)) return;
   beat_ns_ = now;
   beat_ = std::make_unique<StatePage>(log_, 0, IoKind::read);
@@ -145,6 +155,7 @@ void LogStore::Scrubber::poll() {
 // A second's worth gathers at the most.
 bool LogStore::Scrubber::may_read(uint64_t bytes) {
   const uint64_t now = store_.clock_.now_ns();
+  CAIRN_CHECK(now >= allowance_ns_, "the clock went back since something was scrubbed");
   const uint64_t rate = store_.options_.scrub_bytes_per_second;
   const uint64_t passed_ns = std::min<uint64_t>(now - allowance_ns_, 1'000'000'000);
   const uint64_t gained = static_cast<uint64_t>(static_cast<double>(passed_ns) * static_cast<double>(rate) / 1e9);
@@ -156,6 +167,8 @@ bool LogStore::Scrubber::may_read(uint64_t bytes) {
 }
 
 bool LogStore::Scrubber::next_segment() {
+  CAIRN_CHECK(stage_ == Stage::idle, "a segment is scrubbed before the one before it");
+  CAIRN_CHECK(summary_ == nullptr, "two segments are scrubbed at a time");
   if (!may_read(kPageBytes)) return false;
   for (const uint32_t index : log_.sealed()) {
     const Segment& one = log_.segments()[index];
@@ -181,6 +194,8 @@ bool LogStore::Scrubber::next_segment() {
 }
 
 void LogStore::Scrubber::next_record() {
+  CAIRN_CHECK(!reading_, "two records are scrubbed at a time");
+  CAIRN_CHECK(next_ <= entries_.size(), "more of a segment was scrubbed than is in it");
   for (size_t i = 0; i < kEntriesATurn && next_ < entries_.size(); ++i, ++next_) {
     const format::SummaryEntry& entry = entries_[next_];
     if (entry.type != format::RecordType::block) continue;
@@ -189,16 +204,16 @@ void LogStore::Scrubber::next_record() {
     const bool here = live != nullptr && live->drive == log_.number() && live->segment == segment_ &&
                       live->page == entry.page && log_.segments()[segment_].generation == generation_;
     if (!here) continue;
-    if (!may_read(entry.length)) return;
-    Buffer memory = store_.slab_.allocate(entry.length);  // nobody gives up memory for this
+    const uint64_t bytes = part_bytes(*live);
+    if (!may_read(bytes)) return;
+    Buffer memory = store_.slab_.allocate(bytes);  // nobody gives up memory for this
     if (!memory) return;
-    allowance_bytes_ -= std::min(allowance_bytes_, entry.length);
-    const RecordRead::Expected expected{id, entry.part, entry.sequence, entry.length,
-                                        entry.block_bytes == 0 ? entry.length : entry.block_bytes};
+    allowance_bytes_ -= std::min(allowance_bytes_, bytes);
+    const RecordRead::Expected expected{id, entry.part, live->birth, bytes, live->length()};
     reading_ = true;
     reading_id_ = id;
     read_ = std::make_unique<RecordRead>(log_, live->place(), expected, *this);
-    read_->start(memory, 0, 0, entry.length);
+    read_->start(memory, 0, 0, bytes);
     ++next_;
     return;
   }
@@ -209,6 +224,8 @@ void LogStore::Scrubber::next_record() {
 }
 
 void LogStore::Scrubber::record_read(RecordRead& read, Status status) {
+  CAIRN_CHECK(reading_, "a record comes that was not to be scrubbed");
+  CAIRN_CHECK(&read == read_.get(), "another record comes than the one that is scrubbed");
   reading_ = false;
   scrubbed_bytes_ += read.expected().bytes;
   if (status == Status::ok) return;

@@ -34,6 +34,7 @@ struct Segment {
   uint8_t use = 0;  // how often it was given up unread since the start; what index entries know it by
   uint16_t version = format::kVersion;
   uint32_t owner = format::kSharedOwner;
+  uint8_t placement = 0;    // the class that the drive is told with every write to it
   uint64_t generation = 0;  // 0: never used
   uint64_t nonce = 0;
   uint64_t first_sequence = 0;  // of the store when the segment was opened

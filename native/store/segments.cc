@@ -18,7 +18,9 @@ using format::Page;
 class DriveLog::HeaderWrite final : public IoRequest {
  public:
   HeaderWrite(DriveLog& log, uint32_t segment) : log_(log), segment_(segment), memory_(1) {
+    CAIRN_CHECK(log.segment(segment).state == SegmentState::opening, "a header is written to a segment in use");
     kind = IoKind::write;
+    placement = log.segments_[segment].placement;
     // The last page first: it ends what an earlier summary said of the segment.
     offset = log.offset_of(segment, static_cast<uint32_t>(log.segment_pages_ - 1));
     bytes = kPageBytes;
@@ -28,6 +30,7 @@ class DriveLog::HeaderWrite final : public IoRequest {
   }
   Page<format::SegmentHeader>& page() { return *reinterpret_cast<Page<format::SegmentHeader>*>(memory_.data()); }
   void completed(int error) override {
+    CAIRN_CHECK(done_ < 3, "a segment's header is answered after it was flushed");
     ++done_;
     if (error == 0 && done_ == 1) {
       offset = log_.offset_of(segment_, 0);
@@ -61,7 +64,12 @@ class DriveLog::SummaryWrite final : public IoRequest {
   SummaryWrite(DriveLog& log, uint32_t segment, std::unique_ptr<Pages> memory)
       : log_(log), segment_(segment), memory_(std::move(memory)) {
     kind = IoKind::write;
+    placement = log.segments_[segment].placement;
     bytes = memory_->bytes();
+    CAIRN_CHECK(log.segment(segment).state == SegmentState::sealing, "a summary is written to a segment that fills");
+    CAIRN_CHECK(log.segment(segment).writes == 0, "a summary is written while records are");
+    CAIRN_CHECK(log.segment(segment).next_page + bytes / kPageBytes <= log.segment_pages_,
+                "a summary is written over the last records of its segment");
     offset = log.offset_of(segment, static_cast<uint32_t>(log.segment_pages_ - bytes / kPageBytes));
     vector_ = {memory_->data(), bytes};
     vectors = &vector_;
@@ -83,6 +91,7 @@ class DriveLog::SummaryWrite final : public IoRequest {
 class DriveLog::Wipe final : public IoRequest {
  public:
   Wipe(DriveLog& log, uint32_t segment) : log_(log), segment_(segment), memory_(1) {
+    CAIRN_CHECK(log.segment(segment).state == SegmentState::wiping, "a segment is wiped that was not given up");
     kind = IoKind::write;
     bytes = kPageBytes;
     vector_ = {memory_.data(), kPageBytes};
@@ -101,6 +110,7 @@ class DriveLog::Wipe final : public IoRequest {
       delete this;
       return;
     }
+    CAIRN_CHECK(done_ < 3, "a wipe is answered after it was flushed");
     ++done_;
     const bool settled = done_ == 3 || (done_ == 2 && !log_.drive_->info().volatile_write_cache);
     if (error == 0 && settled && log_.discards_) {
@@ -147,6 +157,10 @@ void DriveLog::adopt(uint32_t index, const Segment& segment) {
   CAIRN_CHECK(segment.state == SegmentState::free || segment.state == SegmentState::sealed,
               "a segment is recovered in use");
   CAIRN_CHECK(state_ == DriveState::loading, "a segment is recovered after its drive began to serve");
+  CAIRN_CHECK(index < segments_.size(), "a segment is recovered that the drive does not have");
+  CAIRN_CHECK(segments_[index].generation == 0, "a segment is recovered twice");
+  CAIRN_CHECK(segment.next_page <= segment_pages_, "a segment is recovered with records beyond its end");
+  CAIRN_CHECK(segment.first_sequence <= segment.last_sequence, "a segment is recovered that ends before it begins");
   const uint8_t use = segments_[index].use;
   segments_[index] = segment;
   segments_[index].use = use;
@@ -170,11 +184,13 @@ void DriveLog::distrust() {
     ++segment.use;
     segment.blocks = segment.payload_bytes = 0;
   }
-  for (uint32_t i = 0; i < segments_.size(); ++i) note_ghost(i);
+  for (uint32_t i = 0; i < segments_.size(); ++i) ghosts.note(i);
 }
 
 void DriveLog::begin(uint64_t next_generation, bool read_only) {
-  CAIRN_CHECK(free_.empty() && sealed_.empty() && heads_.empty(), "a log begins twice");
+  CAIRN_CHECK(free_.empty() && sealed_.empty(), "a log begins twice");
+  CAIRN_CHECK(heads_.empty(), "a log is written to before it begins");
+  CAIRN_CHECK(opening_ == nullptr, "a log opens a segment before it begins");
   next_generation_ = next_generation;
   if (state_ == DriveState::loading) state_ = read_only ? DriveState::read_only : DriveState::serving;
   for (uint32_t i = 0; i < segments_.size(); ++i) {
@@ -229,21 +245,28 @@ void DriveLog::fill_header(format::SegmentHeader& header, uint32_t index) const 
   header.first_sequence = segment.first_sequence;
   header.opened_unix_ms = clock_.unix_ms();
   header.owner = segment.owner;
+  header.placement = segment.placement;
   header.evicted_sequence = evicted_sequence;
   header.forgotten_sequence = forgotten_sequence;
 }
 
 void DriveLog::open_next(Head& head, uint64_t next_sequence) {
+  CAIRN_CHECK(opening_ == nullptr, "a segment is opened before the header of the one before it is flushed");
+  CAIRN_CHECK(!free_.empty(), "a segment is opened and none is free");
   const uint32_t index = free_.front();
   free_.pop_front();
   Segment& segment = segments_[index];
-  CAIRN_CHECK(segment.state == SegmentState::free && segment.writes == 0 && segment.blocks == 0,
-              "a segment in use is opened");
+  CAIRN_CHECK(segment.state == SegmentState::free, "a segment in use is opened");
+  CAIRN_CHECK(segment.writes == 0, "a segment is opened that is being written");
+  CAIRN_CHECK(segment.pins == 0, "a segment is opened under a put that is not settled");
+  CAIRN_CHECK(segment.blocks == 0, "a segment with blocks is opened");
+  CAIRN_CHECK(segment.generation < next_generation_, "a segment is opened under an older number than it had");
   const uint8_t use = segment.use;
   segment = Segment{};
   segment.use = use;
   segment.state = SegmentState::opening;
   segment.owner = head.owner;
+  segment.placement = head.placement;
   segment.generation = next_generation_++;
   segment.nonce = entropy<uint64_t>();
   segment.first_sequence = segment.last_sequence = next_sequence;
@@ -258,10 +281,11 @@ void DriveLog::open_next(Head& head, uint64_t next_sequence) {
 
 void DriveLog::header_written(uint32_t index, int error) {
   CAIRN_CHECK(opening_ != nullptr, "a segment was opened for nobody");
+  CAIRN_CHECK(segments_[index].state == SegmentState::opening, "a header was written to a segment in use");
   Head& head = *std::exchange(opening_, nullptr);
   note_write(error);
   if (error == 0) {
-    ghosts_.erase(index);
+    ghosts.wiped(index);
     segments_[index].state = SegmentState::open;
     head.open.push_back(index);
     return;
@@ -292,6 +316,7 @@ void DriveLog::seal_ready() {
       ++i;
       continue;
     }
+    CAIRN_CHECK(segment.state == SegmentState::sealing, "a segment is sealed twice");
     sealing_.erase(sealing_.begin() + static_cast<long>(i));
     auto* write = new SummaryWrite(*this, index, build_summary(superblock_, index, segment, segment.entries));
     ++counters.writes;
@@ -301,6 +326,8 @@ void DriveLog::seal_ready() {
 }
 
 void DriveLog::insert_sealed(uint32_t index) {
+  CAIRN_CHECK(segments_[index].state == SegmentState::sealed, "a segment that is not sealed is listed as such");
+  CAIRN_CHECK(segments_[index].writes == 0, "a sealed segment is still being written");
   const auto at =
       std::upper_bound(sealed_.begin(), sealed_.end(), segments_[index].generation,
                        [&](uint64_t generation, uint32_t other) { return generation < segments_[other].generation; });
@@ -328,8 +355,9 @@ bool DriveLog::wants_room() const {
 
 void DriveLog::begin_evicting(uint32_t index) {
   const auto at = std::find(sealed_.begin(), sealed_.end(), index);
-  CAIRN_CHECK(at != sealed_.end() && segments_[index].state == SegmentState::sealed && segments_[index].writes == 0,
-              "a segment in use is evicted");
+  CAIRN_CHECK(at != sealed_.end(), "a segment is given up that is not listed as sealed");
+  CAIRN_CHECK(segments_[index].state == SegmentState::sealed, "a segment in use is given up");
+  CAIRN_CHECK(segments_[index].writes == 0, "a segment is given up that is being written");
   sealed_.erase(at);
   segments_[index].state = SegmentState::evicting;
 }
@@ -337,7 +365,7 @@ void DriveLog::begin_evicting(uint32_t index) {
 void DriveLog::keep(uint32_t index) {
   CAIRN_CHECK(segments_[index].state == SegmentState::evicting, "a segment is kept that nobody wanted to give up");
   segments_[index].state = SegmentState::sealed;
-  note_ghost(index);  // what was dropped or moved meanwhile
+  ghosts.note(index);  // what was dropped or moved meanwhile
   insert_sealed(index);
 }
 
@@ -345,6 +373,8 @@ void DriveLog::release(uint32_t index, bool unread) {
   Segment& segment = segments_[index];
   CAIRN_CHECK(segment.state == SegmentState::evicting, "a segment is freed that was not given up");
   CAIRN_CHECK(unread || segment.blocks == 0, "a segment is freed with blocks in it");
+  CAIRN_CHECK(segment.blocks > 0 || segment.payload_bytes == 0, "a segment holds bytes and no block");
+  CAIRN_CHECK(segment.pins == 0, "a segment is freed under a put that is not settled");
   ++counters.evicted_segments;
   if (unread) ++segment.use;
   segment.blocks = segment.payload_bytes = 0;
@@ -356,14 +386,16 @@ void DriveLog::release(uint32_t index, bool unread) {
 
 void DriveLog::wiped(uint32_t index, int error) {
   Segment& segment = segments_[index];
-  CAIRN_CHECK(segment.state == SegmentState::wiping && wiping_ > 0, "a segment was wiped that was not given up");
+  CAIRN_CHECK(segment.state == SegmentState::wiping, "a segment was wiped that was not given up");
+  CAIRN_CHECK(wiping_ > 0, "more segments were wiped than were given up");
+  CAIRN_CHECK(segment.blocks == 0, "a segment was wiped with blocks in it");
   --wiping_;
   note_write(error);
   // It serves as well; but until it is used again a restart would find what lay there.
   if (error != 0) {
-    note_ghost(index);
+    ghosts.note(index);
   } else {
-    ghosts_.erase(index);
+    ghosts.wiped(index);
   }
   segment.state = SegmentState::free;
   free_.push_back(index);
@@ -394,7 +426,10 @@ void DriveLog::close(uint64_t next_sequence) {
 
 std::unique_ptr<Pages> build_summary(const format::Superblock& superblock, uint32_t index, const Segment& segment,
                                      const std::vector<format::SummaryEntry>& entries) {
+  CAIRN_CHECK(segment.generation > 0, "a summary of a segment that was never opened");
+  CAIRN_CHECK(segment.first_sequence <= segment.last_sequence, "a summary that ends before it begins");
   const uint64_t pages = format::summary_pages(entries.size());
+  CAIRN_CHECK(pages < superblock.segment_bytes / kPageBytes, "a summary is larger than its segment");
   auto memory = std::make_unique<Pages>(pages);
   const uint64_t bytes = entries.size() * sizeof(format::SummaryEntry);
   if (bytes > 0) std::memcpy(memory->data(), entries.data(), bytes);

@@ -233,6 +233,8 @@ class Store {
   static Result<IdentifiedDrive> identify(std::unique_ptr<Drive> drive, const std::array<uint8_t, 16>& fleet = {});
   // Takes a drive in: it is read in the background, then it serves. A drive that was set aside comes back this way,
   // too.
+  // How many drives of this store are not there: deletes are kept for them, those of unknown keys as well.
+  virtual void set_absent_drives(uint32_t count) = 0;
   virtual Result<Unit> attach(IdentifiedDrive drive) = 0;
   // Moves what the drive holds to the others; its state says when it is drained.
   virtual Result<Unit> drain(const std::string& uuid) = 0;
@@ -265,12 +267,13 @@ class Store {
 };
 
 struct FormatOptions {
-  uint64_t segment_bytes = 0;  // 0: chosen from the drive's size
-  bool overwrite = false;      // also when the drive holds a Cairn store or anything else
+  uint64_t segment_bytes = 0;       // 0: chosen from the drive's size
+  bool overwrite = false;           // also when the drive holds a Cairn store or anything else
+  std::array<uint8_t, 16> fleet{};  // that the drive belongs to; zeros: to none, any fleet takes it
 };
 
 // Writes an empty store. Refuses a drive that holds anything (a Cairn superblock, or any non-zero byte in
-// its first MiB) unless told to overwrite. A fleet of drives is not known yet: each gets its own UUID.
+// its first MiB) unless told to overwrite. Each gets a UUID of its own.
 Result<Unit> format_drive(Drive& drive, const FormatOptions& options, const Clock& clock);
 
 // Whether `path` holds a Cairn store, damaged and newer ones included. False: there is no such file, or its

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+
 namespace cairn {
 
 void Tenants::configure(const std::vector<TenantOptions>& all) {
@@ -17,6 +19,7 @@ Tenants::Row& Tenants::at(uint32_t tenant) {
   if (last_ != nullptr && last_->options.number == tenant) return *last_;
   const auto [found, fresh] = rows_.try_emplace(tenant);
   if (fresh) found->second.options.number = tenant;
+  CAIRN_CHECK(found->second.options.number == tenant, "a tenant is counted in the row of another");
   last_ = &found->second;
   return *last_;
 }

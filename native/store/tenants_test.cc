@@ -1,6 +1,10 @@
 // Tenants do not see, evict or crowd out each other; admission; events.
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "store/format.h"
+#include "testing/fault_drive.h"
 #include "testing/store_fixture.h"
 
 namespace cairn {
@@ -29,6 +33,45 @@ class Events final : public EventSink {
   void on_event(const StoreEvent& event) override { all.push_back(event); }
   std::vector<StoreEvent> all;
 };
+
+// Which classes of data the drive is told of, by segment.
+class ClassesSeen final : public DriveWatcher {
+ public:
+  DriveFault before(FaultDrive&, const IoRequest& request) override {
+    if (request.kind == IoKind::write && request.offset >= format::kFirstSegmentOffset)
+      by_segment[(request.offset - format::kFirstSegmentOffset) / 1_MiB].insert(request.placement);
+    return DriveFault::none;
+  }
+  std::map<uint64_t, std::set<uint8_t>> by_segment;
+};
+
+// A drive that mixes what two tenants store has to copy the one's blocks when the other's are given up: it wears out.
+TEST(Tenants, AreClassesOfTheirOwnToADriveThatKeepsThemApart) {
+  StoreWorld world(64_MiB, 1, 8_MiB, 1_MiB);
+  world.close();
+  world.platters[0]->placement_classes = 3;
+  ClassesSeen seen;
+  for (int life = 0; life < 2; ++life) {
+    std::vector<std::unique_ptr<Drive>> drives;
+    drives.push_back(std::make_unique<FaultDrive>(world.platters[0], world.clock, &seen, "drive"));
+    auto store = Store::open(std::move(drives), *world.slab, world.clock, {}).take();
+    for (int i = 0; i < 12; ++i) {
+      PutCall put(std::to_string(life) + " " + std::to_string(i), 300'000);
+      put.store = store.get();
+      put.id.tenant = 1 + static_cast<uint32_t>(i % 2);
+      store->begin_put(put);
+      for (int turn = 0; turn < 100 && put.ended.empty(); ++turn) store->poll();
+      ASSERT_EQ(put.ended.at(0), Status::ok);
+    }
+    store->close();
+  }
+  std::set<uint8_t> all;
+  for (const auto& [segment, classes] : seen.by_segment) {
+    EXPECT_EQ(classes.size(), 1U) << segment;
+    all.insert(classes.begin(), classes.end());
+  }
+  EXPECT_GT(all.size(), 1U);
+}
 
 TEST(Tenants, HaveKeyspacesOfTheirOwn) {
   StoreWorld world;

@@ -48,7 +48,10 @@ Result<format::Superblock> plan(const Drive& drive, const FormatOptions& options
     return Error{0, path + " has room for only " + std::to_string(superblock.segment_count) +
                         " segments of that size; choose smaller ones (at least 4 must fit)"};
   }
+  CAIRN_CHECK(superblock.first_segment_offset + superblock.segment_count * superblock.segment_bytes <= bytes,
+              "a drive is formatted with segments beyond its end");
   superblock.total_bytes = bytes;
+  superblock.fleet = options.fleet;
   superblock.created_unix_ms = clock.unix_ms();
   fill_entropy(std::as_writable_bytes(std::span(superblock.drive)));
   superblock.drive[6] = static_cast<uint8_t>((superblock.drive[6] & 0x0F) | 0x40);  // RFC 9562, version 4
@@ -113,7 +116,11 @@ struct Surveyed {
 std::vector<Surveyed> survey(Drive& drive, const format::Superblock& superblock, FoundDrive& found) {
   std::vector<Surveyed> all(superblock.segment_count);
   found = load_now(drive, superblock, [&](FoundSegment& one) {
+    CAIRN_CHECK(one.index < all.size(), "a segment is found that the drive does not have");
+    CAIRN_CHECK(one.segment.state == SegmentState::free || one.segment.state == SegmentState::sealed,
+                "a segment of a drive that nobody writes to is in use");
     Surveyed& row = all[one.index];
+    CAIRN_CHECK(row.segment.generation == 0, "a segment is found twice");
     row.segment = one.segment;
     row.scanned = one.scanned;
     row.unreadable = one.unreadable;
@@ -173,7 +180,8 @@ Result<std::string> inspect_drive(Drive& drive) {
   json.begin_object()
       .text("path", drive.info().path)
       .text("kind", drive.info().kind)
-      .text("uuid", uuid_text(superblock.drive));
+      .text("uuid", uuid_text(superblock.drive))
+      .text("fleet", superblock.fleet == format::Uuid{} ? "" : uuid_text(superblock.fleet));
   json.number("format_version", superblock.version).number("bytes", superblock.total_bytes);
   json.number("segment_bytes", superblock.segment_bytes).number("segment_count", superblock.segment_count);
   json.number("created_unix_ms", superblock.created_unix_ms)

@@ -18,6 +18,7 @@ DriveInfo describe(const Platter& platter, const std::string& path) {
   info.lba_bytes = 512;
   info.memory_align = 512;
   info.volatile_write_cache = true;
+  info.placement_classes = platter.placement_classes;
   return info;
 }
 

@@ -24,7 +24,8 @@ std::pair<int, int> tcp_pair() {
 
 std::pair<int, int> unix_pair() {
   int ends[2];
-  CAIRN_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0, "no socket pair");
+  const int made = socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends);
+  CAIRN_CHECK(made == 0, "no socket pair");
   return {ends[0], ends[1]};
 }
 

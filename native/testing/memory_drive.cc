@@ -20,6 +20,7 @@ DriveInfo describe(const Platter& platter, bool volatile_cache, bool read_only) 
   info.memory_align = 512;
   info.volatile_write_cache = volatile_cache;
   info.can_discard = true;
+  info.placement_classes = platter.placement_classes;
   info.read_only = read_only;
   return info;
 }
@@ -129,7 +130,8 @@ void MemoryDrive::start(IoRequest& request) {
 int MemoryDrive::fault_of(IoKind kind) {
   uint64_t& countdown = kind == IoKind::read    ? faults.fail_read
                         : kind == IoKind::write ? faults.fail_write
-                                                : faults.fail_flush;
+                        : kind == IoKind::flush ? faults.fail_flush
+                                                : faults.fail_discard;
   if (countdown == 0) return 0;
   if (countdown > 1) {
     --countdown;

@@ -18,6 +18,7 @@ class Platter {
  public:
   explicit Platter(uint64_t bytes) : bytes_(bytes), pages_((bytes + kPageBytes - 1) / kPageBytes) {}
   uint64_t bytes() const { return bytes_; }
+  uint32_t placement_classes = 1;
   Platter copy() const { return *this; }
 
   // Past the cache.
@@ -54,7 +55,7 @@ class Platter {
 struct DriveFaults {
   uint64_t seed = 0;  // not 0: completions come in random order, a few a poll
   // The nth request of a kind from now on (1: the next) fails with this errno, and all after it if `for_ever`.
-  uint64_t fail_read = 0, fail_write = 0, fail_flush = 0;
+  uint64_t fail_read = 0, fail_write = 0, fail_flush = 0, fail_discard = 0;
   int error = 5;
   bool for_ever = false;
   bool hold = false;                 // nothing completes until it is taken back

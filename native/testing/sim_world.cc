@@ -130,7 +130,8 @@ void SimWorld::make_drive(Place& place) {
   MemoryDrive drive(place.platter);
   FormatOptions options;
   options.segment_bytes = plan_.segment_bytes;
-  CAIRN_CHECK(format_drive(drive, options, clock_).ok(), "a simulation's drive cannot be formatted");
+  const auto formatted = format_drive(drive, options, clock_);
+  CAIRN_CHECK(formatted.ok(), "a simulation's drive cannot be formatted");
 }
 
 std::unique_ptr<SimDrive> SimWorld::plug(Place& place, const SimFaults& faults) {
@@ -183,7 +184,8 @@ void SimWorld::replace_a_drive() {
     Place& place = places_[std::stoul(drive.path.substr(6))];
     // A drive that failed meanwhile took with it what it still held.
     if (drive.state != "drained") oracle_.lost_for_good();
-    CAIRN_CHECK(store_->detach(drive.uuid).ok(), "a drained drive cannot be taken out");
+    const auto detached = store_->detach(drive.uuid);
+    CAIRN_CHECK(detached.ok(), "a drained drive cannot be taken out");
     make_drive(place);
     auto identified = Store::identify(plug(place, faults_now_));
     if (!identified.ok()) {
@@ -473,7 +475,8 @@ SimOutcome SimWorld::run() {
     live(clock_.now_ns() + (1 + random_() % (plan_.life_seconds_most * 1000)) * kMsNs, false);
     end_life(random_() % 4 == 0);
   }
-  CAIRN_CHECK(boot(true) || boot(true), "healthy drives do not start");
+  const bool booted = boot(true) || boot(true);
+  CAIRN_CHECK(booted, "healthy drives do not start");
   verify_all();
   end_life(true);
   outcome_.simulated_seconds = static_cast<double>(clock_.now_ns() - began_ns) / 1e9;

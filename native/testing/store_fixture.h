@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/pattern.h"
+#include "store/format.h"
 #include "store/store.h"
 #include "testing/memory_drive.h"
 #include "testing/virtual_clock.h"
@@ -27,6 +28,16 @@ constexpr uint64_t operator""_MiB(unsigned long long count) {
 // The key of a name, and the seed of the bytes under it.
 Key key_of(const std::string& name);
 uint64_t seed_of(const std::string& name);
+
+// Changes a structure on the drive, under a good seal: a mistaken writer's, or an older one's.
+template <class T>
+void edit_page(Platter& platter, uint64_t offset, const std::function<void(T&)>& change) {
+  format::Page<T> page;
+  platter.read(offset, reinterpret_cast<std::byte*>(&page), sizeof(page));
+  change(page.body);
+  page.seal();
+  platter.write(offset, reinterpret_cast<const std::byte*>(&page), sizeof(page));
+}
 
 class PutCall final : public PutOp {
  public:

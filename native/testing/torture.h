@@ -1,6 +1,7 @@
 // Systematic damage to the store: what cairn-torture runs (testing/torture.cc), one function a part.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <string>
@@ -25,7 +26,9 @@ class TortureReport {
 
   // What the next violations are a violation of: how to come to it again.
   void at(std::string how) { how_ = std::move(how); }
-  void violation(const std::string& sentence);
+  // What a user would have of it; any other violation is of the store's own order, such as a count that is off.
+  enum class Harm : uint8_t { other, wrong_bytes, lost_acknowledged, undeleted };
+  void violation(const std::string& sentence, Harm harm = Harm::other);
   uint64_t violations() const { return violations_; }
   double passed_s() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count(); }
   // Remembers that it was: the figures then say so.
@@ -44,6 +47,7 @@ class TortureReport {
   bool stopped_ = false;
   std::string how_;
   uint64_t violations_ = 0;
+  std::array<uint64_t, 4> by_harm_{};
 };
 
 void torture_crash_points(const TortureOptions& options, TortureReport& report);

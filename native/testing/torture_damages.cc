@@ -84,8 +84,7 @@ class Damages {
     write(page, bytes);
   }
 
-  // One damage may cost a delete where one page alone tells of it, or where both pages that do were met, or both that
-  // say what a segment is.
+  // One damage of two pages may cost a delete: both that tell of it, or both that say what a segment is.
   bool excused() const {
     std::map<uint64_t, int> ends, tellers;
     for (const uint64_t page : touched_) {
@@ -94,7 +93,6 @@ class Damages {
       if (within == 0 || within == segment_pages_ - 1) ++ends[segment];
       for (const TorturePage& one : drive_.pages) {
         if (one.page != page) continue;
-        if (one.sole_tombstone) return true;
         if (one.tells_of_deletes) ++tellers[segment];
       }
     }

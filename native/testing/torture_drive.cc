@@ -44,22 +44,21 @@ class PageWalk {
     for (uint64_t page = base + 1; page < end;) {
       const auto record = read<format::RecordHeader>(page);
       if (record.magic != format::kRecordMagic || record.nonce != nonce) break;
-      page = walk_record(page, record, sealed);
+      page = walk_record(page, record);
     }
   }
 
-  uint64_t walk_record(uint64_t page, const format::RecordHeader& record, bool sealed) {
+  uint64_t walk_record(uint64_t page, const format::RecordHeader& record) {
     const bool tombstones = record.type == format::RecordType::tombstones;
     const uint64_t end = page + format::record_pages(record.length);
-    note(page, tombstones ? "header of tombstones" : "record header", tombstones && !sealed);
-    for (uint64_t at = page + 1; at < end; ++at)
-      note(at, tombstones ? "tombstones" : "payload", tombstones && !sealed, tombstones);
+    note(page, tombstones ? "header of tombstones" : "record header");
+    for (uint64_t at = page + 1; at < end; ++at) note(at, tombstones ? "tombstones" : "payload", tombstones);
     return end;
   }
 
-  void note(uint64_t page, const std::string& what, bool sole_tombstone = false, bool metadata = true) {
+  void note(uint64_t page, const std::string& what, bool metadata = true) {
     const bool deletes = what.find("tombstones") != std::string::npos || what == "summary" || what == "footer";
-    drive_.pages.push_back({page, what, sole_tombstone, metadata, deletes});
+    drive_.pages.push_back({page, what, metadata, deletes});
   }
   template <class T>
   T read(uint64_t page) const {
@@ -74,7 +73,8 @@ class PageWalk {
 };
 
 void live(TortureWorld& world, TortureDrive& drive, const std::vector<TortureStep>& steps, bool seal) {
-  CAIRN_CHECK(world.open(nullptr).empty(), "a good drive cannot be opened");
+  const std::string why = world.open(nullptr);
+  CAIRN_CHECK(why.empty(), "a good drive cannot be opened");
   for (const TortureStep& step : steps) {
     world.begin(step);
     world.until_answered();
@@ -87,7 +87,8 @@ void live(TortureWorld& world, TortureDrive& drive, const std::vector<TortureSte
 
 void finish(TortureWorld& world, TortureDrive& drive, uint64_t segment_bytes) {
   drive.platter = world.platters[0]->copy();
-  CAIRN_CHECK(world.open(nullptr).empty(), "a good drive cannot be opened");
+  const std::string why = world.open(nullptr);
+  CAIRN_CHECK(why.empty(), "a good drive cannot be opened");
   drive.present = world.check();
   world.stop();
   drive.oracle = world.oracle;

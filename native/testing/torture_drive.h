@@ -10,8 +10,6 @@ namespace cairn {
 struct TorturePage {
   uint64_t page = 0;  // of the drive
   std::string what;
-  // It is the only place that tells of a delete: a tombstone in a segment that has no summary yet.
-  bool sole_tombstone = false;
   bool metadata = true;  // else payload
   bool tells_of_deletes = false;
 };

@@ -54,14 +54,14 @@ size_t TortureBlocks::find(const BlockId& id) const {
   return block;
 }
 
+bool TortureOracle::same_group(size_t one, size_t two) const {
+  const TortureBlock &a = (*blocks_)[one], &b = (*blocks_)[two];
+  return one == two || (a.group != 0 && a.group == b.group && a.tenant == b.tenant && a.layout == b.layout);
+}
+
 bool TortureOracle::may_be_absent(size_t block) const {
-  if (known_[block].absent) return true;
-  const TortureBlock& mine = (*blocks_)[block];
-  if (mine.group == 0) return false;
   for (size_t i = 0; i < known_.size(); ++i) {
-    const TortureBlock& other = (*blocks_)[i];
-    if (other.group == mine.group && other.tenant == mine.tenant && other.layout == mine.layout && known_[i].absent)
-      return true;
+    if (same_group(i, block) && known_[i].absent) return true;
   }
   return false;
 }
@@ -96,7 +96,7 @@ void TortureOracle::delete_begins(size_t block) {
   ++changes_;
   ++one.deletes;
   one.raced |= one.puts > 0;
-  one.absent = true;
+  for (size_t i = 0; i < known_.size(); ++i) known_[i].absent |= same_group(i, block);
 }
 
 void TortureOracle::delete_ends(size_t block, Status status) {
@@ -109,7 +109,7 @@ void TortureOracle::delete_ends(size_t block, Status status) {
 
 void TortureOracle::given_up(size_t block) {
   ++changes_;
-  known_[block].absent = true;
+  for (size_t i = 0; i < known_.size(); ++i) known_[i].absent |= same_group(i, block);
 }
 
 void TortureOracle::life_ends() {

@@ -61,15 +61,18 @@ class TortureOracle {
 
   uint32_t put_begins(size_t block);
   void put_ends(size_t block, uint32_t version, Status status, Durability durability);
+  // The rest of its group goes as well; a restart may find that again.
   void delete_begins(size_t block);
   void delete_ends(size_t block, Status status);
-  // Evicted or expired; a restart may find it again.
+  // Evicted or expired; a restart may find it again. Its group goes in the same moment, though the others' events come
+  // one by one, and a member may have been put anew before them.
   void given_up(size_t block);
   // What was out is never answered.
   void life_ends();
 
  private:
   void settled(Known& one);
+  bool same_group(size_t one, size_t two) const;
 
   const TortureBlocks* blocks_;
   std::vector<Known> known_;

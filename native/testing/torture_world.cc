@@ -100,7 +100,8 @@ class TortureWorld::Get final : public GetOp {
     world_.missed += lost && world_.misses_excused ? 1 : 0;
     if (lost && !world_.misses_excused)
       world_.report_.violation("block " + name + " was acknowledged as durable and is lost: its get ended as " +
-                               std::string(status_row(status).name));
+                                   std::string(status_row(status).name),
+                               TortureReport::Harm::lost_acknowledged);
     buffer = {};
   }
 
@@ -115,13 +116,14 @@ class TortureWorld::Get final : public GetOp {
     right_ |= world_.oracle[block_].versions;
     const bool known = version < TortureBlocks::kVersions;
     if (!known || sum != crc) {
-      world_.report_.violation("a get of " + name + " gave wrong bytes");
+      world_.report_.violation("a get of " + name + " gave wrong bytes", TortureReport::Harm::wrong_bytes);
     } else if ((right_ >> version & 1U) == 0 && world_.returns_excused) {
       ++world_.returned;
     } else if (right_ == 0) {
-      world_.report_.violation("block " + name + " was deleted and is back");
+      world_.report_.violation("block " + name + " was deleted and is back", TortureReport::Harm::undeleted);
     } else if ((right_ >> version & 1U) == 0) {
-      world_.report_.violation("a get of " + name + " gave bytes of a put that was deleted before the one that counts");
+      world_.report_.violation("a get of " + name + " gave bytes of a put that was deleted before the one that counts",
+                               TortureReport::Harm::undeleted);
     }
     buffer = {};
   }
@@ -223,7 +225,8 @@ void TortureWorld::on_event(const StoreEvent& event) {
   if (block == blocks_.size()) return;
   if (given_up || losses_excused) return oracle.given_up(block);
   if (!oracle.may_be_absent(block))
-    report_.violation("the store dropped block " + blocks_[block].name + ", which was acknowledged as durable");
+    report_.violation("the store dropped block " + blocks_[block].name + ", which was acknowledged as durable",
+                      TortureReport::Harm::lost_acknowledged);
 }
 
 // --- asking ----------------------------------------------------------------------------------------------

@@ -44,13 +44,18 @@ Result<Address> parse_address(std::string_view url) {
   address.kind = Address::Kind::shm;
   address.path = url.substr(shm.size());
   if (address.path.empty() || address.path.front() != '/') return wrong(url, "the path of a socket is absolute");
+  static_assert(sizeof(sockaddr_un::sun_path) == 108, "the sentence below names another length");
   if (address.path.size() >= sizeof(sockaddr_un::sun_path))
     return wrong(url, "the path of a socket has at most 107 bytes");
   return address;
 }
 
 std::string to_url(const Address& address) {
-  if (address.kind == Address::Kind::shm) return "shm://" + address.path;
+  if (address.kind == Address::Kind::shm) {
+    CAIRN_CHECK(!address.path.empty(), "an address of a socket that has no path");
+    return "shm://" + address.path;
+  }
+  CAIRN_CHECK(!address.host.empty(), "an address of a service on no host");
   const bool bracket = address.host.find(':') != std::string::npos;
   return "tcp://" + (bracket ? "[" + address.host + "]" : address.host) + ":" + std::to_string(address.port);
 }

@@ -5,7 +5,10 @@
 
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <cstring>
+
+#include "base/check.h"
 
 namespace cairn {
 
@@ -15,12 +18,16 @@ constexpr size_t kDescriptorsMost = 16;  // in one receive; a peer that sends mo
 
 class SocketChannel final : public ByteChannel {
  public:
-  SocketChannel(int socket, bool passes_descriptors) : socket_(socket), passes_descriptors_(passes_descriptors) {}
+  SocketChannel(int socket, bool passes_descriptors) : socket_(socket), passes_descriptors_(passes_descriptors) {
+    CAIRN_CHECK(socket_ >= 0, "a channel over a socket that is none");
+  }
   ~SocketChannel() override { ::close(socket_); }
   SocketChannel(const SocketChannel&) = delete;
   SocketChannel& operator=(const SocketChannel&) = delete;
 
   long send(std::span<const iovec> from) override {
+    CAIRN_CHECK(!from.empty(), "a send of nothing: it would look as if the peer took no bytes");
+    CAIRN_CHECK(from.size() <= IOV_MAX, "more ranges are sent than the system takes at once");
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(from.data());
     message.msg_iovlen = from.size();
@@ -30,6 +37,9 @@ class SocketChannel final : public ByteChannel {
 
   long send_descriptor(std::span<const iovec> from, int descriptor) override {
     if (!passes_descriptors_) return -EOPNOTSUPP;
+    CAIRN_CHECK(descriptor >= 0, "a descriptor is handed over that is none");
+    CAIRN_CHECK(!from.empty(), "a descriptor travels with the first byte, and there is none");
+    CAIRN_CHECK(from.size() <= IOV_MAX, "more ranges are sent with a descriptor than the system takes at once");
     alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(from.data());
@@ -46,6 +56,8 @@ class SocketChannel final : public ByteChannel {
   }
 
   long receive(std::span<const iovec> into, std::vector<int>& descriptors) override {
+    CAIRN_CHECK(!into.empty(), "a receive of nothing: it would look as if the peer had gone");
+    CAIRN_CHECK(into.size() <= IOV_MAX, "more ranges are received than the system takes at once");
     alignas(cmsghdr) std::array<char, CMSG_SPACE(kDescriptorsMost * sizeof(int))> control;
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(into.data());

@@ -169,6 +169,19 @@ TEST_P(LinkTest, Promise7DataNobodyAskedForIsDrained) {
   EXPECT_EQ(pair->at_server[0].header.request_id, 3U);
 }
 
+// Every answer on the link was lost: the length of the data wrapped around to the payload that the frame announced, and
+// all that came behind it was swallowed as its payload, for ever.
+TEST_P(LinkTest, Promise7DataWhoseLengthWrapsAroundClosesTheLink) {
+  FrameBuilder frame(FrameType::data, 5);
+  frame.header().payload_bytes = 1;
+  frame.append(DataBody{0, 0, 0, UINT64_MAX - sizeof(DataTrailer) + 2});
+  auto bytes = frame.finish();
+  bytes.resize(bytes.size() + 10'000);
+  pair->inject(std::move(bytes));
+  ASSERT_TRUE(pair->run_until([&] { return !pair->server_closed.empty(); }));
+  EXPECT_EQ(pair->server_closed[0], "invalid: data longer than a block can be");
+}
+
 TEST_P(LinkTest, Promise7AWrongTagIsDenied) {
   SessionTag tag{};
   tag[0] = 1;

@@ -18,7 +18,9 @@ class Handshake {
  public:
   Handshake(int socket, int timeout_ms, bool passes_descriptors)
       : channel_(socket_channel(socket, passes_descriptors)),
-        deadline_ms_(system_clock().now_ms() + static_cast<uint64_t>(timeout_ms)) {}
+        deadline_ms_(system_clock().now_ms() + static_cast<uint64_t>(timeout_ms)) {
+    CAIRN_CHECK(timeout_ms > 0, "a handshake that has no time");
+  }
 
   std::variant<Connected, ConnectFailure> run(const ConnectOptions& options) {
     if (!send_hello(options)) return failure_;
@@ -28,6 +30,7 @@ class Handshake {
       const bool version = header.magic == kFrameMagic && header.version != kProtocolVersion;
       return ConnectFailure{version ? Status::bad_version : Status::invalid, wrong};
     }
+    CAIRN_CHECK(header.body_bytes <= kBodyBytesMost, "an absurd length got past the check of the header");
     std::vector<std::byte> body(header.body_bytes);
     if (!read_exactly(body.data(), body.size())) return failure_;
     if (const char* wrong = check_body(header, body)) return ConnectFailure{Status::invalid, wrong};
@@ -52,6 +55,9 @@ class Handshake {
   }
 
   bool send_hello(const ConnectOptions& options) {
+    CAIRN_CHECK(options.tenant.size() <= kNameBytesMost, "a tenant's name does not fit a hello");
+    CAIRN_CHECK(options.token.size() <= kNameBytesMost, "a token does not fit a hello");
+    CAIRN_CHECK(options.name.size() <= kNameBytesMost, "a client's name does not fit a hello");
     FrameBuilder frame(FrameType::hello);
     HelloBody hello;
     hello.join = options.join;
@@ -68,6 +74,7 @@ class Handshake {
       const long sent = channel_->send({&part, 1});
       if (sent >= 0) {
         at += static_cast<size_t>(sent);
+        CAIRN_CHECK(at <= bytes.size(), "more was sent than the hello holds");
       } else if (!await(sent, POLLOUT)) {
         return false;
       }
@@ -83,6 +90,7 @@ class Handshake {
       for (const int descriptor : descriptors) ::close(descriptor);
       descriptors.clear();
       if (got > 0) {
+        CAIRN_CHECK(static_cast<size_t>(got) <= length, "more was received than there is memory for");
         to += got;
         length -= static_cast<size_t>(got);
       } else if (got == 0) {
@@ -97,6 +105,8 @@ class Handshake {
 
   // Waits until the channel may be tried again; false when it is broken or the time is up.
   bool await(long error, short events) {
+    CAIRN_CHECK(error < 0, "a handshake waits although bytes moved");
+    CAIRN_CHECK(events == POLLIN || events == POLLOUT, "a handshake waits for nothing it can go on with");
     if (error != -EAGAIN && error != -EINTR) {
       failure_ = {Status::disconnected,
                   std::string("the handshake failed: ") + std::strerror(static_cast<int>(-error))};
@@ -119,6 +129,7 @@ class Handshake {
 }  // namespace
 
 std::variant<Connected, ConnectFailure> connect_to(const Address& address, const ConnectOptions& options) {
+  static_assert(kNameBytesMost == 256, "the sentence below names another length");
   if (options.tenant.size() > kNameBytesMost || options.token.size() > kNameBytesMost ||
       options.name.size() > kNameBytesMost) {
     return ConnectFailure{Status::invalid, "tenant, token and name have at most 256 bytes each"};

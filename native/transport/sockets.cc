@@ -26,6 +26,7 @@ struct FreeAddresses {
 using Addresses = std::unique_ptr<addrinfo, FreeAddresses>;
 
 Result<Addresses> resolve(const Address& address, bool passive) {
+  CAIRN_CHECK(address.kind == Address::Kind::tcp, "the path of a socket is looked for among hosts");
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
@@ -37,6 +38,8 @@ Result<Addresses> resolve(const Address& address, bool passive) {
 
 sockaddr_un unix_address(const std::string& path) {
   sockaddr_un name{};
+  CAIRN_CHECK(!path.empty(), "a socket without a path");
+  CAIRN_CHECK(path.size() < sizeof(name.sun_path), "the path of a socket is longer than the system takes");
   name.sun_family = AF_UNIX;
   std::memcpy(name.sun_path, path.c_str(), path.size() + 1);  // parse_address held the length
   return name;
@@ -79,6 +82,7 @@ Result<ListeningSocket> listen_unix(const Address& address) {
 }
 
 uint16_t bound_port(int socket) {
+  CAIRN_CHECK(socket >= 0, "the port of a socket that is none");
   sockaddr_storage name{};
   socklen_t length = sizeof(name);
   getsockname(socket, reinterpret_cast<sockaddr*>(&name), &length);
@@ -144,6 +148,7 @@ Result<int> connect_socket(const Address& address, int timeout_ms) {
 }
 
 void tune_socket(int socket, Address::Kind kind) {
+  CAIRN_CHECK(socket >= 0, "a socket is tuned that is none");
   if (kind != Address::Kind::tcp) return;
   const int on = 1;
   setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -156,6 +161,7 @@ void tune_socket(int socket, Address::Kind kind) {
 }
 
 std::string peer_name(int socket, Address::Kind kind) {
+  CAIRN_CHECK(socket >= 0, "the peer of a socket that is none");
   if (kind == Address::Kind::shm) {
     ucred who{};
     socklen_t length = sizeof(who);

@@ -23,12 +23,15 @@ std::vector<std::byte> trailer(Status status) {
 }
 
 OutFrame data_frame(const FrameHeader& like, uint32_t index, uint64_t length, Status status) {
+  CAIRN_CHECK(length <= kBlockBytesMost, "data is announced that no block can have");
+  CAIRN_CHECK(status == Status::ok || length == 0, "bytes are sent for an item that was given up before");
   FrameBuilder frame(FrameType::data, like.request_id, sizeof(DataBody));
   frame.header().tag = like.tag;
   frame.header().payload_bytes = length + sizeof(DataTrailer);
   frame.append(DataBody{index, 0, 0, length});
   OutFrame out;
   out.head = frame.finish();
+  CAIRN_CHECK(out.head.size() == kFrameHeaderBytes + sizeof(DataBody), "the head of data is not as long as it must be");
   out.tail = trailer(status);
   out.payload_bytes = length;
   out.request_id = like.request_id;
@@ -37,6 +40,9 @@ OutFrame data_frame(const FrameHeader& like, uint32_t index, uint64_t length, St
 }
 
 void swap_for_filler(OutFrame& frame) {
+  CAIRN_CHECK(frame.is_data, "a frame that carries no data is filled up");
+  CAIRN_CHECK(frame.keep.empty(), "a client's data lies in the slab of a service");
+  CAIRN_CHECK(frame.payload_bytes <= kBlockBytesMost, "data is longer than a block can be");
   frame.payload.clear();
   for (uint64_t left = frame.payload_bytes; left > 0;) {
     const uint64_t part = std::min<uint64_t>(left, kFillerBytes);
@@ -49,6 +55,7 @@ void swap_for_filler(OutFrame& frame) {
 }  // namespace
 
 void StreamClientLink::progress(bool readable, bool writable) {
+  CAIRN_CHECK(handler_ != nullptr, "a link is driven that reports to nobody");
   if (writable) send_queued();
   if (readable && open()) receive_some(kReceiveBudget);
 }
@@ -61,6 +68,7 @@ void StreamClientLink::send(std::vector<std::byte> frame) {
 }
 
 void StreamClientLink::send_with_descriptor(std::vector<std::byte> frame, int descriptor) {
+  CAIRN_CHECK(descriptor >= 0, "a descriptor is handed over that is none");
   OutFrame out;
   out.head = std::move(frame);
   out.descriptor = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
@@ -70,6 +78,7 @@ void StreamClientLink::send_with_descriptor(std::vector<std::byte> frame, int de
 
 void StreamClientLink::forget(uint64_t request_id) {
   bool first = true;
+  CAIRN_CHECK(front_sent() == 0 || !queue().empty(), "a part of no frame was sent");
   for (OutFrame& frame : queue()) {
     // Of a frame that has begun, the length is settled; one whose payload is out already has left our hands.
     const bool begun = first && front_sent() > 0;
@@ -82,6 +91,7 @@ void StreamClientLink::forget(uint64_t request_id) {
 }
 
 const char* StreamClientLink::place_payload(const FrameHeader& header, ConstByteSpan body, std::vector<iovec>& into) {
+  CAIRN_CHECK(header.payload_bytes > 0, "memory is looked for where no payload comes");
   if (header.type != FrameType::results) return "payload behind a frame that carries none";
   if (const char* wrong = decode_array(header, body, results_)) return wrong;
   uint64_t placed = 0;
@@ -90,6 +100,7 @@ const char* StreamClientLink::place_payload(const FrameHeader& header, ConstByte
     if (result.length > kBlockBytesMost) return "a result longer than a block can be";
     const size_t before = into.size();
     if (!handler_->destination(header.request_id, result.index, result.length, into)) {
+      CAIRN_CHECK(into.size() >= before, "memory of another item was taken away");
       into.resize(before);
       into.push_back({nullptr, result.length});
     }
@@ -101,6 +112,11 @@ const char* StreamClientLink::place_payload(const FrameHeader& header, ConstByte
 void StreamClientLink::frame_arrived(const FrameHeader& header, ConstByteSpan body) {
   if (header.type == FrameType::pull) return answer_pulls(header, body);
   handler_->on_frame(header, body);
+}
+
+void StreamClientLink::failed(Status status, std::string_view reason) {
+  CAIRN_CHECK(handler_ != nullptr, "a link breaks and nobody is told");
+  handler_->on_closed(status, reason);
 }
 
 void StreamClientLink::answer_pulls(const FrameHeader& header, ConstByteSpan body) {

@@ -26,7 +26,7 @@ class StreamClientLink final : public ClientLink, private StreamIo {
   void frame_arrived(const FrameHeader& header, ConstByteSpan body) override;
   const char* place_payload(const FrameHeader& header, ConstByteSpan body, std::vector<iovec>& into) override;
   void frame_sent(const OutFrame&) override {}
-  void failed(Status status, std::string_view reason) override { handler_->on_closed(status, reason); }
+  void failed(Status status, std::string_view reason) override;
 
   void answer_pulls(const FrameHeader& header, ConstByteSpan body);
   void send_data(const FrameHeader& header, const PullBody& pull);

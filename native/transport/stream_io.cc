@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 
 namespace cairn {
@@ -15,10 +16,15 @@ constexpr size_t kStagedBytes = 4096;
 constexpr size_t kSinkBytes = 64 * 1024;
 constexpr size_t kVectorsMost = 64;
 constexpr size_t kDescriptorsMost = 64;
+static_assert(kStagedBytes >= kFrameHeaderBytes, "a header takes more than one receive");
+static_assert(kVectorsMost <= IOV_MAX, "the system takes fewer vectors in one call");
+static_assert(kVectorsMost >= 2, "a receive needs a vector for the payload and one for what comes behind it");
 
 }  // namespace
 
-StreamIo::StreamIo(std::unique_ptr<ByteChannel> channel) : channel_(std::move(channel)), staged_(kStagedBytes) {}
+StreamIo::StreamIo(std::unique_ptr<ByteChannel> channel) : channel_(std::move(channel)), staged_(kStagedBytes) {
+  CAIRN_CHECK(channel_ != nullptr, "a link over no channel");
+}
 
 StreamIo::~StreamIo() {
   release();
@@ -26,6 +32,7 @@ StreamIo::~StreamIo() {
 
 void StreamIo::shut() {
   for (const OutFrame& frame : release()) frame_sent(frame);
+  CAIRN_CHECK(out_.empty(), "a frame was queued on a link that was shut");
 }
 
 std::deque<OutFrame> StreamIo::release() {
@@ -44,6 +51,7 @@ std::deque<OutFrame> StreamIo::release() {
 
 void StreamIo::fail(Status status, std::string_view reason) {
   if (channel_ == nullptr) return;
+  CAIRN_CHECK(status != Status::ok, "a link breaks although all is well");
   shut();
   failed(status, reason);
 }
@@ -58,6 +66,11 @@ int StreamIo::take_descriptor() {
 // --- output ---------------------------------------------------------------------------------------------
 
 void StreamIo::enqueue(OutFrame frame) {
+  CAIRN_CHECK(frame.head.size() >= kFrameHeaderBytes, "a frame is sent without its header");
+  CAIRN_CHECK(frame.payload.empty() == (frame.payload_bytes == 0), "a frame announces payload that it does not have");
+  CAIRN_CHECK(frame.is_data == !frame.tail.empty(), "data is sent without its trailer, or something else with one");
+  CAIRN_CHECK(frame.keep.empty() || frame.payload_bytes > 0, "a frame holds memory of which it sends nothing");
+  CAIRN_CHECK(frame.descriptor < 0 || frame.payload_bytes == 0, "a descriptor travels with payload");
   if (channel_ == nullptr) {
     if (frame.descriptor >= 0) ::close(frame.descriptor);
     return frame_sent(frame);
@@ -87,6 +100,7 @@ void StreamIo::send_queued() {
       for (const iovec& part : frame.payload) add(part.iov_base, part.iov_len);
       add(frame.tail.data(), frame.tail.size());
     }
+    CAIRN_CHECK(!vectors_.empty(), "a frame that was sent whole is still in the queue");
     const long sent = descriptor >= 0 ? channel_->send_descriptor(vectors_, descriptor) : channel_->send(vectors_);
     if (sent == -EAGAIN || sent == -EINTR) return;
     if (sent < 0) {
@@ -109,15 +123,33 @@ void StreamIo::send_queued() {
       frame_sent(done);
       if (channel_ == nullptr) return;
     }
+    CAIRN_CHECK(!out_.empty() || front_sent_ == 0, "more bytes were sent than the queue held");
   }
 }
 
 // --- input ----------------------------------------------------------------------------------------------
 
+// What holds between two calls of the channel while the link is open.
+void StreamIo::check_input() const {
+  if (phase_ == Phase::header) {
+    CAIRN_CHECK(body_have_ == 0 || body_.size() == kFrameHeaderBytes, "a header is collected where it has no room");
+  } else {
+    CAIRN_CHECK(body_.size() == header_.body_bytes, "the body that is received is not as long as its header says");
+  }
+  if (phase_ == Phase::payload) {
+    CAIRN_CHECK(body_have_ == body_.size(), "payload is received before its frame is whole");
+    CAIRN_CHECK(payload_left_ > 0, "a payload that is whole was not handed on");
+    CAIRN_CHECK(payload_left_ <= header_.payload_bytes, "more payload is to come than the header announced");
+  } else {
+    CAIRN_CHECK(payload_left_ == 0, "payload is left over from a frame that ended");
+  }
+}
+
 void StreamIo::receive_some(uint64_t budget) {
   uint64_t received = 0;
   while (channel_ != nullptr && received < budget) {
     CAIRN_CHECK(staged_from_ == staged_to_, "staged bytes were left unparsed");
+    check_input();
     staged_from_ = staged_to_ = 0;
     vectors_.clear();
     uint64_t direct = 0;
@@ -154,6 +186,7 @@ void StreamIo::receive_some(uint64_t budget) {
     moved_ += static_cast<uint64_t>(got);
     const uint64_t placed = std::min<uint64_t>(static_cast<uint64_t>(got), direct);
     staged_to_ = static_cast<size_t>(static_cast<uint64_t>(got) - placed);
+    CAIRN_CHECK(staged_to_ <= (all_direct ? staged_.size() : 0), "more was received than there was memory for");
     const bool short_read = static_cast<uint64_t>(got) < direct + (all_direct ? staged_.size() : 0);
     if (phase_ == Phase::body) {
       body_have_ += placed;
@@ -166,8 +199,10 @@ void StreamIo::receive_some(uint64_t budget) {
 }
 
 void StreamIo::advance_payload(uint64_t count) {
+  CAIRN_CHECK(count <= payload_left_, "more payload was received than the header announced");
   payload_left_ -= count;
   while (count > 0) {
+    CAIRN_CHECK(into_at_ < into_.size(), "payload was received beyond the memory that was given for it");
     iovec& part = into_[into_at_];
     const uint64_t step = std::min<uint64_t>(part.iov_len, count);
     if (part.iov_base != nullptr) part.iov_base = static_cast<std::byte*>(part.iov_base) + step;
@@ -179,6 +214,7 @@ void StreamIo::advance_payload(uint64_t count) {
 
 void StreamIo::parse_staged() {
   while (channel_ != nullptr) {
+    CAIRN_CHECK(staged_from_ <= staged_to_, "more staged bytes were parsed than arrived");
     bool ended = false;
     if (phase_ == Phase::header) {
       ended = take_header();
@@ -193,6 +229,7 @@ void StreamIo::parse_staged() {
 }
 
 bool StreamIo::take_header() {
+  CAIRN_CHECK(body_have_ < kFrameHeaderBytes, "a header that is whole was not looked at");
   // The header is collected in body_, which no other phase is using now.
   if (body_have_ == 0) body_.resize(kFrameHeaderBytes);
   const size_t take = std::min(kFrameHeaderBytes - body_have_, staged_to_ - staged_from_);
@@ -207,12 +244,14 @@ bool StreamIo::take_header() {
          wrong);
     return false;
   }
+  CAIRN_CHECK(header_.body_bytes <= kBodyBytesMost, "an absurd length got past the check of the header");
   body_.resize(header_.body_bytes);
   phase_ = Phase::body;
   return true;
 }
 
 bool StreamIo::take_body() {
+  CAIRN_CHECK(body_have_ <= body_.size(), "more of a body was received than there is");
   const size_t take = std::min(body_.size() - body_have_, staged_to_ - staged_from_);
   if (take > 0) std::memcpy(body_.data() + body_have_, staged_.data() + staged_from_, take);
   body_have_ += take;
@@ -242,6 +281,7 @@ bool StreamIo::take_body() {
 
 bool StreamIo::take_payload() {
   while (staged_from_ < staged_to_ && payload_left_ > 0) {
+    CAIRN_CHECK(into_at_ < into_.size(), "staged payload has no memory to go to");
     const iovec part = into_[into_at_];
     const size_t take = std::min<size_t>(part.iov_len, staged_to_ - staged_from_);
     if (part.iov_base != nullptr) std::memcpy(part.iov_base, staged_.data() + staged_from_, take);
@@ -254,6 +294,8 @@ bool StreamIo::take_payload() {
 }
 
 void StreamIo::finish_frame() {
+  CAIRN_CHECK(body_.size() == header_.body_bytes, "a frame ends with another body than its header announced");
+  CAIRN_CHECK(payload_left_ == 0, "a frame ends before its payload");
   // The frame may be answered, forgotten or the link closed in here: leave nothing half-done behind.
   phase_ = Phase::header;
   body_have_ = 0;

@@ -82,6 +82,7 @@ class StreamIo {
   void start_payload();
   void finish_frame();
   void parse_staged();
+  void check_input() const;
   std::deque<OutFrame> release();
   void advance_payload(uint64_t count);
 

@@ -14,6 +14,7 @@ namespace {
 
 // What one link may receive before the reactor turns to the others.
 constexpr uint64_t kReceiveBudget = 8 * kMiB;
+static_assert(kReceiveBudget >= kBodyBytesMost, "the largest command takes more than one turn");
 
 }  // namespace
 
@@ -28,11 +29,14 @@ StreamServerLink::~StreamServerLink() {
 }
 
 void StreamServerLink::progress(bool readable, bool writable) {
+  CAIRN_CHECK(handler_ != nullptr, "a link is driven that reports to nobody");
   if (writable) send_queued();
   if (readable && open()) receive_some(kReceiveBudget);
 }
 
 void StreamServerLink::set_tag(const SessionTag& tag) {
+  CAIRN_CHECK(!tagged_, "a link that belongs to a session is given to another");
+  CAIRN_CHECK(tag != SessionTag{}, "a link is given the tag of no session");
   tag_ = tag;
   tagged_ = true;
 }
@@ -54,11 +58,19 @@ bool StreamServerLink::push_to_region(const ResultItem& item) {
 }
 
 void StreamServerLink::send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags) {
+  CAIRN_CHECK(!items.empty(), "an answer without results");
+  CAIRN_CHECK(items.size() <= kBatchItemsMost, "more results than a batch has items");
+  CAIRN_CHECK(flags == 0 || flags == kFrameLast, "results with a flag that the format does not know");
   FrameBuilder frame(FrameType::results, request_id, items.size() * sizeof(ResultBody));
   OutFrame out;
   uint64_t pushed = 0;
   for (ResultItem& item : items) {
     if (item.buffer && item.body.status == Status::ok) {
+      CAIRN_CHECK(item.body.length > 0, "a result has memory and no bytes");
+      CAIRN_CHECK(item.buffer_offset <= item.buffer.length(), "a result begins behind its memory");
+      CAIRN_CHECK(item.body.length <= item.buffer.length() - item.buffer_offset,
+                  "a result would carry bytes of somebody else");
+      CAIRN_CHECK((item.body.flags & kResultPayload) == 0, "a result was sent before");
       if (item.to.empty()) {
         item.body.flags |= kResultPayload;
         item.buffer.slice(item.buffer_offset, item.body.length, out.payload);
@@ -84,7 +96,9 @@ void StreamServerLink::send_results(uint64_t request_id, std::span<ResultItem> i
 }
 
 void StreamServerLink::pull(PullOp& op) {
-  CAIRN_CHECK(op.buffer.capacity() >= op.length && op.length > 0, "a pull without memory for it");
+  CAIRN_CHECK(op.length > 0, "nothing is pulled");
+  CAIRN_CHECK(op.length <= kBlockBytesMost, "more is pulled than a block can hold");
+  CAIRN_CHECK(op.buffer.capacity() >= op.length, "a pull without memory for it");
   if (!open()) return op.pulled(Status::disconnected);
   if (!op.from.empty()) {
     from_.clear();
@@ -97,6 +111,7 @@ void StreamServerLink::pull(PullOp& op) {
   const bool fresh = pulls_.emplace(PullKey{op.request_id, op.index}, &op).second;
   CAIRN_CHECK(fresh, "an item is pulled twice");
   if (!asking_.empty() && asking_request_ != op.request_id) flush();
+  CAIRN_CHECK(asking_.size() < kBatchItemsMost, "more items of a request are pulled than it has");
   asking_request_ = op.request_id;
   asking_.push_back(PullBody{op.index, 0, 0, op.length});
 }
@@ -117,23 +132,31 @@ void StreamServerLink::flush() {
 
 PullOp* StreamServerLink::find_pull(uint64_t request_id, uint32_t index) {
   const auto found = pulls_.find(PullKey{request_id, index});
-  return found == pulls_.end() ? nullptr : found->second;
+  if (found == pulls_.end()) return nullptr;
+  CAIRN_CHECK(found->second != nullptr, "a pull in flight is nobody's");
+  CAIRN_CHECK(found->second->request_id == request_id, "a pull in flight became one of another request");
+  CAIRN_CHECK(found->second->index == index, "a pull in flight became one of another item");
+  return found->second;
 }
 
 void StreamServerLink::cancel(PullOp& op) {
-  if (pulls_.erase(PullKey{op.request_id, op.index}) == 0) return;
+  const PullOp* found = find_pull(op.request_id, op.index);
+  if (found == nullptr) return;
+  CAIRN_CHECK(found == &op, "another pull is in flight under the name of the one that is cancelled");
+  pulls_.erase(PullKey{op.request_id, op.index});
   const FrameHeader* header = receiving();
-  if (header != nullptr && header->type == FrameType::data && header->request_id == op.request_id &&
-      load<DataBody>(receiving_body().data()).index == op.index) {
-    drain_payload();
-  }
+  if (header == nullptr || header->type != FrameType::data || header->request_id != op.request_id) return;
+  CAIRN_CHECK(receiving_body().size() == sizeof(DataBody), "data is received behind a body that is not its own");
+  if (load<DataBody>(receiving_body().data()).index == op.index) drain_payload();
 }
 
 const char* StreamServerLink::place_payload(const FrameHeader& header, ConstByteSpan body, std::vector<iovec>& into) {
+  CAIRN_CHECK(header.payload_bytes > 0, "memory is looked for where no payload comes");
   DataBody data;
   if (tag_is_wrong(header)) return "a frame without the session's tag";
   if (header.type != FrameType::data) return "payload behind a frame that carries none";
   if (const char* wrong = decode_fixed(body, data)) return wrong;
+  if (data.length > kBlockBytesMost) return "data longer than a block can be";
   if (header.payload_bytes != data.length + sizeof(DataTrailer)) return "a data frame whose lengths disagree";
   PullOp* op = find_pull(header.request_id, data.index);
   if (data.length > 0) {
@@ -174,6 +197,8 @@ void StreamServerLink::failed(Status status, std::string_view reason) {
   auto pulls = std::move(pulls_);
   pulls_.clear();
   for (const auto& [key, op] : pulls) op->pulled(Status::disconnected);
+  CAIRN_CHECK(pulls_.empty(), "a pull was begun on a link that broke");
+  CAIRN_CHECK(handler_ != nullptr, "a link breaks and nobody is told");
   handler_->on_closed(*this, status, why);
 }
 
@@ -183,6 +208,7 @@ Status StreamServerLink::add_region(const RegionBody& region) {
 }
 
 void StreamServerLink::share_regions(ServerLink& with) {
+  CAIRN_CHECK(&with != this, "a link is to share its regions with itself");
   regions_ = static_cast<StreamServerLink&>(with).regions_;
 }
 
@@ -202,7 +228,9 @@ class StreamListener final : public Listener {
   explicit StreamListener(ListeningSocket listening)
       : listening_(std::move(listening)),
         url_(to_url(listening_.bound)),
-        spare_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {}
+        spare_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {
+    CAIRN_CHECK(listening_.socket >= 0, "a listener without a socket");
+  }
   ~StreamListener() override {
     ::close(listening_.socket);
     if (spare_ >= 0) ::close(spare_);

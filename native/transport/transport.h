@@ -91,7 +91,10 @@ class ServerLink {
  public:
   virtual ~ServerLink() = default;
   uint64_t number = 0;  // the owner's: what it knows the link by
-  void set_handler(ServerLinkHandler* handler) { handler_ = handler; }
+  void set_handler(ServerLinkHandler* handler) {
+    CAIRN_CHECK(handler != nullptr, "a link loses the one it reports to");
+    handler_ = handler;
+  }
   // From now on every frame in either direction carries `tag`; one that does not closes the link as denied.
   virtual void set_tag(const SessionTag& tag) = 0;
 
@@ -161,7 +164,10 @@ class ClientLinkHandler {
 class ClientLink {
  public:
   virtual ~ClientLink() = default;
-  void set_handler(ClientLinkHandler* handler) { handler_ = handler; }
+  void set_handler(ClientLinkHandler* handler) {
+    CAIRN_CHECK(handler != nullptr, "a link loses the one it reports to");
+    handler_ = handler;
+  }
   virtual int event_fd() const = 0;
   virtual bool wants_write() const = 0;
   virtual void progress(bool readable, bool writable) = 0;

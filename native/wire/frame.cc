@@ -12,6 +12,7 @@ namespace {
 uint64_t body_most(FrameType type) {
   switch (type) {
     case FrameType::hello:
+      static_assert(sizeof(HelloBody) + 3 * kNameBytesMost <= kBodyBytesMost, "no frame holds the longest hello");
       return sizeof(HelloBody) + 3 * kNameBytesMost;
     case FrameType::welcome:
       return sizeof(WelcomeBody);
@@ -103,12 +104,17 @@ const char* check_body(const FrameHeader& header, ConstByteSpan body) {
 FrameBuilder::FrameBuilder(FrameType type, uint64_t request_id, size_t body_hint) {
   header_.type = type;
   header_.request_id = request_id;
+  CAIRN_CHECK(body_hint <= kBodyBytesMost, "a frame is begun for a body that its peer would refuse");
   frame_.reserve(kFrameHeaderBytes + body_hint);
   frame_.resize(kFrameHeaderBytes);
 }
 
 std::vector<std::byte> FrameBuilder::finish() {
+  CAIRN_CHECK(frame_.size() >= kFrameHeaderBytes, "a frame is finished twice");
+  CAIRN_CHECK(frame_.size() - kFrameHeaderBytes <= UINT32_MAX, "a body is longer than its header can say");
   const ConstByteSpan body = std::span(frame_).subspan(kFrameHeaderBytes);
+  CAIRN_CHECK(body.size() <= kBodyBytesMost || header_.type == FrameType::text,
+              "a frame of ours is longer than its peer accepts");
   header_.body_bytes = static_cast<uint32_t>(body.size());
   header_.body_crc = crc32c(body);
   header_.header_crc = crc32c(bytes_of(header_).first(offsetof(FrameHeader, header_crc)));
@@ -118,6 +124,9 @@ std::vector<std::byte> FrameBuilder::finish() {
 
 std::vector<std::byte> build_reason(FrameType type, uint64_t request_id, const SessionTag& tag, Status status,
                                     std::string_view reason) {
+  CAIRN_CHECK(type == FrameType::refuse || type == FrameType::failed, "a reason in a frame that carries none");
+  CAIRN_CHECK(status != Status::ok, "a refusal with the status of a success");
+  CAIRN_CHECK(!reason.empty(), "a refusal without a reason");
   reason = reason.substr(0, kReasonBytesMost);
   FrameBuilder frame(type, request_id, sizeof(ReasonBody) + reason.size());
   frame.header().tag = tag;

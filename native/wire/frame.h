@@ -10,9 +10,11 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/check.h"
 #include "base/crc32c.h"
 #include "wire/limits.h"
 #include "wire/status.h"
@@ -169,6 +171,10 @@ struct RegionBody {
 };
 static_assert(sizeof(RegionBody) == 16);
 
+static_assert(sizeof(BatchBody) + kBatchItemsMost * sizeof(ItemBody) + kBatchExtentsMost * sizeof(ExtentBody) <=
+                  kBodyBytesMost,
+              "the largest batch fits no frame");
+
 inline constexpr uint16_t kResultPayload = 1;     // its bytes are in this frame's payload, in item order
 inline constexpr uint16_t kResultFromMemory = 2;  // served without touching a drive
 
@@ -182,6 +188,8 @@ struct ResultBody {
   uint32_t reserved = 0;
 };
 static_assert(sizeof(ResultBody) == 32);
+static_assert(kBatchItemsMost * sizeof(ResultBody) <= kBodyBytesMost, "the results of a batch do not fit a frame");
+static_assert((kResultPayload & kResultFromMemory) == 0, "two flags of a result share a bit");
 
 struct PullBody {
   uint32_t index = 0;
@@ -190,6 +198,7 @@ struct PullBody {
   uint64_t length = 0;
 };
 static_assert(sizeof(PullBody) == 24);
+static_assert(kBatchItemsMost * sizeof(PullBody) <= kBodyBytesMost, "the pulls of a batch do not fit a frame");
 
 // The body of data; its payload is `length` bytes and a DataTrailer. A client that gives up in the middle
 // sends filler for the rest and a trailer other than ok, so the frames after it stay in step.
@@ -236,6 +245,8 @@ struct EventBody {
   std::array<uint8_t, 7> reserved{};
 };
 static_assert(sizeof(EventBody) == 80);
+static_assert(sizeof(EventsBody) + kEventsMost * sizeof(EventBody) <= kBodyBytesMost, "a full ring fits no answer");
+static_assert(kEventsMost <= kBatchItemsMost, "an answer holds more events than a frame has items");
 
 // --- building --------------------------------------------------------------------------------------
 
@@ -246,9 +257,13 @@ class FrameBuilder {
   FrameHeader& header() { return header_; }
   template <class T>
   void append(const T& value) {
+    static_assert(std::has_unique_object_representations_v<T>, "padding would carry bytes of ours to the peer");
     append_bytes(bytes_of(value));
   }
-  void append_bytes(ConstByteSpan bytes) { frame_.insert(frame_.end(), bytes.begin(), bytes.end()); }
+  void append_bytes(ConstByteSpan bytes) {
+    CAIRN_CHECK(frame_.size() >= kFrameHeaderBytes, "bytes are added to a frame that was given away");
+    frame_.insert(frame_.end(), bytes.begin(), bytes.end());
+  }
   void append_text(std::string_view text) { append_bytes(std::as_bytes(std::span(text))); }
   std::vector<std::byte> finish();
 
@@ -303,6 +318,8 @@ const char* decode_fixed(ConstByteSpan body, T& out) {
 // item_count bodies of type T with nothing after them.
 template <class T>
 const char* decode_array(const FrameHeader& header, ConstByteSpan body, std::vector<T>& out) {
+  static_assert(std::is_trivially_copyable_v<T>, "what a peer sent is copied, not constructed");
+  static_assert(kBatchItemsMost * sizeof(T) <= kBodyBytesMost, "a full array of these fits no frame");
   if (header.item_count > kBatchItemsMost) return "more items than a batch may hold";
   if (body.size() != header.item_count * sizeof(T)) return "the body's length does not fit its item count";
   out.resize(header.item_count);

@@ -82,4 +82,24 @@ constexpr bool table_is_dense() {
 }
 static_assert(table_is_dense(), "status_row's fallback indexes the table by code");
 
+// Both sides and the admin plane show these to people and programs.
+constexpr bool table_is_presentable() {
+  for (const StatusRow& row : kStatusTable) {
+    if (row.name.empty() || row.sentence.empty() || row.sentence.back() != '.') return false;
+  }
+  return true;
+}
+constexpr bool http_codes_are_answers() {
+  for (const StatusRow& row : kStatusTable) {
+    if (row.http < 200 || row.http > 599) return false;
+  }
+  return true;
+}
+static_assert(table_is_presentable(), "a status without a name, or whose meaning is no sentence");
+static_assert(http_codes_are_answers(), "a status whose HTTP code is no answer");
+static_assert(kStatusTable.size() <= UINT16_MAX, "a status has 16 bits on the link");
+static_assert(static_cast<uint16_t>(Status::ok) == 0, "bytes that are all zero say that all is well");
+static_assert(status_row(static_cast<Status>(UINT16_MAX)).status == Status::invalid,
+              "a newer peer's status has no row");
+
 }  // namespace cairn

@@ -287,6 +287,29 @@ def test_7_tenants_have_their_own_keys(connect: Callable[..., cairnkv.Client], f
 # --- 9: bad input costs the sender only ------------------------------------------------------------------
 
 
+class Fewer:
+    """A sequence that says it has two members and gives one."""
+
+    def __init__(self, member: object) -> None:
+        self.member = member
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> object:
+        if index > 0:
+            raise IndexError
+        return self.member
+
+
+def test_9_memories_that_are_fewer_than_they_say_are_an_error(service: HurtService) -> None:
+    """An engine would have been lost, or a block filled from memory that nobody named: the length alone was believed."""
+    session = _native.Client(service.urls["tcp"])
+    with pytest.raises(ValueError, match="as many memories as keys"):
+        session.put([bytes(16), bytes(16)], Fewer(bytearray(100)))  # type: ignore[arg-type]
+    session.close()
+
+
 def test_9_what_is_too_large_or_empty_is_told(client: cairnkv.Client, fresh: Fresh) -> None:
     assert client.put([]) == [] and client.get([]) == []
     huge = memoryview(bytearray((64 << 20) + 1))

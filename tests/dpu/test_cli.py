@@ -126,6 +126,20 @@ def test_format_asks_for_an_order(drive: str, tmp_path: Path) -> None:
     assert Path(drive).read_bytes()[: 1 << 20] != before
 
 
+def test_a_drive_of_another_fleet_is_refused_by_name(tmp_path: Path) -> None:
+    # A drive that was moved from another fleet would be emptied, or would bring its blocks into ours.
+    ours, theirs = "7c1d3c0e-5f0b-4f5e-9a35-0d7a6a1f2b11", "00000000-0000-4000-8000-000000000001"
+    path = str(tmp_path / "drive")
+    assert cairn_dpu("format", "--drive", path, "--size", "64MiB", "--yes", "--fleet", "ours").code == ExitCode.USAGE
+    assert cairn_dpu("format", "--drive", path, "--size", "64MiB", "--yes", "--fleet", theirs).code == ExitCode.OK
+    assert json.loads(cairn_dpu("inspect", "--drive", path, "-o", "json").out)["fleet"] == theirs
+    listen = ["--listen", f"shm://{tmp_path}/s.sock", "--admin", "off"]
+    words = [sys.executable, "-m", "cairn_dpu", "serve", "--drive", path, *listen, "--fleet", ours]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == ExitCode.CONFLICT
+    assert f"belongs to another fleet ({theirs})" in done.stderr
+
+
 def test_format_creates_a_file(tmp_path: Path) -> None:
     for words in (["--drive", f"{tmp_path}/a:64MiB"], ["--drive", f"{tmp_path}/b", "--size", "64MiB"]):
         assert cairn_dpu("format", *words, "--yes").code == ExitCode.OK

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import reliability_ledger as ledger
 from reliability_ledger import Entry
-from reliability_parts import Places, all_parts
+from reliability_parts import Places, all_parts, fuzzed
 
 TEMPLATE = Path(__file__).with_name("how-cairn-is-tested.template.md")
 RANGES_SHOWN_MOST = 4
@@ -53,10 +53,19 @@ def times_real_time(entry: Entry) -> float:
     return entry.figures.get("simulated_hours", 0) * 3600 / seconds if seconds else 0
 
 
+def fuzz_measures(parts: Iterable[str]) -> Iterator[Measure]:
+    """Executions for each decoder; then, counted apart, those of whole systems."""
+    known = (part.name for part in all_parts(Places(), with_coverage=False))
+    names = sorted({part.removeprefix("fuzz-") for part in (*parts, *known) if part.startswith("fuzz-")})
+    for name in sorted(names, key=lambda name: not fuzzed(name).is_decoder):
+        what = fuzzed(name)
+        title = f"Fuzzed {'decoder' if what.is_decoder else 'whole'}: {what.title}"
+        run_least, soak_least = (1_000_000, 10**9) if what.is_decoder else (5_000, 1_000_000)
+        yield Measure(f"fuzz-{name}", title, "executions", field("executions"), run_least, soak_least)
+
+
 def measures(parts: Iterable[str]) -> list[Measure]:
     """For all parts that there are, and what a ledger has of others."""
-    known = (part.name for part in all_parts(Places(), with_coverage=False))
-    fuzzers = sorted({part for part in (*parts, *known) if part.startswith("fuzz-")})
     kills = field("kills_before_ready", "kills_during_recovery")
     million = 1_000_000
     return [
@@ -71,10 +80,7 @@ def measures(parts: Iterable[str]) -> list[Measure]:
         ),
         Measure("payload-damage", "Random damages", "damages", field("damages"), 10_000, million),
         Measure("fault-sites", "Requests and allocations that failed", "sites", all_of("sites."), 0, 0, whole=True),
-        *(
-            Measure(part, f"Fuzzed: {part.removeprefix('fuzz-')}", "executions", field("executions"), million, 10**9)
-            for part in fuzzers
-        ),
+        *fuzz_measures(parts),
         *(
             Measure("coverage", f"Coverage, {title}", "% in the least covered file", field(f"least.{kind}"), 95, 100)
             for kind, title in COVERAGE_KINDS.items()

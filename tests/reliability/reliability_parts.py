@@ -201,8 +201,33 @@ def kill_cycles() -> Part:
     )
 
 
+@dataclass(frozen=True)
+class Fuzzed:
+    """What one fuzzer feeds, and how long in a CI run: so many executions, but no more seconds than that."""
+
+    title: str
+    seconds: int
+    amount: int
+    is_decoder: bool = True  # else it feeds a whole system: an execution takes many times as long
+
+
+# A decoder is what looks at bytes that somebody else wrote, before anything is done with them.
+FUZZED = {
+    "wire": Fuzzed("wire frames", seconds=40, amount=5_000_000),
+    "link": Fuzzed("link, both ends", seconds=80, amount=1_000_000),
+    "ondisk": Fuzzed("on-disk pages", seconds=75, amount=1_000_000),
+    "recovery": Fuzzed("recovery of a store", seconds=35, amount=UNLIMITED, is_decoder=False),
+}
+
+
+def fuzzed(name: str) -> Fuzzed:
+    """A fuzzer that stands in no table counts as that of a whole system."""
+    return FUZZED.get(name, Fuzzed(name, seconds=30, amount=UNLIMITED, is_decoder=False))
+
+
 def fuzzer(name: str, places: Places) -> Part:
     program = places.fuzz / name
+    what = fuzzed(name.removesuffix("_fuzz"))
 
     def command(seed: int, seconds: int, amount: int) -> list[str]:
         corpus, seen = Path("build/fuzz-corpus") / name, places.fuzz_sources / "corpus" / name
@@ -215,8 +240,8 @@ def fuzzer(name: str, places: Places) -> Part:
     return Part(
         f"fuzz-{name.removesuffix('_fuzz')}",
         command,
-        seconds=75,
-        amount=1_000_000,
+        what.seconds,
+        what.amount,
         program=program,
         figures=figures_of_fuzzer,
         seeds_used=lambda _figures: 1,

@@ -169,8 +169,8 @@ TEST(SlabDeathTest, WhatOnlyWeCanBreakStopsTheProcess) {
   const auto slab = slab_of(2 * kMiB);
   const Buffer buffer = slab->allocate(4096);
   std::vector<iovec> parts;
-  EXPECT_DEATH(buffer.slice(1, 4096, parts), "slice beyond the buffer");
-  EXPECT_DEATH(buffer.slice(UINT64_MAX, 2, parts), "slice beyond the buffer");
+  EXPECT_DEATH(buffer.slice(1, 4096, parts), "a slice ends beyond the buffer");
+  EXPECT_DEATH(buffer.slice(UINT64_MAX, 2, parts), "a slice begins beyond the buffer");
   EXPECT_DEATH(
       {
         auto other = slab_of(2 * kMiB);

@@ -47,9 +47,9 @@ def socket_for(folder: Path) -> tuple[Path, Path | None]:
 
 
 class ServiceProcess:
-    """One service over one drive file. Not for several threads at a time.
+    """One service over one drive file, or over more with `settings`. Not for several threads at a time.
 
-    folder: holds the drive, the log (`cairn-dpu.log`, from the last start) and the ready file. The service ends with this
+    settings: further words for `cairn-dpu serve`. folder: holds the drive, the log (`cairn-dpu.log`, from the last start) and the ready file. The service ends with this
     process whatever happens to it: it watches a pipe whose other end is here.
     """
 
@@ -62,6 +62,7 @@ class ServiceProcess:
         slab: str = "256MiB",
         admin: str = "off",
         keep_open: Sequence[int] = (),
+        settings: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.log = folder / "cairn-dpu.log"
@@ -85,6 +86,7 @@ class ServiceProcess:
         ]
         for url in listen:
             self._arguments += ["--listen", url]
+        self._arguments += settings
 
     @property
     def pid(self) -> int:

@@ -83,6 +83,11 @@ class Drive {
 
   virtual uint32_t in_flight() const = 0;
 
+  // What poll() has to do that no event will tell of: it left completions for the next one; requests were submitted
+  // since, and there is room for them in the device's queue.
+  virtual bool behind() const { return false; }
+  virtual bool unsent() const { return false; }
+
  protected:
   explicit Drive(DriveInfo info) : info_(std::move(info)) {}
   virtual void start(IoRequest& request) = 0;

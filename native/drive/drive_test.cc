@@ -52,6 +52,49 @@ std::unique_ptr<Drive> shuffling_drive() {
 INSTANTIATE_TEST_SUITE_P(Uring, DriveConformance, testing::Values(&file_drive));
 INSTANTIATE_TEST_SUITE_P(Memory, DriveConformance, testing::Values(&memory_drive, &shuffling_drive));
 
+// A flush that was asked for late in a turn lay there until something else happened: ten milliseconds of every other
+// put.
+TEST(UringDrive, SaysThatARequestWasNotHandedOn) {
+  const auto drive = file_drive();
+  EXPECT_FALSE(drive->unsent());
+  Transfer flush(IoKind::flush, 0, {}), again(IoKind::flush, 0, {});
+  flush.then = [&] { drive->submit(again); };
+  drive->submit(flush);
+  EXPECT_TRUE(drive->unsent());
+  while (again.times == 0) {
+    drive->poll();
+    EXPECT_FALSE(drive->unsent());
+    drive->wait(1000);
+  }
+}
+
+// A drive that told of everything at once would have stood still while all of it was checked and sent: a third of what
+// it could read was lost.
+TEST(UringDrive, HandsOverLargeReadsOneAtATime) {
+  const auto drive = file_drive();
+  Transfer write(IoKind::write, 0, {8 << 20});
+  write.fill(1);
+  drive->submit(write);
+  while (write.times == 0) drive->wait(1000);
+  std::vector<std::unique_ptr<Transfer>> reads;
+  int done = 0;
+  for (uint64_t i = 0; i < 8; ++i) {
+    reads.push_back(std::make_unique<Transfer>(IoKind::read, i << 20, std::vector<size_t>{1 << 20}));
+    reads.back()->then = [&done] { ++done; };
+    drive->submit(*reads.back());
+  }
+  while (done < 8) {
+    pollfd event{drive->event_fd(), POLLIN, 0};
+    if (!drive->behind()) ::poll(&event, 1, 100);
+    const bool behind = drive->behind();
+    const int before = done;
+    drive->poll();
+    EXPECT_LE(done - before, 1);
+    EXPECT_GE(done - before, behind ? 1 : 0) << "what it was behind with did not come";
+  }
+  EXPECT_FALSE(drive->behind());
+}
+
 TEST(OpenDrive, SaysWhatIsWrongAndWhatToDo) {
   const auto message = [](const std::string& path, const DriveOptions& options = {}) {
     const auto drive = open_drive(path, options);

@@ -21,11 +21,10 @@ namespace cairn {
 
 namespace {
 
+// What is read is checked and sent by the thread that polls. Drives may tell of everything that was in their queue at
+// once; by handling a little at a time, and taking new requests in between, they are not left idle meanwhile.
+constexpr uint64_t kReadBytesAPoll = 1 << 20;
 constexpr uint32_t kFileLbaBytes = 4096;  // what every file system we meet accepts for O_DIRECT
-<<<<<<< HEAD
-static_assert(kSlabPageBytes % kFileLbaBytes == 0, "a page of the slab is not whole logical blocks of a file");
-static_assert(kVectorsMost <= IOV_MAX, "more vectors are let through than the kernel takes");
-=======
 constexpr int kTries = 100;               // of a call that signals interrupt
 constexpr int kOfferEveryMs = 1;          // what the kernel has not taken is offered again
 constexpr uint64_t kNobody = UINT64_MAX;  // an entry of the ring whose request has ended without it
@@ -45,7 +44,8 @@ int persist(Call call) {
 bool passes(int error) {
   return error == EAGAIN || error == EBUSY || error == EINTR;
 }
->>>>>>> sites
+static_assert(kSlabPageBytes % kFileLbaBytes == 0, "a page of the slab is not whole logical blocks of a file");
+static_assert(kVectorsMost <= IOV_MAX, "more vectors are let through than the kernel takes");
 
 Error uring_error(int number, const std::string& path) {
   const std::string what = "cannot set up io_uring for " + path;
@@ -159,16 +159,10 @@ Result<std::unique_ptr<Drive>> open_drive(const std::string& path, const DriveOp
   return std::unique_ptr<Drive>(drive.take());
 }
 
-<<<<<<< HEAD
-Result<std::unique_ptr<UringDrive>> UringDrive::create(DriveInfo info, int fd, uint32_t queue_depth) {
-  CAIRN_CHECK(queue_depth > 0, "a drive needs a queue");
-  CAIRN_CHECK(fd >= 0, "a drive is made of a file that is not open");
-  std::unique_ptr<UringDrive> drive(new UringDrive(std::move(info), fd, queue_depth));
-=======
 Result<std::unique_ptr<UringDrive>> UringDrive::create(DriveInfo info, int fd, const DriveOptions& options) {
   CAIRN_CHECK(options.queue_depth > 0, "a drive needs a queue");
+  CAIRN_CHECK(fd >= 0, "a drive is made of a file that is not open");
   std::unique_ptr<UringDrive> drive(new UringDrive(std::move(info), fd, options));
->>>>>>> sites
   const std::string& path = drive->info().path;
   const auto interrupted = [](int result) { return result == -EINTR; };
   int code = persist([&] { return io_uring_queue_init(options.queue_depth, &drive->ring_, 0); }, interrupted);
@@ -243,15 +237,11 @@ void UringDrive::fill_ring() {
     free_slots_.pop_back();
     waiting_.pop_front();
   }
-<<<<<<< HEAD
   check_counts();
-  if (!prepared && io_uring_sq_ready(&ring_) == 0) return;
-=======
   if (!untaken_.empty()) send();
 }
 
 void UringDrive::send() {
->>>>>>> sites
   const int code = io_uring_submit(&ring_);
   if (code <= 0) return refused(code == 0 ? EAGAIN : -code);
   CAIRN_CHECK(static_cast<size_t>(code) <= untaken_.size(), "the kernel takes more requests than there were");
@@ -287,12 +277,15 @@ void UringDrive::fail_untaken(int error) {
 
 void UringDrive::reap() {
   io_uring_cqe* cqe = nullptr;
-  while (io_uring_peek_cqe(&ring_, &cqe) == 0 && cqe != nullptr) {
+  for (uint64_t read = 0; read < kReadBytesAPoll && io_uring_peek_cqe(&ring_, &cqe) == 0 && cqe != nullptr;) {
     const auto slot = static_cast<uint32_t>(io_uring_cqe_get_data64(cqe));
     const int result = cqe->res;
     const bool anybody = io_uring_cqe_get_data64(cqe) != kNobody;
     io_uring_cqe_seen(&ring_, cqe);
-    if (anybody) transferred(slot, result);
+    if (!anybody) continue;
+    const bool is_read = slots_[slot].request != nullptr && slots_[slot].request->kind == IoKind::read;
+    if (is_read && result > 0) read += static_cast<uint64_t>(result);
+    transferred(slot, result);
   }
 }
 
@@ -341,6 +334,14 @@ void UringDrive::poll() {
   if (!waiting_.empty() || !again_.empty()) fill_ring();
 }
 
+bool UringDrive::behind() const {
+  return io_uring_cq_ready(&ring_) > 0;
+}
+
+bool UringDrive::unsent() const {
+  return !again_.empty() || (!waiting_.empty() && !free_slots_.empty()) || io_uring_sq_ready(&ring_) > 0;
+}
+
 void UringDrive::wait(int timeout_ms) {
   CAIRN_CHECK(timeout_ms >= 0, "a wait for a drive without an end");
   fill_ring();
@@ -348,12 +349,7 @@ void UringDrive::wait(int timeout_ms) {
     // The event keeps what poll() has reaped already: clear it, look again, then sleep. If it cannot be cleared, this
     // does not sleep, and that is all.
     uint64_t ignored = 0;
-<<<<<<< HEAD
-    const ssize_t taken = ::read(event_, &ignored, sizeof(ignored));
-    CAIRN_CHECK(taken > 0 || errno == EAGAIN || errno == EINTR, "a drive's event is broken");
-=======
     (void)!::read(event_, &ignored, sizeof(ignored));
->>>>>>> sites
     pollfd event{event_, POLLIN, 0};
     // Of what the kernel has not taken no completion will tell.
     const int most_ms = untaken_.empty() ? timeout_ms : std::min(timeout_ms, kOfferEveryMs);

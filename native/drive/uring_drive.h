@@ -23,6 +23,8 @@ class UringDrive final : public Drive {
   void poll() override;
   void wait(int timeout_ms) override;
   int event_fd() const override { return event_; }
+  bool behind() const override;
+  bool unsent() const override;
   uint32_t in_flight() const override { return in_flight_; }
 
  private:

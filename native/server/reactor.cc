@@ -134,7 +134,7 @@ void Reactor::accept_from(Listener& listener) {
 
 // How long a turn may sleep, given how long it was allowed to.
 int Reactor::sleep_ms(int timeout_ms) const {
-  if (shares_.runnable() || !dirty_.empty() || !unwatched_.empty() || events_.any_fresh()) return 0;
+  if (shares_.runnable() || store_.behind() || !dirty_.empty() || !unwatched_.empty() || events_.any_fresh()) return 0;
   if (store_.hungry() || !store_.loaded()) timeout_ms = std::min(timeout_ms, 1);
   if (!deadlines_.empty()) timeout_ms = std::min<int>(timeout_ms, kTimerGrainMs);
   const uint64_t watch_ns = watches_.next_deadline_ns();
@@ -181,8 +181,9 @@ void Reactor::turn(int timeout_ms) {
     touch(*link);
     link->progress(true, true);
   }
-  store_.poll();
+  // What is started reaches the drives in the same turn, before what they finished is checked and sent.
   shares_.run(clock_.now_ns());
+  store_.poll();
   send_ready();
   answer_watches();
   settle_touched();

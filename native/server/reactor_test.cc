@@ -2,6 +2,9 @@
 #include "server/reactor.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
 
 #include "testing/fake_channel.h"
 #include "testing/store_fixture.h"
@@ -254,6 +257,63 @@ TEST_F(ReactorTest, AClientThatVanishesGivesBackWhatItHeld) {
   turns(50);
   EXPECT_EQ(share_of(1).in_flight_bytes, 0U);
   EXPECT_EQ(share_of(1).sessions, 0U);
+}
+
+// A get that the drive had answered would have waited for the next event, whenever that came.
+TEST_F(ReactorTest, DoesNotSleepWhileADriveIsBehind) {
+  ASSERT_EQ(world_.put("a", kBlock), Status::ok);
+  ASSERT_EQ(world_.put("b", kBlock), Status::ok);
+  world_.close();
+  world_.open();  // nothing is in memory
+  world_.drive().faults.a_poll = 1;
+  begin();
+  GetCall first("a"), second("b");
+  world_.store->get(first);
+  world_.store->get(second);
+  const uint64_t began_ms = system_clock().now_ms();
+  while (first.ended.empty() || second.ended.empty()) {
+    reactor_->turn(5000);
+    ASSERT_LT(system_clock().now_ms() - began_ms, 2500U) << "it slept";
+  }
+  EXPECT_EQ(first.ended[0], Status::ok);
+  EXPECT_EQ(second.ended[0], Status::ok);
+}
+
+// A get would have begun when something else happened, whenever that was.
+TEST_F(ReactorTest, DoesNotSleepOnARequestThatItsDriveHasNotHeardOf) {
+  const std::string path = std::filesystem::current_path() / ("reactor_test." + std::to_string(getpid()));
+  DriveOptions on_file;
+  on_file.create = true;
+  on_file.create_bytes = 64_MiB;
+  auto drive = open_drive(path, on_file).take();
+  std::filesystem::remove(path);  // the name goes, the open file stays
+  ASSERT_TRUE(format_drive(*drive, FormatOptions{}, system_clock()).ok());
+  std::vector<std::unique_ptr<Drive>> drives;
+  drives.push_back(std::move(drive));
+  const auto slab = Slab::create(4_MiB).take();
+  const auto store = Store::open(std::move(drives), *slab, system_clock(), StoreOptions{}).take();
+  const auto put = [&](const std::string& name) {
+    PutCall call(name, 2_MiB);  // the slab holds two
+    call.store = store.get();
+    store->begin_put(call);
+    while (call.ended.empty()) store->poll();
+    EXPECT_EQ(call.ended[0], Status::ok);
+  };
+  for (const char* name : {"wanted", "other", "another"}) put(name);
+  {
+    Reactor reactor(*store, system_clock(), {});
+    // Until what came before is heeded, and it looks no longer without sleeping.
+    const uint64_t quiet_ns = system_clock().now_ns() + 1'000'000;
+    while (system_clock().now_ns() < quiet_ns) reactor.turn(0);
+    GetCall call("wanted");
+    store->get(call);
+    const uint64_t began_ms = system_clock().now_ms();
+    reactor.turn(5000);
+    EXPECT_LT(system_clock().now_ms() - began_ms, 2500U) << "it slept";
+    while (call.ended.empty()) reactor.turn(100);
+    EXPECT_EQ(call.ended[0], Status::ok);
+  }
+  store->close();
 }
 
 // A client heard nothing any more, neither of its put nor of anything else on its connection: the put was granted while

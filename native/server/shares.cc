@@ -8,10 +8,10 @@ namespace cairn {
 
 namespace {
 
-// What each session of a tenant that is alone may start in one turn of the reactor.
-constexpr int64_t kQuantumBytes = 8 << 20;
-// What the heaviest of several may start before the others have their turn, and how often they do in a turn of the
-// reactor.
+// How far beyond half as much again as its share a tenant may be before it is passed over.
+constexpr int64_t kSlackBytes = 8 << 20;
+// What the heaviest of several may start before the others have their turn, and how often they do, at most, in a turn
+// of the reactor.
 constexpr int64_t kPartBytes = 1 << 20;
 constexpr int kRoundsATurn = 8;
 // What one session may start before the next of its tenant.
@@ -20,7 +20,8 @@ constexpr int64_t kSessionQuantumBytes = 4 << 20;
 // again would otherwise find the whole of drives and network taken, every time.
 constexpr uint64_t kPresentNs = 100'000'000;
 static_assert(kPartBytes > 0 && kSessionQuantumBytes > 0, "a tenant or a session would never have its turn");
-static_assert(kPartBytes <= kQuantumBytes, "a tenant among several may start more at once than one that is alone");
+static_assert(kPartBytes <= static_cast<int64_t>(SharesOptions{}.turn_bytes),
+              "a tenant among several may start more at once than one that is alone");
 static_assert(kPartBytes <= INT64_MAX / UINT32_MAX, "the part of the heaviest tenant overflows");
 
 }  // namespace
@@ -157,7 +158,7 @@ int64_t Shares::counted(const Share& share) const {
 // So far beyond its share that its items must be slower than those of the others: it does not hold the round up.
 bool Shares::over(const Share& share) const {
   const int64_t own = share_bytes(share);
-  return static_cast<int64_t>(share.in_flight_bytes) >= own + own / 2 + kQuantumBytes;
+  return static_cast<int64_t>(share.in_flight_bytes) >= own + own / 2 + kSlackBytes;
 }
 
 void Shares::give_part(Share& share) const {
@@ -166,7 +167,7 @@ void Shares::give_part(Share& share) const {
   if (share.in_turn) return;
   share.in_turn = true;
   if (!contended_) {
-    share.deficit_bytes = kQuantumBytes * static_cast<int64_t>(share.ready.size());
+    share.deficit_bytes = static_cast<int64_t>(options_.turn_bytes);
     return;
   }
   const int64_t part = kPartBytes * static_cast<int64_t>(share.weight) / static_cast<int64_t>(weight_most_);
@@ -180,9 +181,10 @@ void Shares::run(uint64_t now_ns) {
   CAIRN_CHECK(!present_.empty(), "somebody has a turn and nobody is present");
   if (!contended_) return run_round();
   weigh();
+  turn_started_bytes_ = 0;
   for (int round = 0; round < kRoundsATurn; ++round) {
     run_round();
-    if (!runnable_) return;
+    if (!runnable_ || turn_started_bytes_ >= options_.turn_bytes) return;
   }
 }
 
@@ -276,6 +278,7 @@ void Shares::start(Share& share, Session& session, uint64_t bytes) {
   share.deficit_bytes -= static_cast<int64_t>(bytes);
   session.deficit_bytes -= static_cast<int64_t>(bytes);
   share.started_bytes += bytes;
+  turn_started_bytes_ += bytes;
   take(session, bytes);
   if (session.deficit_bytes <= 0) share.ready.advance();
   starter_.start_next(session, bytes);

@@ -41,6 +41,7 @@ struct SharesOptions {
   uint64_t session_window_bytes = 0;
   uint64_t shared_window_bytes = 0;
   uint64_t tenant_window_bytes = 0;  // of a tenant without a window of its own; 0: none
+  uint64_t turn_bytes = 1 << 20;     // what one run() starts, give or take a block of each tenant
 };
 
 class Shares {
@@ -66,7 +67,8 @@ class Shares {
 
   // The session has something to start.
   void wake(Session& session, uint64_t now_ns);
-  // One round, or as much of it as there is room for.
+  // One round, or as much of it as there is room for and a turn may start. To start a put may be to copy it, and what
+  // was started before waits for the end of the turn on its way to its drive: so turns are short.
   void run(uint64_t now_ns);
   // Whether another run would start something although nothing was given back meanwhile.
   bool runnable() const { return runnable_; }
@@ -107,6 +109,7 @@ class Shares {
   // Of the present run.
   uint64_t weights_ = 1, weight_most_ = 1;
   int64_t counted_bytes_ = 0;  // of all in the ring
+  uint64_t turn_started_bytes_ = 0;
 };
 
 }  // namespace cairn

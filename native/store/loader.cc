@@ -334,13 +334,9 @@ void Loader::poll() {
   if (phase_ == Phase::segments) {
     take_finished();
     start_segments();
-<<<<<<< HEAD
     CAIRN_CHECK(taken_ + running_.size() == next_segment_, "a segment was begun to be read and is lost");
     CAIRN_CHECK(next_segment_ <= known_.size(), "more segments are read than have a header");
-    if (reads_fail()) error_ = "reads fail, one after another";
-=======
     if (reads_fail()) error_ = "reads fail, one after another: " + cause_and_advice(unread_);
->>>>>>> sites
     if (taken_ == known_.size() || (!error_.empty() && running_.empty())) phase_ = Phase::done;
   }
 }

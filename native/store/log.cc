@@ -36,14 +36,9 @@ const char* name_of(DriveState state) {
 }
 
 Pages::Pages(uint64_t pages)
-<<<<<<< HEAD
-    : bytes_(pages * kPageBytes), memory_(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, bytes_))) {
-  CAIRN_CHECK(pages > 0, "memory for no page");
-  CAIRN_CHECK(memory_ != nullptr, "no memory for metadata pages");
-=======
     : bytes_(pages * kPageBytes),
       memory_(static_cast<std::byte*>(::operator new(bytes_, std::align_val_t{kPageBytes}))) {
->>>>>>> sites
+  CAIRN_CHECK(pages > 0, "memory for no page");
   std::memset(memory_.get(), 0, bytes_);
 }
 

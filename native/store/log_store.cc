@@ -445,14 +445,20 @@ void LogStore::poll() {
   }
   if (!quota_waiting_.empty()) feed_quota();
   feed_hungry();
-  // What the callbacks asked for goes out in this turn.
+  // What the callbacks asked for goes out in this turn; where completions were left, the next turn is at hand.
   for (Slot& slot : slots_) {
-    if (slot.log != nullptr) slot.log->poll(next_sequence_);
+    if (slot.log != nullptr && !slot.log->drive().behind()) slot.log->poll(next_sequence_);
   }
   const uint64_t now = std::min(sweep_left_, kSweepSlots);
   if (now > 0) index_.sweep(now);
   sweep_left_ -= now;
   tell_dropped();
+}
+
+bool LogStore::behind() const {
+  return std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+    return slot.log != nullptr && (slot.log->drive().behind() || slot.log->drive().unsent());
+  });
 }
 
 std::vector<int> LogStore::event_fds() const {

@@ -54,6 +54,7 @@ class LogStore final : public Store, private Leases::Watcher {
   void cancel(PutOp& op) override;
   void poll() override;
   bool hungry() const override { return !hungry_.empty() || !quota_waiting_.empty() || !write_waiting_.empty(); }
+  bool behind() const override;
   std::vector<int> event_fds() const override;
   void close() override;
 

@@ -257,6 +257,8 @@ class Store {
   virtual void poll() = 0;
   // True while operations wait for memory: poll again soon, nothing else will say when there is some.
   virtual bool hungry() const = 0;
+  // True while poll() has left some of its work for the next turn: poll again at once.
+  virtual bool behind() const = 0;
   // Readable when poll() has work; the reactor adds them to its wait set. -1s are left out.
   virtual std::vector<int> event_fds() const = 0;
   // Seals open segments so that the next open() scans nothing. Blocks until the drives are idle.

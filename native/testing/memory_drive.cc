@@ -169,6 +169,7 @@ void MemoryDrive::poll() {
     std::shuffle(queue_.begin(), queue_.end(), random_);
     count = count == 0 ? 0 : 1 + random_() % count;
   }
+  if (faults.a_poll > 0) count = std::min<size_t>(count, faults.a_poll);
   for (size_t i = 0; i < count; ++i) {
     IoRequest* request = queue_.front();
     queue_.pop_front();

@@ -59,6 +59,7 @@ struct DriveFaults {
   int error = 5;
   bool for_ever = false;
   bool hold = false;                 // nothing completes until it is taken back
+  uint64_t a_poll = 0;               // so many complete in a poll, and behind() says of the others; 0: all
   std::vector<uint64_t> unreadable;  // a read that touches one of these offsets fails with EIO
 };
 
@@ -73,6 +74,7 @@ class MemoryDrive final : public Drive {
   void wait(int timeout_ms) override;
   int event_fd() const override { return -1; }
   uint32_t in_flight() const override { return static_cast<uint32_t>(queue_.size()); }
+  bool behind() const override { return faults.a_poll > 0 && !queue_.empty(); }
 
   // The power goes: of every write that no flush covered, each 512-byte sector is on the platter or not, as the seed
   // says. What is in flight is a write like any other, or never happened. The drive is dead

@@ -6,7 +6,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
+
+#include "base/streaming_copy.h"
 
 namespace cairn {
 
@@ -72,8 +73,8 @@ void copy_vectors(std::span<const iovec> from, std::span<const iovec> to) {
   while (source < from.size() && target < to.size()) {
     CAIRN_CHECK(to[target].iov_base != nullptr, "bytes are copied to where payload is drained");
     const size_t step = std::min(from[source].iov_len - source_at, to[target].iov_len - target_at);
-    std::memcpy(static_cast<std::byte*>(to[target].iov_base) + target_at,
-                static_cast<const std::byte*>(from[source].iov_base) + source_at, step);
+    copy_streaming(static_cast<std::byte*>(to[target].iov_base) + target_at,
+                   static_cast<const std::byte*>(from[source].iov_base) + source_at, step);
     source_at += step;
     target_at += step;
     if (source_at == from[source].iov_len) {

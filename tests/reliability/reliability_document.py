@@ -80,15 +80,8 @@ def measures(parts: Iterable[str]) -> list[Measure]:
         ),
         Measure("payload-damage", "Random damages", "damages", field("damages"), 10_000, million),
         Measure("fault-sites", "Requests and allocations that failed", "sites", all_of("sites."), 0, 0, whole=True),
-<<<<<<< HEAD
-        *fuzz_measures(parts),
-=======
         Measure("syscall-sites", "System calls that failed", "sites", all_of("sites."), 0, 0, whole=True),
-        *(
-            Measure(part, f"Fuzzed: {part.removeprefix('fuzz-')}", "executions", field("executions"), million, 10**9)
-            for part in fuzzers
-        ),
->>>>>>> sites
+        *fuzz_measures(parts),
         *(
             Measure("coverage", f"Coverage, {title}", "% in the least covered file", field(f"least.{kind}"), 95, 100)
             for kind, title in COVERAGE_KINDS.items()

@@ -1,0 +1,88 @@
+"""The other side of a comparison: what the machine does without us."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from cairn_bench.blocks import BLOCK
+from cairn_bench.services import MIB
+
+
+def socket_bytes_per_second(total: int) -> float:
+    """One process sends 4 MiB pieces of a 64 MiB buffer, this one receives them into another: no protocol, no copy of ours."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    child = os.fork()
+    if child == 0:
+        source = memoryview(bytearray(os.urandom(BLOCK)) * 16)
+        peer = socket.create_connection(listener.getsockname())
+        peer.recv(1)
+        for at in range(0, total, BLOCK):
+            peer.sendall(source[at % len(source) :][:BLOCK])
+        os._exit(0)
+    peer, _ = listener.accept()
+    target = memoryview(bytearray(16 * BLOCK))
+    target[:] = bytes(len(target))
+    peer.sendall(b"g")
+    start = time.perf_counter()
+    for at in range(0, total, BLOCK):
+        piece = target[at % len(target) :][:BLOCK]
+        have = 0
+        while have < BLOCK:
+            have += peer.recv_into(piece[have:])
+    seconds = time.perf_counter() - start
+    os.waitpid(child, 0)
+    listener.close()
+    return total / seconds
+
+
+def memcpy_bytes_per_second(total: int, footprint: int) -> float:
+    source, target = bytearray(os.urandom(MIB)) * (footprint // MIB), bytearray(16 * BLOCK)
+    target[:] = bytes(len(target))
+    at_source = ctypes.addressof((ctypes.c_char * len(source)).from_buffer(source))
+    at_target = ctypes.addressof((ctypes.c_char * len(target)).from_buffer(target))
+    start = time.perf_counter()
+    for at in range(0, total, BLOCK):
+        ctypes.memmove(at_target + at % len(target), at_source + at % footprint, BLOCK)
+    return total / (time.perf_counter() - start)
+
+
+def memcpy_small_us_p50() -> float:
+    source, target = bytearray(os.urandom(65_536)), bytearray(65_536)
+    at_source = ctypes.addressof((ctypes.c_char * len(source)).from_buffer(source))
+    at_target = ctypes.addressof((ctypes.c_char * len(target)).from_buffer(target))
+    samples = []
+    for _ in range(2000):
+        start = time.perf_counter()
+        ctypes.memmove(at_target, at_source, 65_536)
+        samples.append(time.perf_counter() - start)
+    return statistics.median(samples) * 1e6
+
+
+def demand_fio() -> None:
+    if shutil.which("fio") is None:
+        raise SystemExit("fio is needed for the figures of drives: apt-get install fio")
+
+
+def fio_bytes_per_second(
+    paths: Sequence[Path], mode: str, total: int, block_bytes: int = BLOCK, depth: int = 8, span: int = 0
+) -> float:
+    """All files in one job, in turn, `depth` requests in flight over all of them.
+
+    span: how much of each file is touched, from its beginning (0: all of it).
+    """
+    size = span or min(path.stat().st_size for path in paths)
+    command = ["fio", "--name=raw", f"--filename={':'.join(map(str, paths))}", "--ioengine=io_uring", "--direct=1"]
+    command += [f"--bs={block_bytes}", f"--iodepth={depth}", f"--rw={mode}", "--norandommap=0"]
+    command += [f"--size={size * len(paths)}", f"--io_size={total}", "--output-format=json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    side = json.loads(done.stdout)["jobs"][0]["read" if "read" in mode else "write"]
+    return float(side["bw_bytes"])

@@ -338,7 +338,7 @@ TEST(DriveLogTest, ThatIsGoneHasFailedAtTheFirstError) {
     world.drive->faults.error = error;
     EXPECT_EQ(world.append(0, 5000).ended, std::vector{Status::io_error});
     EXPECT_EQ(world.log->state(), DriveState::failed);
-    EXPECT_EQ(world.log->why_failed(), "the drive is gone");
+    EXPECT_TRUE(world.log->why_failed().starts_with("the drive is gone")) << world.log->why_failed();
     world.log->note_read(error);
     EXPECT_EQ(world.log->state(), DriveState::failed);
   }
@@ -368,9 +368,10 @@ TEST(DriveLogTest, SixteenReadsThatFailInARowSetItAside) {
   EXPECT_EQ(world.log->state(), DriveState::serving) << "one good read between them: it is not the drive";
   world.log->note_read(EIO);
   EXPECT_EQ(world.log->state(), DriveState::failed);
-  EXPECT_EQ(world.log->why_failed(), "reads fail, one after another");
+  EXPECT_TRUE(world.log->why_failed().starts_with("reads fail, one after another")) << world.log->why_failed();
   world.log->fail("it was removed");
-  EXPECT_EQ(world.log->why_failed(), "reads fail, one after another") << "the first reason stands";
+  EXPECT_TRUE(world.log->why_failed().starts_with("reads fail, one after another"))
+      << world.log->why_failed() << "the first reason stands";
   EXPECT_EQ(world.append(0, 5000).ended, std::vector{Status::io_error});
 }
 

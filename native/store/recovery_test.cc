@@ -1,5 +1,4 @@
 // What proves that a page is what it says it is, field by field; and a drive's superblock.
-#include "store/log.h"
 #include "store/recovery.h"
 
 #include <gtest/gtest.h>
@@ -7,6 +6,7 @@
 #include <cerrno>
 #include <functional>
 
+#include "store/log.h"
 #include "testing/store_fixture.h"
 
 namespace cairn {

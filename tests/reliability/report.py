@@ -4,7 +4,7 @@
     python tests/reliability/report.py --soak 24 --ledger FILE   # 24 hours more, with the seeds behind those in FILE
     python tests/reliability/report.py --document-only --publish --ledger FILE
 
-A soak takes its parts in turn, some minutes each. Every run of a part is a line of the ledger when it has ended, so an
+Parts run side by side (--jobs). A soak takes them in turn, some minutes each. Every run of a part is a line of the ledger when it has ended, so an
 interruption loses the one that is under way and the next call goes on behind it. Ends with 0; with 1 after a violation,
 whose output lies beside the ledger; with 2 after wrong usage; with 3 if a part is missing or a CI run fell short.
 """
@@ -17,8 +17,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +35,7 @@ SLICE_SECONDS = 180
 WHOLE_SECONDS = 1800  # in a soak, of a part that covers a fixed set
 SLICE_SECONDS_LEAST = 20
 TICK_SECONDS = 30
+JOBS_MOST = 4  # parts at a time; the kill cycles have processes enough of their own
 DOCUMENT = ROOT / "docs" / "how-cairn-is-tested.md"
 PUBLISHED_LEDGER = DOCUMENT.with_suffix(".jsonl")
 DIRTY = ("native", "cairnkv", "dpu")  # a change here and a commit's name says less
@@ -54,23 +58,34 @@ def commit_of_tree() -> str:
     return (git("rev-parse", "--short=10", "HEAD") or "unknown") + changed
 
 
+# Whoever waits for a process ends it and gives up.
+stopping = threading.Event()
+
+
+class Stopped(Exception):
+    """We are interrupted."""
+
+
 @dataclass
 class Run:
-    """One call of this program."""
+    """One call of this program. Any thread; a part is run by one at a time."""
 
     path: Path
     commit: str
     entries: list[Entry]  # of the ledger, those of earlier calls included
     own: list[Entry] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def keep(self, entry: Entry) -> None:
-        ledger.append(self.path, entry)
-        self.entries.append(entry)
-        self.own.append(entry)
+        with self.lock:
+            ledger.append(self.path, entry)
+            self.entries.append(entry)
+            self.own.append(entry)
 
     def one(self, part: Part, seconds: int, amount: int, number: str) -> Entry:
         """Runs a part once. Nothing is kept of a run that is interrupted."""
-        seed = ledger.next_seed(self.entries, part.name)
+        with self.lock:
+            seed = ledger.next_seed(self.entries, part.name)
         if why := part.why_missing():
             say(f"{number} {part.name}: MISSING: {why}")
             now = utc()
@@ -106,7 +121,7 @@ class Run:
             problems=[] if passed else self.told(part, seed, result, command),
         )
         counts = ", ".join(f"{name} {value:,.10g}" for name, value in list(entry.figures.items())[:6])
-        say(f"    {entry.outcome} in {seconds:.0f} s: {counts}")
+        say(f"    {part.name} {entry.outcome} in {seconds:.0f} s: {counts}")
         return entry
 
     def told(self, part: Part, seed: int, result: Result, command: str) -> list[str]:
@@ -138,15 +153,19 @@ def execute(words: list[str], seconds_most: int) -> Result:
         errors="replace",
         start_new_session=True,
     )
-    started = time.monotonic()
+    started = told = time.monotonic()
     try:
         while True:
             try:
-                out, err = process.communicate(timeout=TICK_SECONDS)
+                out, err = process.communicate(timeout=1)
                 return Result(process.returncode, out, err)
             except subprocess.TimeoutExpired:
+                if stopping.is_set():
+                    raise Stopped from None
                 passed = time.monotonic() - started
-                say(f"    … {passed:.0f} s")
+                if time.monotonic() - told >= TICK_SECONDS:
+                    told = time.monotonic()
+                    say(f"    … {Path(words[0]).name} {passed:.0f} s")
                 if passed >= seconds_most:
                     end(process)
                     out, err = process.communicate()
@@ -162,25 +181,55 @@ def end(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def once(run: Run, parts: Sequence[Part], at_most: int) -> None:
-    """A CI run: every part, up to its amount."""
-    for number, part in enumerate(parts, 1):
-        run.one(part, min(part.seconds, at_most), part.amount, f"[{number}/{len(parts)}]")
+def side_by_side(jobs: int, work: Callable[[], None]) -> None:
+    """`work` in so many threads, until it returned in all. An interruption ends what they wait for."""
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(work) for _ in range(jobs)}
+        try:
+            while futures:
+                done, futures = wait(futures, timeout=1, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+        except BaseException:
+            stopping.set()
+            raise
 
 
-def soak(run: Run, parts: Sequence[Part], hours: float, at_most: int) -> None:
+def once(run: Run, parts: Sequence[Part], at_most: int, jobs: int) -> None:
+    """A CI run: every part, up to its amount; those that take longest go first."""
+    left = deque(sorted(parts, key=lambda part: -part.seconds))
+
+    def work() -> None:
+        while left:
+            with run.lock:
+                if not left:
+                    return
+                part = left.popleft()
+                number = len(parts) - len(left)
+            run.one(part, min(part.seconds, at_most), part.amount, f"[{number}/{len(parts)}]")
+
+    side_by_side(jobs, work)
+
+
+def soak(run: Run, parts: Sequence[Part], hours: float, at_most: int, jobs: int) -> None:
     """The parts in turn until the time is over. A part that is missing or found something sits out the rest."""
     until = time.monotonic() + hours * 3600
-    still = [part for part in parts if not (part.whole and ledger.is_done(run.entries, part.name, run.commit))]
-    while still:
-        for part in list(still):
+    still = deque(part for part in parts if not (part.whole and ledger.is_done(run.entries, part.name, run.commit)))
+
+    def work() -> None:
+        while True:
             left = int(until - time.monotonic())
-            if left < min(SLICE_SECONDS_LEAST, at_most):
-                return
+            with run.lock:
+                if not still or left < min(SLICE_SECONDS_LEAST, at_most):
+                    return
+                part = still.popleft()
             seconds = min(WHOLE_SECONDS if part.whole else SLICE_SECONDS, at_most, left)
             entry = run.one(part, seconds, UNLIMITED, f"[{left / 3600:.2f} h left]")
-            if entry.outcome != PASSED or part.whole:
-                still.remove(part)
+            if entry.outcome == PASSED and not part.whole:
+                with run.lock:
+                    still.append(part)
+
+    side_by_side(jobs, work)
 
 
 def finish(run: Run, parts: Sequence[Part], *, is_soak: bool) -> int:
@@ -220,6 +269,13 @@ def options_of(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--document-only", action="store_true", help="run nothing")
     parser.add_argument("--coverage", action="store_true", help="measure coverage as well: it is built first")
     parser.add_argument("--only", metavar="PART,…", help="these parts")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=min(os.cpu_count() or 1, JOBS_MOST),
+        metavar="N",
+        help="parts at a time; by default one for each processor, at most 4",
+    )
     parser.add_argument("--at-most", type=int, default=UNLIMITED, metavar="SECONDS", help="for each run of a part")
     parser.add_argument(
         "--native-build", type=Path, default=Places.native, help="where cairn-simulate and cairn-torture lie"
@@ -233,6 +289,8 @@ def options_of(words: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"there is no part '{', '.join(sorted(unknown))}': {', '.join(sorted(names))}")
     if options.soak is not None and options.soak <= 0:
         parser.error("--soak takes a number of hours above 0")
+    if options.jobs < 1:
+        parser.error("--jobs takes a number above 0")
     options.parts = [part for part in parts if part.name in only]
     return options
 
@@ -245,9 +303,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if not options.document_only:
         try:
             if options.soak is None:
-                once(run, options.parts, options.at_most)
+                once(run, options.parts, options.at_most, options.jobs)
             else:
-                soak(run, options.parts, options.soak, options.at_most)
+                soak(run, options.parts, options.soak, options.at_most, options.jobs)
             status = finish(run, options.parts, is_soak=options.soak is not None)
         except KeyboardInterrupt:
             say("interrupted: what was under way is lost, the ledger has the rest")

@@ -27,7 +27,7 @@ FOUND = (
     "eventfd2:1:ENODEV:once",  # the reason: "no descriptor is left", whatever it was
     "getrandom:1:EPERM:for_ever",  # a store in a container with an old seccomp profile: it was an abort
     "getrandom:1:EINTR:for_ever",  # a start that says why it does not come: it hung
-    "heap:99:ENOMEM:for_ever",  # a sentence: it was std::bad_alloc and a core dump, here the last time that it grows
+    "heap:5:ENOMEM:for_ever",  # a sentence: a mebibyte to look at a new drive, and it was an abort
 )
 
 

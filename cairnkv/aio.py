@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from cairnkv import calls
+from cairnkv import _native, calls
 from cairnkv.calls import Durability, Flow, LayoutLike, Start
 from cairnkv.connecting import Connection, open_connection
-from cairnkv.errors import ClosedError, UsageError
+from cairnkv.errors import ClosedError, ConnectError, UsageError
 from cairnkv.events import Event, Events, Follower, Missed
 from cairnkv.keys import Key, Scope
 from cairnkv.memory import BLOCK_BYTES_MOST
@@ -268,8 +268,12 @@ class AsyncClient:
         """The event loop, which hears of settled operations from the first call on."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
+            try:
+                self._descriptor = self._session.completion_fd()
+            except _native.ConnectError as error:
+                code, sentence = error.args
+                raise ConnectError(str(sentence), Status(code)) from None
             self._loop = loop
-            self._descriptor = self._session.completion_fd()
             loop.add_reader(self._descriptor, self._settle)
         elif self._loop is not loop:
             raise UsageError("an AsyncClient belongs to the event loop that used it first; connect one in this loop")

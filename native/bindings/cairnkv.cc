@@ -268,6 +268,12 @@ PyOperation stats(nb::object self, uint32_t deadline_ms) {
   return send(std::move(self), begin(FrameType::stats, nb::list(), 0, deadline_ms), nullptr);
 }
 
+[[noreturn]] void raise_connect_error(cairn::Status status, const std::string& reason) {
+  const nb::tuple args = nb::make_tuple(static_cast<int>(status), reason);
+  PyErr_SetObject(connect_error, args.ptr());
+  throw nb::python_error();
+}
+
 void connect(PyClient* self, const std::string& url, const std::string& tenant, const std::string& token,
              const std::string& name, uint32_t lanes, int connect_timeout_ms, bool verify) {
   cairn::ClientOptions options;
@@ -282,13 +288,16 @@ void connect(PyClient* self, const std::string& url, const std::string& tenant, 
     const nb::gil_scoped_release released;
     connected = cairn::Client::connect(url, options);
   }
-  if (const auto* failure = std::get_if<cairn::ConnectFailure>(&connected)) {
-    const nb::tuple args = nb::make_tuple(static_cast<int>(failure->status), failure->reason);
-    PyErr_SetObject(connect_error, args.ptr());
-    throw nb::python_error();
-  }
+  if (const auto* failure = std::get_if<cairn::ConnectFailure>(&connected))
+    raise_connect_error(failure->status, failure->reason);
   CAIRN_CHECK(std::get<std::unique_ptr<cairn::Client>>(connected) != nullptr, "a client was connected and lost");
   new (self) PyClient{std::get<std::unique_ptr<cairn::Client>>(std::move(connected))};
+}
+
+int completion_fd(PyClient& self) {
+  auto event = self.client->completion_fd();
+  if (!event.ok()) raise_connect_error(cairn::Status::busy, event.error().message);
+  return event.value();
 }
 
 PyRegion alloc(nb::object self, uint64_t nbytes) {
@@ -456,7 +465,7 @@ void bind_client(nb::module_& m) {
       .def("watch", &watch, "after"_a, "events_most"_a = 0, "deadline_ms"_a = 0)
       .def("prefetch", &keys_only<FrameType::prefetch>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
       .def("stats", &stats, "deadline_ms"_a = 0)
-      .def("completion_fd", [](PyClient& self) { return self.client->completion_fd(); })
+      .def("completion_fd", &completion_fd)
       .def("take_completed", [](PyClient& self) { return self.client->take_completed(); })
       .def("info", &info)
       .def("close", [](PyClient& self) {

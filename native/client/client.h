@@ -78,8 +78,9 @@ class Client {
   void free_region(MemoryRegion* region);
 
   // From the first call on a thread drives the session, and the descriptor (an eventfd, ours) becomes readable
-  // when operations are done; take_completed() gives their ids and clears it.
-  int completion_fd();
+  // when operations are done; take_completed() gives their ids and clears it. An Error when the system has no
+  // descriptor or thread left; the client is as it was, and may be asked again.
+  Result<int> completion_fd();
   std::vector<uint64_t> take_completed();
 
   ClientInfo info();
@@ -112,7 +113,7 @@ class Client {
   };
   using Lock = std::unique_lock<std::mutex>;
 
-  Client(Address address, ClientOptions options);
+  Client(Address address, ClientOptions options, int wake);
 
   // --- connection (connection.cc) ---
   std::variant<std::vector<Connected>, ConnectFailure> dial(int timeout_ms);

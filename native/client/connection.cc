@@ -1,7 +1,11 @@
 // Connecting, losing, connecting again.
+#include <sys/eventfd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <random>
 
+#include "base/advice.h"
 #include "base/clock.h"
 #include "base/entropy.h"
 #include "client/client.h"
@@ -31,7 +35,9 @@ std::variant<std::unique_ptr<Client>, ConnectFailure> Client::connect(const std:
   if (options.lanes == 0 || options.lanes > kSessionLanesMost) {
     return ConnectFailure{Status::invalid, "lanes is a number from 1 to " + std::to_string(kSessionLanesMost)};
   }
-  std::unique_ptr<Client> client(new Client(address.take(), options));
+  const int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake < 0) return ConnectFailure{Status::busy, "cannot make an event for the client: " + cause_and_advice(errno)};
+  std::unique_ptr<Client> client(new Client(address.take(), options, wake));
   auto dialled = client->dial(options.connect_timeout_ms);
   if (auto* failure = std::get_if<ConnectFailure>(&dialled)) {
     client->closed_ = true;

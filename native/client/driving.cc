@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <system_error>
 
+#include "base/advice.h"
 #include "base/clock.h"
 #include "client/client.h"
 
@@ -199,12 +201,19 @@ void Client::fence_failed(Operation& operation) {
 
 // --- event loops -----------------------------------------------------------------------------------------
 
-int Client::completion_fd() {
+Result<int> Client::completion_fd() {
   const Lock lock(lock_);
   if (completion_ >= 0) return completion_;
-  completion_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  CAIRN_CHECK(completion_ >= 0, "the system has no descriptor left for completions");
-  if (!closed_) pump_ = std::thread([this] { pump(); });
+  const int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (event < 0) return Error{errno, "cannot make an event for completions: " + cause_and_advice(errno), 0};
+  try {
+    if (!closed_) pump_ = std::thread([this] { pump(); });
+  } catch (const std::system_error& error) {
+    ::close(event);
+    const int number = error.code().value();
+    return Error{number, "cannot start a thread for completions: " + cause_and_advice(number), 0};
+  }
+  completion_ = event;
   return completion_;
 }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cairnkv import AsyncClient, Client, ClosedError, ConnectError, Event, Status, UsageError, aconnect
+from cairnkv import AsyncClient, Client, ClosedError, ConnectError, Event, Status, UsageError, aconnect, connect
 from cairnkv.testing import MemoryStore, RunningService, memory_connection, service
 
 Fresh = Callable[[], bytes]
@@ -29,6 +31,33 @@ def suspended(short_dir: Path) -> Iterator[tuple[RunningService, Callable[[int],
     with service(short_dir, size="256MiB") as started:
         yield started, lambda number: os.kill(started.process.pid, number)
         os.kill(started.process.pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_process_without_descriptors_is_told_and_lives_on(url: str) -> None:
+    # The engine would have ended: the client stopped the process when it could make no event.
+    async def run() -> None:
+        client = await aconnect(url)
+        with no_descriptor_left():
+            with pytest.raises(ConnectError, match="open files"):
+                await client.exists([b"a"])
+            with pytest.raises(ConnectError, match="open files"):
+                connect(url)
+        assert not (await client.exists([b"a"]))[0]
+        await client.close()
+
+    asyncio.run(run())
 
 
 def test_it_has_the_calls_of_the_client() -> None:

@@ -13,8 +13,8 @@ from cairn_bench.services import MIB, format_drive, serving, stats_of
 from cairnkv import _native
 
 SLAB = "256MiB"
-# A session may have 64 MiB on its way.
-DEPTHS = {2: 8, 4: 8, 16: 4}
+# In flight: 32 MiB, but four blocks at least. A session may have 64 MiB on its way.
+DEPTHS = {2: 16, 4: 8, 16: 4}
 LARGE = 64 * MIB
 
 

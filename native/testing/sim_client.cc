@@ -66,7 +66,8 @@ bool SimClient::step() {
       return true;
     }
     if (clock_.now_ns() >= give_up_ns_) {
-      oracle_.got(items_.front().key, Status::invalid, 0, {}, clock_.unix_ms(), asked_);  // an answer that never came
+      oracle_.got(items_.front().key, Status::invalid, 0, {}, {asked_unix_ms_, clock_.unix_ms()},
+                  asked_);  // an answer that never came
       die(1'000);
       return true;
     }
@@ -150,6 +151,7 @@ void SimClient::send_request(FrameType type) {
   open_ = true;
   cancelling_ = false;
   asked_ = oracle_.step();
+  asked_unix_ms_ = clock_.unix_ms();
   give_up_ns_ = clock_.now_ns() + (frame.header().deadline_ms + kSlackMs) * kMsNs;
   server_.note(uint64_t{number_} << 32 | static_cast<uint64_t>(type));
   link_->send(frame.finish());
@@ -213,8 +215,8 @@ void SimClient::settle(Item& item, Status status, uint64_t nbytes) {
   // After a cancel nothing is received into its memory any more.
   if (type_ == FrameType::get && !cancelling_) {
     const bool whole = status != Status::ok || nbytes == item.length - item.offset;
-    oracle_.got(item.key, whole ? status : Status::invalid, item.offset, {item.memory.data(), whole ? nbytes : 0}, now,
-                asked_);
+    oracle_.got(item.key, whole ? status : Status::invalid, item.offset, {item.memory.data(), whole ? nbytes : 0},
+                {asked_unix_ms_, now}, asked_);
   }
   if (type_ == FrameType::exists || type_ == FrameType::touch)
     oracle_.told_exists(item.key, status == Status::ok, now, asked_);

@@ -88,6 +88,7 @@ class SimClient final : public ClientLinkHandler {
   FrameType type_{};
   uint64_t request_id_ = 0;
   uint64_t asked_ = 0;  // the oracle's step then
+  uint64_t asked_unix_ms_ = 0;
   uint64_t act_ns_ = 0, give_up_ns_ = 0;
   std::vector<Item> items_;
 };

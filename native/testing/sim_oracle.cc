@@ -218,13 +218,13 @@ void SimOracle::missing(const SimKey& key, Belief& belief, uint64_t now_unix_ms,
   violate(key, "an acknowledged block is gone");
 }
 
-void SimOracle::got(const SimKey& key, Status status, uint64_t offset, ConstByteSpan bytes, uint64_t now_unix_ms,
+void SimOracle::got(const SimKey& key, Status status, uint64_t offset, ConstByteSpan bytes, Times times,
                     uint64_t since) {
   Belief& belief = beliefs_[key];
   ++gets;
   tell(key, "got: " + std::string(status_row(status).name) + " of " + std::to_string(bytes.size()) + " bytes from " +
                 std::to_string(offset) + (impaired_ ? ", impaired" : ""));
-  if (status == Status::not_found) return missing(key, belief, now_unix_ms, since);
+  if (status == Status::not_found) return missing(key, belief, times.answered_unix_ms, since);
   if (status == Status::corrupt) {
     if (!drives_lie) violate(key, "an honest drive's bytes fail their checksum");
     belief.may_be_absent = true;
@@ -237,7 +237,7 @@ void SimOracle::got(const SimKey& key, Status status, uint64_t offset, ConstByte
   }
   ++hits;
   if (belief.expires_by_unix_ms != 0 && !stirred(belief, since) &&
-      now_unix_ms > belief.expires_by_unix_ms + kExpiryGrainMs)
+      times.asked_unix_ms > belief.expires_by_unix_ms + kExpiryGrainMs)
     violate(key, "a block outlived its time");
   for (const uint32_t version : belief.versions) {
     if (holds(bytes, offset, content(key, version))) return;

@@ -41,10 +41,13 @@ class SimOracle {
   void put_ends(const SimKey& key, uint32_t version, Status status, bool durable, uint64_t now_unix_ms);
   void delete_begins(const SimKey& key);
   void delete_ends(const SimKey& key, Status status);
+  // A get that was asked while the block had time to live may bring it later.
+  struct Times {
+    uint64_t asked_unix_ms, answered_unix_ms;
+  };
   // What a get brought: `bytes`, from `offset` of the block on, are checked. `since`: the step when it was asked; if
   // anything was done to the key since then, either outcome is right, and any version.
-  void got(const SimKey& key, Status status, uint64_t offset, ConstByteSpan bytes, uint64_t now_unix_ms,
-           uint64_t since);
+  void got(const SimKey& key, Status status, uint64_t offset, ConstByteSpan bytes, Times times, uint64_t since);
   void told_exists(const SimKey& key, bool exists, uint64_t now_unix_ms, uint64_t since);
   uint64_t step() const { return step_; }
   // Deletes of everything of a tenant, or of one scope of it. Keys with a put open meanwhile stay in doubt.

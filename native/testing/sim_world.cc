@@ -453,6 +453,7 @@ void SimWorld::verify_all() {
   for (const SimKey& key : oracle_.keys()) {
     Get get;
     get.id = {wire_key(key), 0, tenant_number(key.tenant)};
+    const uint64_t asked_unix_ms = clock_.unix_ms();
     store_->get(get);
     while (!get.ended) turn();
     std::vector<std::byte> bytes;
@@ -462,7 +463,7 @@ void SimWorld::verify_all() {
       const auto* base = static_cast<const std::byte*>(part.iov_base);
       bytes.insert(bytes.end(), base, base + part.iov_len);
     }
-    oracle_.got(key, get.result, 0, bytes, clock_.unix_ms(), oracle_.step());
+    oracle_.got(key, get.result, 0, bytes, {asked_unix_ms, clock_.unix_ms()}, oracle_.step());
   }
 }
 

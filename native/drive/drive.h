@@ -104,6 +104,9 @@ struct DriveOptions {
   bool can_discard = false;
   // A kernel that is short of memory takes no requests for a while: so long they wait, then they end with its errno.
   uint32_t refusal_ms_most = 30'000;
+  // How long a lock that another process holds is waited for: one that was killed is rid of it only when the kernel has
+  // taken down its ring.
+  uint32_t lock_ms_most = 2000;
 };
 
 // Opens a block device or a regular file with O_DIRECT and takes an exclusive lock (flock), so that two

@@ -26,6 +26,7 @@ namespace {
 constexpr uint64_t kReadBytesAPoll = 1 << 20;
 constexpr uint32_t kFileLbaBytes = 4096;  // what every file system we meet accepts for O_DIRECT
 constexpr int kTries = 100;               // of a call that signals interrupt
+constexpr int kLockEveryMs = 5;
 constexpr int kOfferEveryMs = 1;          // what the kernel has not taken is offered again
 constexpr uint64_t kNobody = UINT64_MAX;  // an entry of the ring whose request has ended without it
 
@@ -126,6 +127,17 @@ Result<DriveInfo> ask(int fd, const std::string& path, const DriveOptions& optio
   return info;
 }
 
+// 0, or an errno. A process that was killed holds its lock until the kernel has taken down its ring, a moment later:
+// the service that takes its place waits for that.
+int lock(int fd, const DriveOptions& options) {
+  const uint64_t until_ms = system_clock().now_ms() + options.lock_ms_most;
+  while (persist([&] { return flock(fd, (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB); }) != 0) {
+    if (errno != EWOULDBLOCK || system_clock().now_ms() >= until_ms) return errno;
+    ::poll(nullptr, 0, kLockEveryMs);
+  }
+  return 0;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Drive>> open_drive(const std::string& path, const DriveOptions& options) {
@@ -142,8 +154,7 @@ Result<std::unique_ptr<Drive>> open_drive(const std::string& path, const DriveOp
   if (!block && options.create) flags |= O_CREAT;
   const int fd = persist([&] { return open(path.c_str(), flags, S_IRUSR | S_IWUSR); });
   if (fd < 0) return open_error(errno, path);
-  if (persist([&] { return flock(fd, (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB); }) != 0) {
-    const int number = errno;
+  if (const int number = lock(fd, options); number != 0) {
     ::close(fd);
     if (number == EWOULDBLOCK)
       return Error{number, path + " is in use by another Cairn service or command; stop it first"};

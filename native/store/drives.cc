@@ -143,7 +143,7 @@ void LogStore::load(Slot& slot) {
   const bool knew = loader.headers_read();
   loader.poll();
   if (!knew && loader.headers_read()) {
-    next_sequence_ = std::max(next_sequence_, loader.found().last_sequence + (loaded_once_ ? kSequenceLeap : 1));
+    count_from(loader.found().last_sequence + (loaded_once_ ? kSequenceLeap : 1));
     // A drive that was away for longer than deletes are remembered may hold what was deleted meanwhile.
     slot.trusted =
         !loaded_once_ || graveyard_.floor() <= std::max(slot.departed_sequence, loader.found().last_sequence);
@@ -228,6 +228,14 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
   if (insert(what, *slot.log, found.index, entry.page) && entry.part == 0) ++slot.recovered_blocks;
 }
 
+void LogStore::count_from(uint64_t sequence) {
+  next_sequence_ = std::max(next_sequence_, std::min(sequence, format::kNumberMost));
+}
+
+bool LogStore::numbers_spent() const {
+  return next_sequence_ > format::kNumberMost - format::kNumbersKept;
+}
+
 void LogStore::loading_done(Slot& slot) {
   CAIRN_CHECK(slot.loader != nullptr, "a drive is loaded that nobody read");
   CAIRN_CHECK(slot.evictor == nullptr, "a drive that gives up segments is loaded again");
@@ -241,9 +249,14 @@ void LogStore::loading_done(Slot& slot) {
     log.forgotten_sequence = found.forgotten_sequence;
     // What could not be read may be younger than all that was.
     const bool blind = found.unreadable > 0;
-    next_sequence_ = std::max(next_sequence_, found.last_sequence + (blind ? kSequenceLeap : 1));
+    count_from(found.last_sequence + (blind ? kSequenceLeap : 1));
     slot.last_sequence = found.last_sequence;
-    log.begin(found.next_generation + (blind ? 2 * log.segments().size() : 0), !slot.writable);
+    const uint64_t next_generation = found.next_generation + (blind ? 2 * log.segments().size() : 0);
+    if (numbers_spent() || next_generation > format::kNumberMost - format::kNumbersKept) {
+      log.begin_spent(next_generation);
+    } else {
+      log.begin(next_generation, !slot.writable);
+    }
     slot.evictor = std::make_unique<Evictor>(*this, log);
     slot.scrubber = std::make_unique<Scrubber>(*this, log);
   } else if (!slot.set_aside) {

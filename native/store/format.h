@@ -32,6 +32,9 @@ inline constexpr uint64_t kSegmentsLeast = 4;
 inline constexpr uint64_t kSegmentsMost = uint64_t{1} << 24;
 // A larger generation or sequence is damage: we count from 1, and the index has 48 bits.
 inline constexpr uint64_t kNumberMost = (uint64_t{1} << 48) - 1;
+// Whoever has counted so near to it writes no more: the next start would take what was written for damage. No service
+// comes there by counting.
+inline constexpr uint64_t kNumbersKept = uint64_t{1} << 25;
 static_assert(std::has_single_bit(kPageBytes), "pages are not aligned to their own size");
 static_assert(kVersionLeast <= kVersion, "what is written could not be read again");
 static_assert(kSuperblockOffsets[0] + kPageBytes <= kSuperblockOffsets[1], "the superblock's copies overlap");

@@ -85,6 +85,8 @@ class DriveLog {
   // Loading: each segment once, then begin().
   void adopt(uint32_t index, const Segment& segment);
   void begin(uint64_t next_generation, bool read_only);
+  // … of a drive whose numbers, or the store's, are at their end.
+  void begin_spent(uint64_t next_generation);
   // Segments count their uses from here on; index entries with other counts are stale.
   void begin_uses(uint8_t use);
   // Whether an index entry with this count was made since then.

@@ -198,6 +198,8 @@ class LogStore final : public Store, private Leases::Watcher {
   void take_segment(Slot& slot, FoundSegment& found);
   void take_entry(Slot& slot, const FoundSegment& found, const format::SummaryEntry& entry);
   void loading_done(Slot& slot);
+  void count_from(uint64_t sequence);
+  bool numbers_spent() const;
   void check_missed_deletes();
   void set_aside(Slot& slot);
   Slot* slot_of(const std::string& uuid);

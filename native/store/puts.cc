@@ -163,6 +163,7 @@ Status LogStore::refuse_put(const PutOp& op) {
   const TenantOptions& tenant = tenants_.at(op.id.tenant).options;
   if (tenant.quota_bytes != 0 && op.length > tenant.quota_bytes) return Status::quota_exceeded;
   const uint64_t record = std::min(op.length, format::kPartBytes);
+  if (numbers_spent()) return Status::read_only;
   bool any = false, takes = false;
   for (const Slot& slot : slots_) {
     if (slot.log == nullptr || !slot.log->writable()) continue;

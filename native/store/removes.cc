@@ -93,6 +93,10 @@ void LogStore::remove(DeleteOp& op) {
     remove_waiting_.push_back(&op);
     return;
   }
+  if (numbers_spent()) {
+    op.statuses.assign(op.ids.size(), Status::read_only);
+    return op.done();
+  }
   op.statuses.assign(op.ids.size(), Status::not_found);
   const auto removal = std::make_shared<Removal>(Removal{&op, 1});
   if (op.kind != DeleteKind::keys) return start_wide_removal(removal);

@@ -187,6 +187,11 @@ void DriveLog::distrust() {
   for (uint32_t i = 0; i < segments_.size(); ++i) ghosts.note(i);
 }
 
+void DriveLog::begin_spent(uint64_t next_generation) {
+  why_failed_ = "its numbers are at their end: move what it holds to another drive, then format it anew";
+  begin(next_generation, true);
+}
+
 void DriveLog::begin(uint64_t next_generation, bool read_only) {
   CAIRN_CHECK(free_.empty() && sealed_.empty(), "a log begins twice");
   CAIRN_CHECK(heads_.empty(), "a log is written to before it begins");

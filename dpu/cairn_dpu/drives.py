@@ -7,6 +7,7 @@ created; `format` formats only with `--yes`, and what holds data only with `--ov
 import fcntl
 import os
 import stat
+import time
 from pathlib import Path
 
 from cairn_dpu import _native
@@ -14,6 +15,7 @@ from cairn_dpu.drive_spec import DriveSpec
 from cairn_dpu.errors import ConfigError, ConflictError, DeniedError, NotFoundError
 from cairn_dpu.quantities import describe_size
 
+LOCK_SECONDS = 2.0
 CREATION_SUFFIX = ".cairn-creating"
 BLANK_BYTES = 1024**2  # what the native core looks at before it calls a drive blank
 
@@ -143,15 +145,21 @@ def _holds_data(path: str) -> bool:
 
 
 def _locked(path: str, kind: int) -> bool:
-    """Whether another process holds the lock that the native drive takes; looking first allows a better sentence."""
+    """Whether another process holds the lock that the native drive takes; looking first allows a better sentence. One
+    that was just killed is waited for: it holds on until the kernel has taken down its ring."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    until = time.monotonic() + LOCK_SECONDS
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        while True:
+            try:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                return False
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    return True
+                time.sleep(0.01)
     finally:
         os.close(descriptor)
-    return False
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -313,6 +313,22 @@ TEST(Drives, OfAnotherFleetAreRefused) {
   world.open();
 }
 
+// The drive would have been read without a pause, and the service have used its core for nothing: summaries were free
+// of charge, and these segments hold no block any more.
+TEST(Scrub, PaysForSummariesToo) {
+  StoreWorld world(32_MiB, 1, 8_MiB, 1_MiB);
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 200'000), Status::ok);
+  for (int i = 0; i < 60; ++i) ASSERT_EQ(world.remove(std::to_string(i)), Status::ok);
+  world.close();
+  StoreOptions options;
+  options.scrub_bytes_per_second = 1_MiB;
+  world.open(options);
+  constexpr uint64_t kSeconds = 20;
+  ASSERT_FALSE(world.run_until([] { return false; }, 1000 * kSeconds));
+  EXPECT_LT(world.store->stats().drives[0].scrub_passes, kSeconds * 1_MiB / (10 * 64_KiB) + 2);
+  EXPECT_GT(world.store->stats().drives[0].scrub_passes, 2U);
+}
+
 TEST(Scrub, FindsDamageThatNobodyAskedForAndKeepsItsPlaceAcrossARestart) {
   StoreWorld world(32_MiB, 1, 8_MiB, 1_MiB);
   for (int i = 0; i < 60; ++i) ASSERT_EQ(world.put(std::to_string(i), 200'000), Status::ok);

@@ -232,6 +232,7 @@ SegmentRead::SegmentRead(Drive& drive, const format::Superblock& superblock, Fou
     stage_ = Stage::done;
     return;
   }
+  bytes_read_ = tail_bytes_;
   read_->send(drive_, end() - tail_bytes_, tail_bytes_);
 }
 
@@ -248,6 +249,7 @@ void SegmentRead::poll() {
     if (pages == 0) return scan();
     if (pages * kPageBytes <= tail_bytes_) return parse(read_->span().last(pages * kPageBytes));
     stage_ = Stage::summary;
+    bytes_read_ += pages * kPageBytes;
     read_->send(drive_, end() - pages * kPageBytes, pages * kPageBytes);
   } else if (stage_ == Stage::summary && read_->done) {
     if (read_->error != 0) return scan();

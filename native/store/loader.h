@@ -34,6 +34,8 @@ class SegmentRead {
   void poll();
   bool done() const { return stage_ == Stage::done; }
   FoundSegment& found() { return found_; }
+  // All that was asked of the drive.
+  uint64_t bytes_read() const { return bytes_read_ + (scan_ == nullptr ? 0 : scan_->bytes_read()); }
 
  private:
   enum class Stage : uint8_t { tail, summary, scan, done };
@@ -47,6 +49,7 @@ class SegmentRead {
   const format::Superblock& superblock_;
   FoundSegment found_;
   Stage stage_ = Stage::tail;
+  uint64_t bytes_read_ = 0;
   uint64_t tail_bytes_ = 0;
   std::unique_ptr<Page> read_;
   std::unique_ptr<Collector> collector_;

@@ -140,6 +140,7 @@ void SegmentScan::send(uint64_t count) {
   vectors = &vector_;
   vector_count = 1;
   bytes = count * kPageBytes;
+  bytes_read_ += bytes;
   waiting_ = true;
   drive_.submit(*this);
 }

@@ -67,6 +67,7 @@ class SegmentScan final : private IoRequest {
   void start() { go_on(); }
   bool done() const { return done_; }
   bool read_anything() const { return read_anything_; }
+  uint64_t bytes_read() const { return bytes_read_; }
 
  private:
   void completed(int error) override;
@@ -92,6 +93,7 @@ class SegmentScan final : private IoRequest {
   int tries_left_ = 0;  // of the least that was wanted
   uint32_t bad_pages_in_a_row_ = 0;
   bool read_anything_ = false;
+  uint64_t bytes_read_ = 0;
   std::unique_ptr<Pages> memory_;
   iovec vector_{};
   bool waiting_ = false, done_ = false;

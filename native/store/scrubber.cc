@@ -142,6 +142,8 @@ void LogStore::Scrubber::poll() {
   if (summary_ != nullptr) {
     summary_->poll();
     if (!summary_->done()) return;
+    // Where a summary cannot be read that is the whole segment: nobody knows before.
+    allowance_bytes_ -= static_cast<int64_t>(summary_->bytes_read());
     entries_ = std::move(summary_->found().entries);
     next_ = 0;
     summary_.reset();
@@ -158,12 +160,13 @@ bool LogStore::Scrubber::may_read(uint64_t bytes) {
   CAIRN_CHECK(now >= allowance_ns_, "the clock went back since something was scrubbed");
   const uint64_t rate = store_.options_.scrub_bytes_per_second;
   const uint64_t passed_ns = std::min<uint64_t>(now - allowance_ns_, 1'000'000'000);
-  const uint64_t gained = static_cast<uint64_t>(static_cast<double>(passed_ns) * static_cast<double>(rate) / 1e9);
+  const auto gained = static_cast<int64_t>(static_cast<double>(passed_ns) * static_cast<double>(rate) / 1e9);
+  const auto most = static_cast<int64_t>(std::max(rate, format::kPartBytes));
   if (gained > 0) {
-    allowance_bytes_ = std::min(allowance_bytes_ + gained, std::max(rate, format::kPartBytes));
+    allowance_bytes_ = std::min(allowance_bytes_ + gained, most);
     allowance_ns_ = now;
   }
-  return allowance_bytes_ >= std::min(bytes, std::max(rate, format::kPartBytes));
+  return allowance_bytes_ >= std::min(static_cast<int64_t>(bytes), most);
 }
 
 bool LogStore::Scrubber::next_segment() {
@@ -188,7 +191,7 @@ bool LogStore::Scrubber::next_segment() {
     ++state_.scrub_passes;
     state_.scrub_generation = 0;
     state_.scrub_started_unix_ms = 0;
-    allowance_bytes_ = 0;
+    allowance_bytes_ = std::min<int64_t>(allowance_bytes_, 0);
   }
   return false;
 }
@@ -208,7 +211,7 @@ void LogStore::Scrubber::next_record() {
     if (!may_read(bytes)) return;
     Buffer memory = store_.slab_.allocate(bytes);  // nobody gives up memory for this
     if (!memory) return;
-    allowance_bytes_ -= std::min(allowance_bytes_, bytes);
+    allowance_bytes_ -= static_cast<int64_t>(bytes);
     const RecordRead::Expected expected{id, entry.part, live->birth, bytes, live->length()};
     reading_ = true;
     reading_id_ = id;

@@ -52,7 +52,8 @@ class LogStore::Scrubber final : public RecordRead::Owner {
   std::unique_ptr<RecordRead> read_;
   bool reading_ = false;
   BlockId reading_id_;
-  uint64_t allowance_bytes_ = 0, allowance_ns_ = 0;
+  int64_t allowance_bytes_ = 0;  // below 0: read ahead of it
+  uint64_t allowance_ns_ = 0;
   uint64_t scrubbed_bytes_ = 0, errors_ = 0;
 };
 

@@ -10,8 +10,8 @@ class Simulated : public testing::TestWithParam<uint64_t> {};
 
 // What a user would have lost: 103, 614: the service, which ended or hung; 203, 2675, 3228, 3646: deletes, after errors
 // of reading at a start, and 584, when the drive that held them was drained while another was away; 980: events of what
-// went with a segment that could not be read.
-INSTANTIATE_TEST_SUITE_P(Found, Simulated, testing::Values(103, 203, 584, 614, 980, 2675, 3228, 3646));
+// went with a segment that could not be read; 1689: the drive's time, which was scrubbed without a pause.
+INSTANTIATE_TEST_SUITE_P(Found, Simulated, testing::Values(103, 203, 584, 614, 980, 1689, 2675, 3228, 3646));
 INSTANTIATE_TEST_SUITE_P(Others, Simulated, testing::Range<uint64_t>(1, 13));
 
 TEST_P(Simulated, NothingIsWrongLostOrBack) {

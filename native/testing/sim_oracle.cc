@@ -274,6 +274,7 @@ uint64_t SimOracle::wide_delete_begins(uint32_t tenant, Scope scope) {
     if (belief.open || belief.put_at_large) wide.open.insert(key);
     belief.may_be_absent = true;
     belief.safe = false;
+    belief.leased_until_ns = 0;  // a lease goes with its block; one that is put anew is not leased
   }
   wides_[wide.began] = std::move(wide);
   return step_;
@@ -287,6 +288,7 @@ void SimOracle::wide_delete_ends(uint64_t ticket, Status status) {
     // Nobody knows which of the two came first.
     belief.may_be_absent = belief.went = true;
     belief.safe = false;
+    belief.leased_until_ns = 0;
     if (wide.open.contains(key) || belief.opened > wide.began) continue;
     if (status == Status::ok) belief.versions.clear();
     tell(key, "wide delete ended: " + std::string(status_row(status).name));
@@ -297,6 +299,7 @@ void SimOracle::wide_delete_ends(uint64_t ticket, Status status) {
 void SimOracle::leased(const SimKey& key, uint64_t until_ns) {
   Belief& belief = beliefs_[key];
   belief.leased_until_ns = std::max(belief.leased_until_ns, until_ns);
+  tell(key, "leased until " + std::to_string(until_ns));
 }
 
 // --- the world -------------------------------------------------------------------------------------------

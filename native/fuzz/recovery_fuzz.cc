@@ -37,9 +37,11 @@ void seal_page(Platter& platter, uint64_t offset) {
 // A footer of the entries that lie before it.
 void seal_summary(Platter& platter, uint64_t offset) {
   edit_page<format::Footer>(platter, offset, [&](format::Footer& footer) {
-    std::vector<std::byte> entries(std::min<uint64_t>(footer.entry_count, 1000) * sizeof(format::SummaryEntry));
+    // A count that no platter of this size holds has no summary to seal, and its bytes would not fit 64 bits.
+    if (footer.entry_count > offset / sizeof(format::SummaryEntry)) return;
     const uint64_t before = (format::summary_pages(footer.entry_count) - 1) * format::kPageBytes;
     if (before > offset) return;
+    std::vector<std::byte> entries(footer.entry_count * sizeof(format::SummaryEntry));
     platter.read(offset - before, entries.data(), entries.size());
     footer.summary_crc = crc32c(entries);
   });

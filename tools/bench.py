@@ -1,7 +1,7 @@
 """Measures Cairn against the machine it runs on. Each figure is a ratio of two things measured side by side in the same run, or a number that
 depends on the machine as little as a count does.
 
-    make bench                      # everything, about eight minutes; the last line is one JSON object
+    make bench                      # everything, about ten minutes; the last line is one JSON object
     .venv/bin/python tools/bench.py --only tcp,shm --rounds 5
 
 What is measured, by the word for --only (medians of --rounds; every other round begins with the other side):
@@ -23,6 +23,8 @@ index   index_bytes_per_block  bytes that the allocator gave out for a store of 
                                worst; index_bytes_per_block_groups_of_8: the same if each is in a group of 8
 wear    write_amplification    bytes that the store wrote / payload that it took, over the requests of the conversation trace, on a drive of
                                20 % of its different blocks. A block of the trace is 1 MiB and the drive lives in memory
+checks  checks_on_vs_off_NAME  items a second of NAME = exists, get (64 KiB, in DRAM), put (4 KiB) over shm with the asserts that ship / in a
+                               build without them, which is made first; what asserts may cost is 2 %
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cairn_bench.checks import bench_checks
 from cairn_bench.drives import bench_drive, bench_large
 from cairn_bench.figures import Figures
 from cairn_bench.programs import bench_index, bench_lookup, bench_wear
@@ -52,6 +55,7 @@ GROUPS: dict[str, Callable[[Path, Sequence[Path], int], Figures]] = {
     "tenant": bench_tenant,
     "index": bench_index,
     "wear": bench_wear,
+    "checks": bench_checks,
 }
 DRIVES = {"drive": 2, "large": 3}  # 1 for the others
 

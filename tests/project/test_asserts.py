@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 # CAIRN_CHECKs and static_asserts in 1,000 lines of production code. Raised as the tree gains some; never lowered.
-PER_THOUSAND_LEAST = 54
+PER_THOUSAND_LEAST = 70
 
 NOT_PRODUCTION = {"testing", "fuzz"}
 ASSERT = re.compile(r"\b(?:CAIRN_CHECK|static_assert)\s*\(")

@@ -23,11 +23,11 @@ TRACE_BLOCK_BYTES = 1 * MIB
 LOOKUP_SESSIONS = 100
 
 
-def run_program(name: str, words: Sequence[str], lines: Iterable[str] = ()) -> dict[str, Any]:
+def run_program(name: str, words: Sequence[str], lines: Iterable[str] = (), *, built: Path = BUILT) -> dict[str, Any]:
     """What a program of native/testing prints. It was built by `make bench`."""
-    path = BUILT / name
+    path = built / name
     if not path.exists():
-        raise SystemExit(f"{path} is not there: cmake --build build/native --target {name}")
+        raise SystemExit(f"{path} is not there: cmake --build {built} --target {name}")
     done = subprocess.run([str(path), *words], input="\n".join(lines), stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{name} ended with exit status {done.returncode}")

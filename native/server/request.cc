@@ -23,10 +23,6 @@ Status check_item(FrameType type, const ItemBody& item) {
 
 }  // namespace
 
-std::span<const ExtentBody> Request::extents_of(const ItemBody& item) const {
-  return std::span(batch.extents).subspan(item.extent_first, item.extent_count);
-}
-
 void Request::check(uint32_t index) const {
   CAIRN_CHECK(index < states.size(), "a request is asked for an item that it does not have");
   CAIRN_CHECK(states.size() == batch.items.size(), "a request has not one state for each of its items");

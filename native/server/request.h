@@ -78,7 +78,6 @@ struct Request {
  private:
   void start_get(uint32_t index, uint32_t tenant);
   void start_put(uint32_t index, uint32_t tenant, uint64_t now_unix_ms);
-  std::span<const ExtentBody> extents_of(const ItemBody& item) const;
 };
 
 }  // namespace cairn

@@ -93,6 +93,7 @@ void Reactor::add_listener(std::unique_ptr<Listener> listener) {
   event.data.u64 = number;
   const int added = epoll_ctl(epoll_, EPOLL_CTL_ADD, listener->event_fd(), &event);
   CAIRN_CHECK(added == 0, "the wait set does not take a listener");
+  if (listener->drives_links()) driving_.push_back(listener.get());
   listeners_.emplace(number, std::move(listener));
 }
 
@@ -113,6 +114,7 @@ void Reactor::adopt(std::unique_ptr<ServerLink> link) {
   CAIRN_CHECK(state.link == nullptr, "two links have one number");
   state.link = std::move(link);
   state.opened_ns = state.last_frame_ns = state.moved_ns = clock_.now_ns();
+  if (adopted.driven()) return;
   if (adopted.event_fd() < 0) {
     unwatched_.push_back(&adopted);
     return;
@@ -164,15 +166,29 @@ void Reactor::heed(uint64_t number, bool readable, bool writable) {
   link.progress(readable, writable);
 }
 
+bool Reactor::poll_listeners() {
+  bool any = false;
+  for (Listener* listener : driving_) any = listener->poll() || any;
+  return any;
+}
+
+// From here on events tell of everything; false when something came before that.
+bool Reactor::may_sleep() {
+  bool quiet = true;
+  for (Listener* listener : driving_) quiet = listener->rest() && quiet;
+  return quiet;
+}
+
 void Reactor::turn(int timeout_ms) {
   CAIRN_CHECK(timeout_ms >= 0, "a turn may sleep for ever, and with it every deadline");
   timeout_ms = sleep_ms(timeout_ms);
   std::array<epoll_event, kWaitedMost> events;
   int count = epoll_wait(epoll_, events.data(), kWaitedMost, 0);
   // Who asked a moment ago most often asks again: looking a little longer is cheaper than sleeping and waking.
-  if (count == 0 && timeout_ms > 0 && clock_.now_ns() - busy_ns_ > spin_ns_)
+  const bool moved = poll_listeners();
+  if (count == 0 && !moved && timeout_ms > 0 && clock_.now_ns() - busy_ns_ > spin_ns_ && may_sleep())
     count = epoll_wait(epoll_, events.data(), kWaitedMost, timeout_ms);
-  if (count > 0) busy_ns_ = clock_.now_ns();
+  if (count > 0 || moved) busy_ns_ = clock_.now_ns();
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<size_t>(i)];
     heed(event.data.u64, (event.events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0, (event.events & EPOLLOUT) != 0);
@@ -274,13 +290,15 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
   if (hello.fixed.join == SessionTag{}) {
     if (sessions_.size() >= options_.sessions_most)
       return refuse(state, Status::busy, "the service has as many sessions as it takes");
+    if (!state.link->belongs_to(hello.tenant))
+      return refuse(state, Status::denied, "the connection was made for another tenant");
     const TenantNames::Found tenant = names_.find(hello.tenant);
     if (tenant.status != Status::ok) return refuse(state, tenant.status, tenant.reason);
     session = open_session(hello, tenant.number);
   } else {
     session = find_session(hello.fixed.join);
     if (session == nullptr) return refuse(state, Status::denied, "the session to join does not exist");
-    if (session->tenant != hello.tenant)
+    if (session->tenant != hello.tenant || !state.link->belongs_to(hello.tenant))
       return refuse(state, Status::denied, "the session to join belongs to another tenant");
     if (session->lanes.size() >= kSessionLanesMost)
       return refuse(state, Status::too_large, "the session has as many lanes as it may");
@@ -402,8 +420,15 @@ void Reactor::bury(LinkState& state) {
 void Reactor::drain() {
   draining_ = true;
   fail_watches(Status::draining, "the service is shutting down");
-  for (const auto& [number, listener] : listeners_) epoll_ctl(epoll_, EPOLL_CTL_DEL, listener->event_fd(), nullptr);
-  listeners_.clear();
+  for (auto at = listeners_.begin(); at != listeners_.end();) {
+    if (at->second->drives_links()) {
+      at->second->stop_accepting();
+      ++at;
+      continue;
+    }
+    epoll_ctl(epoll_, EPOLL_CTL_DEL, at->second->event_fd(), nullptr);
+    at = listeners_.erase(at);
+  }
 }
 
 bool Reactor::quiet() const {

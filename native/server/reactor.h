@@ -138,6 +138,8 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   void touch(ServerLink& link);
   void settle_touched();
   int sleep_ms(int timeout_ms) const;
+  bool poll_listeners();
+  bool may_sleep();
 
   Store& store_;
   const Clock& clock_;
@@ -159,7 +161,8 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   static_assert(kWakeEvent != kDriveEvent, "the wait set cannot tell a wake-up from a drive");
   static_assert(kWakeEvent < kNumberFirst && kDriveEvent < kNumberFirst, "a link has the number of another event");
   // Nothing here is ordered by an address, so that a simulation runs the same way every time.
-  std::map<uint64_t, std::unique_ptr<Listener>> listeners_;
+  std::map<uint64_t, std::unique_ptr<Listener>> listeners_;  // gone after the links that they drive
+  std::vector<Listener*> driving_;                           // of those, the ones that drive links
   std::unordered_map<uint64_t, LinkState> links_;
   std::unordered_map<uint64_t, std::unique_ptr<Session>> sessions_;
   std::map<std::pair<uint64_t, uint64_t>, Request*> deadlines_;  // by time and number
@@ -171,7 +174,7 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   ReactorCounters counters_;
   bool any_dead_ = false;
   std::vector<ServerLink*> touched_;    // links to flush before the turn ends
-  std::vector<ServerLink*> unwatched_;  // links without a descriptor: looked at every turn
+  std::vector<ServerLink*> unwatched_;  // links that nobody drives: looked at every turn
   TenantNames names_;
   Shares shares_;
 };

@@ -103,7 +103,7 @@ Result<std::string> Server::listen(const std::string& url) {
   CAIRN_CHECK(!running(), "listen() after start()");
   auto address = parse_address(url);
   if (!address) return address.error();
-  auto listener = listen_at(address.value());
+  auto listener = listen_at(address.value(), {slab_.get(), options_.rdma_path});
   if (!listener) return listener.error();
   std::string real = listener.value()->url();
   reactor_->add_listener(listener.take());

@@ -35,6 +35,7 @@ struct ServerOptions {
   StoreOptions store;  // absent_drives is counted by open()
   std::vector<TenantOptions> tenants;
   ReactorOptions reactor;
+  RdmaPath rdma_path;
 };
 
 class Server {

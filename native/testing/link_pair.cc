@@ -5,6 +5,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <cstdlib>
+#include <future>
+
+#include "base/clock.h"
+#include "transport/rdma_server.h"
 #include "transport/sockets.h"
 
 namespace cairn {
@@ -31,7 +37,21 @@ std::pair<int, int> unix_pair() {
 
 }  // namespace
 
-LinkPair::LinkPair(LinkKind kind, uint64_t seed) {
+std::vector<LinkKind> stream_kinds() {
+  return {LinkKind::tcp, LinkKind::shm, LinkKind::fake, LinkKind::fake_dribbling};
+}
+
+std::vector<LinkKind> link_kinds() {
+  std::vector<LinkKind> kinds = stream_kinds();
+  if (std::getenv("CAIRN_TESTBED_ADDRESS") != nullptr) kinds.push_back(LinkKind::rdma);
+  return kinds;
+}
+
+LinkPair::LinkPair(LinkKind kind, uint64_t seed, const Slab& slab) {
+  if (kind == LinkKind::rdma) {
+    connect_rdma(slab);
+    return;
+  }
   if (kind == LinkKind::fake || kind == LinkKind::fake_dribbling) {
     ChannelFaults faults;
     if (kind == LinkKind::fake_dribbling) faults.seed = seed + 1;
@@ -51,6 +71,69 @@ LinkPair::LinkPair(LinkKind kind, uint64_t seed) {
 
 LinkPair::~LinkPair() {
   if (server_closed.empty()) server->close();
+  server.reset();
+  client.reset();
+}
+
+// The client connects on a thread of its own: it blocks until the service has answered its hello.
+void LinkPair::connect_rdma(const Slab& slab) {
+  Address address;
+  address.kind = Address::Kind::rdma;
+  address.host = std::getenv("CAIRN_TESTBED_ADDRESS");
+  auto listening = listen_at(address, {&slab, {}});
+  CAIRN_CHECK(listening.ok(), "no RDMA listener");
+  listener_ = listening.take();
+  address = parse_address(listener_->url()).take();
+  auto connecting = std::async(std::launch::async, [&] { return connect_to(address, ConnectOptions{}); });
+  const uint64_t until = system_clock().now_ms() + 5000;
+  const auto drive = [&] {
+    auto link = listener_->accept();
+    if (link == nullptr) return;
+    server = std::move(link);
+    server->set_handler(this);
+  };
+  while (at_server.empty() && system_clock().now_ms() < until) drive();
+  CAIRN_CHECK(!at_server.empty(), "no hello came over RDMA");
+  at_server.clear();
+  FrameBuilder frame(FrameType::welcome);
+  WelcomeBody body;
+  body.credits = 1;
+  frame.append(body);
+  server->send(frame.finish());
+  server->flush();
+  while (connecting.wait_for(std::chrono::milliseconds(0)) != std::future_status::ready) drive();
+  auto connected = connecting.get();
+  if (auto* failure = std::get_if<ConnectFailure>(&connected)) std::fprintf(stderr, "%s\n", failure->reason.c_str());
+  client = std::move(std::get<Connected>(connected).link);
+  client->set_handler(this);
+}
+
+const std::vector<ExtentBody>& LinkPair::let_in(uint64_t request_id, uint32_t index, bool writes) {
+  static const std::vector<ExtentBody> nothing;
+  const auto found = memory.find({request_id, index});
+  if (found == memory.end() || client->memory_domain() == nullptr) return nothing;
+  CAIRN_CHECK(found->second.size() == 1, "memory in pieces is not let in to");
+  const ByteSpan range(static_cast<std::byte*>(found->second[0].iov_base), found->second[0].iov_len);
+  Opened& opened = opened_.emplace_back();
+  opened.memory = client->expose(range).take();
+  const uint32_t key = client->let_in(request_id, *opened.memory, range, writes);
+  opened.extents = {{reinterpret_cast<uint64_t>(range.data()), range.size(), key, 0}};
+  // The service learns of memory by a request, which goes behind.
+  const size_t before = at_server.size();
+  client->send(FrameBuilder(FrameType::ping, request_id).finish());
+  run_until([&] { return at_server.size() > before; });
+  at_server.resize(before);
+  return opened.extents;
+}
+
+void LinkPair::pull(PullOp& op) {
+  op.from = let_in(op.request_id, op.index, false);
+  server->pull(op);
+}
+
+void LinkPair::send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags) {
+  for (ResultItem& item : items) item.to = let_in(request_id, item.body.index, true);
+  server->send_results(request_id, items, flags);
 }
 
 bool LinkPair::run_until(const std::function<bool()>& done) {
@@ -59,6 +142,7 @@ bool LinkPair::run_until(const std::function<bool()>& done) {
   uint64_t last = 0;
   for (int turn = 0, still = 0; turn < kTurns && still < 20'000; ++turn) {
     if (done()) return true;
+    if (listener_ != nullptr) listener_->accept();
     if (server_closed.empty()) {
       server->progress(true, true);
       server->flush();
@@ -73,6 +157,10 @@ bool LinkPair::run_until(const std::function<bool()>& done) {
 
 void LinkPair::cut() {
   if (fake_ != nullptr) return fake_->cut();
+  if (listener_ != nullptr) {
+    load_verbs().take()->disconnect(dynamic_cast<RdmaServerLink&>(*server).connection());
+    return;
+  }
   shutdown(raw_server_, SHUT_RDWR);
 }
 

@@ -3,6 +3,7 @@
 
 #include <sys/socket.h>
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -17,12 +18,17 @@
 
 namespace cairn {
 
-enum class LinkKind { tcp, shm, fake, fake_dribbling };
+enum class LinkKind { tcp, shm, fake, fake_dribbling, rdma };
 
 inline const char* name_of(LinkKind kind) {
-  constexpr const char* names[] = {"tcp", "shm", "fake", "fake_dribbling"};
+  constexpr const char* names[] = {"tcp", "shm", "fake", "fake_dribbling", "rdma"};
   return names[static_cast<size_t>(kind)];
 }
+
+// rdma only where there is a device (tools/testbed): CAIRN_TESTBED_ADDRESS says at which address.
+std::vector<LinkKind> link_kinds();
+// Those whose payload travels in frames.
+std::vector<LinkKind> stream_kinds();
 
 struct ArrivedFrame {
   FrameHeader header;
@@ -31,7 +37,7 @@ struct ArrivedFrame {
 
 class LinkPair final : public ServerLinkHandler, public ClientLinkHandler {
  public:
-  LinkPair(LinkKind kind, uint64_t seed);
+  LinkPair(LinkKind kind, uint64_t seed, const Slab& slab);
   ~LinkPair();
 
   // Moves bytes on both sides until `done` or nothing more comes; false if it never was.
@@ -40,6 +46,10 @@ class LinkPair final : public ServerLinkHandler, public ClientLinkHandler {
     run_until([] { return false; });
   }
   void cut();
+  // As of the server link, with the client's memory of that item: in extents where the service moves the bytes itself.
+  // Then the client lets it in first.
+  void pull(PullOp& op);
+  void send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags);
   // Bytes as a hostile client would send them, past the client link.
   void inject(std::vector<std::byte> bytes) { client->send(std::move(bytes)); }
 
@@ -62,6 +72,16 @@ class LinkPair final : public ServerLinkHandler, public ClientLinkHandler {
   void on_closed(Status status, std::string_view reason) override;
 
  private:
+  struct Opened {
+    std::unique_ptr<ExposedMemory> memory;
+    std::vector<ExtentBody> extents;
+  };
+  void connect_rdma(const Slab& slab);
+  const std::vector<ExtentBody>& let_in(uint64_t request_id, uint32_t index, bool writes);
+  bool progress();
+
+  std::unique_ptr<Listener> listener_;
+  std::deque<Opened> opened_;
   std::unique_ptr<ChannelPair> fake_;
   int raw_server_ = -1;
 };

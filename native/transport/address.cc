@@ -8,13 +8,13 @@ namespace cairn {
 
 namespace {
 
-constexpr std::string_view kForms = "expected tcp://HOST:PORT or shm:///PATH.sock";
+constexpr std::string_view kForms = "expected rdma://HOST:PORT, tcp://HOST:PORT or shm:///PATH.sock";
 
 Error wrong(std::string_view url, std::string_view why) {
   return Error{0, "cannot use the URL '" + std::string(url) + "': " + std::string(why) + "; " + std::string(kForms)};
 }
 
-Result<Address> parse_tcp(std::string_view url, std::string_view rest) {
+Result<Address> parse_host(Address::Kind kind, std::string_view url, std::string_view rest) {
   const size_t colon = rest.rfind(':');
   if (colon == std::string_view::npos) return wrong(url, "it names no port");
   std::string_view host = rest.substr(0, colon);
@@ -26,6 +26,7 @@ Result<Address> parse_tcp(std::string_view url, std::string_view rest) {
   }
   if (host.empty()) return wrong(url, "it names no host");
   Address address;
+  address.kind = kind;
   address.host = host;
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), address.port);
   if (error != std::errc{} || end != port.data() + port.size())
@@ -38,7 +39,9 @@ Result<Address> parse_tcp(std::string_view url, std::string_view rest) {
 Result<Address> parse_address(std::string_view url) {
   constexpr std::string_view tcp = "tcp://";
   constexpr std::string_view shm = "shm://";
-  if (url.starts_with(tcp)) return parse_tcp(url, url.substr(tcp.size()));
+  constexpr std::string_view rdma = "rdma://";
+  if (url.starts_with(tcp)) return parse_host(Address::Kind::tcp, url, url.substr(tcp.size()));
+  if (url.starts_with(rdma)) return parse_host(Address::Kind::rdma, url, url.substr(rdma.size()));
   if (!url.starts_with(shm)) return wrong(url, "its scheme is not known here");
   Address address;
   address.kind = Address::Kind::shm;
@@ -57,7 +60,8 @@ std::string to_url(const Address& address) {
   }
   CAIRN_CHECK(!address.host.empty(), "an address of a service on no host");
   const bool bracket = address.host.find(':') != std::string::npos;
-  return "tcp://" + (bracket ? "[" + address.host + "]" : address.host) + ":" + std::to_string(address.port);
+  const std::string scheme = address.kind == Address::Kind::rdma ? "rdma://" : "tcp://";
+  return scheme + (bracket ? "[" + address.host + "]" : address.host) + ":" + std::to_string(address.port);
 }
 
 }  // namespace cairn

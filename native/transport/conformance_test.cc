@@ -14,7 +14,7 @@ namespace {
 
 class LinkTest : public testing::TestWithParam<LinkKind> {
  protected:
-  LinkTest() : slab(Slab::create(32 * kMiB).take()), pair(std::make_unique<LinkPair>(GetParam(), 7)) {}
+  LinkTest() : slab(Slab::create(32 * kMiB).take()), pair(std::make_unique<LinkPair>(GetParam(), 7, *slab)) {}
 
   void give_memory(uint64_t request, uint32_t item, std::vector<std::byte>& bytes) {
     pair->memory[{request, item}] = {{bytes.data(), bytes.size()}};
@@ -34,8 +34,13 @@ class LinkTest : public testing::TestWithParam<LinkKind> {
   std::unique_ptr<LinkPair> pair;
 };
 
-INSTANTIATE_TEST_SUITE_P(Links, LinkTest,
-                         testing::Values(LinkKind::tcp, LinkKind::shm, LinkKind::fake, LinkKind::fake_dribbling),
+INSTANTIATE_TEST_SUITE_P(Links, LinkTest, testing::ValuesIn(link_kinds()),
+                         [](const auto& kind) { return name_of(kind.param); });
+
+// Of links whose payload travels in frames.
+class StreamLinkTest : public LinkTest {};
+
+INSTANTIATE_TEST_SUITE_P(Links, StreamLinkTest, testing::ValuesIn(stream_kinds()),
                          [](const auto& kind) { return name_of(kind.param); });
 
 TEST_P(LinkTest, Promise1FramesArriveWholeOnceInOrder) {
@@ -51,7 +56,7 @@ TEST_P(LinkTest, Promise2BytesAreInPlaceBeforeTheResultIsSeen) {
   std::vector<ResultItem> items;
   items.push_back(result(0, patterned(*slab, a.size(), 1)));
   items.push_back(result(1, patterned(*slab, b.size(), 2)));
-  pair->server->send_results(9, items, kFrameLast);
+  pair->send_results(9, items, kFrameLast);
   ASSERT_TRUE(pair->run_until([&] { return !pair->at_client.empty(); }));
   EXPECT_EQ(check_pattern(a, 1), -1);
   EXPECT_EQ(check_pattern(b, 2), -1);
@@ -64,7 +69,7 @@ TEST_P(LinkTest, Promise3PulledBytesAreExact) {
   fill_pattern(bytes, 5);
   give_memory(4, 2, bytes);
   RecordedPull pull(*slab, 4, 2, bytes.size());
-  pair->server->pull(pull);
+  pair->pull(pull);
   ASSERT_TRUE(pair->run_until([&] { return !pull.ended.empty(); }));
   EXPECT_EQ(pull.ended, std::vector{Status::ok});
   EXPECT_TRUE(holds_pattern(pull.buffer, 5));
@@ -78,19 +83,19 @@ TEST_P(LinkTest, Promise3ManyPullsOfSeveralRequestsInterleave) {
     fill_pattern(sources[i], 100 + i);
     give_memory(1 + i % 3, i, sources[i]);
     pulls.push_back(std::make_unique<RecordedPull>(*slab, 1 + i % 3, i, sources[i].size()));
-    pair->server->pull(*pulls.back());
+    pair->pull(*pulls.back());
   }
   ASSERT_TRUE(pair->run_until(
       [&] { return std::all_of(pulls.begin(), pulls.end(), [](const auto& one) { return !one->ended.empty(); }); }));
   for (uint32_t i = 0; i < kPulls; ++i) EXPECT_TRUE(holds_pattern(pulls[i]->buffer, 100 + i)) << i;
 }
 
-TEST_P(LinkTest, Promise4ACancelledPullWritesNothingMore) {
+TEST_P(StreamLinkTest, Promise4ACancelledPullWritesNothingMore) {
   std::vector<std::byte> bytes(4 * kMiB);
   fill_pattern(bytes, 5);
   give_memory(4, 0, bytes);
   RecordedPull pull(*slab, 4, 0, bytes.size());
-  pair->server->pull(pull);
+  pair->pull(pull);
   const uint64_t before = pair->server->moved_bytes();
   pair->run_until([&] { return pair->server->moved_bytes() > before + 2000; });
   if (pull.ended.empty()) pair->server->cancel(pull);
@@ -105,12 +110,12 @@ TEST_P(LinkTest, Promise4ACancelledPullWritesNothingMore) {
   }
 }
 
-TEST_P(LinkTest, Promise5AForgottenPutIsNeverReportedAsPulled) {
+TEST_P(StreamLinkTest, Promise5AForgottenPutIsNeverReportedAsPulled) {
   std::vector<std::byte> bytes(8 * kMiB);
   fill_pattern(bytes, 5);
   give_memory(4, 0, bytes);
   RecordedPull pull(*slab, 4, 0, bytes.size());
-  pair->server->pull(pull);
+  pair->pull(pull);
   const uint64_t before = pair->server->moved_bytes();
   pair->run_until([&] { return pair->server->moved_bytes() > before + 1000 || !pull.ended.empty(); });
   const bool had_ended = !pull.ended.empty();
@@ -126,12 +131,12 @@ TEST_P(LinkTest, Promise5AForgottenPutIsNeverReportedAsPulled) {
   EXPECT_TRUE(pair->run_until([&] { return !pair->at_server.empty(); })) << "the stream lost its step";
 }
 
-TEST_P(LinkTest, Promise5AForgottenGetIsNotWritten) {
+TEST_P(StreamLinkTest, Promise5AForgottenGetIsNotWritten) {
   std::vector<std::byte> target(8 * kMiB);
   give_memory(6, 0, target);
   std::vector<ResultItem> items;
   items.push_back(result(0, patterned(*slab, target.size(), 3)));
-  pair->server->send_results(6, items, kFrameLast);
+  pair->send_results(6, items, kFrameLast);
   pair->run_until([&] { return target[0] != std::byte{0}; });
   pair->memory.clear();
   pair->client->forget(6);
@@ -142,8 +147,10 @@ TEST_P(LinkTest, Promise5AForgottenGetIsNotWritten) {
 }
 
 TEST_P(LinkTest, Promise6ABrokenLinkSaysSoOnceAndEndsItsPulls) {
-  RecordedPull pull(*slab, 4, 0, 1000);
-  pair->server->pull(pull);
+  std::vector<std::byte> bytes(8 * kMiB);
+  give_memory(4, 0, bytes);
+  RecordedPull pull(*slab, 4, 0, bytes.size());
+  pair->pull(pull);
   pair->cut();
   ASSERT_TRUE(pair->run_until([&] { return !pair->server_closed.empty() && !pair->client_closed.empty(); }));
   EXPECT_EQ(pull.ended, std::vector{Status::disconnected});
@@ -157,7 +164,7 @@ TEST_P(LinkTest, Promise7GarbageClosesTheLinkWithAReason) {
   EXPECT_EQ(pair->server_closed[0], "invalid: not a Cairn frame (wrong magic)");
 }
 
-TEST_P(LinkTest, Promise7DataNobodyAskedForIsDrained) {
+TEST_P(StreamLinkTest, Promise7DataNobodyAskedForIsDrained) {
   FrameBuilder frame(FrameType::data, 5);
   frame.header().payload_bytes = 1000 + sizeof(DataTrailer);
   frame.append(DataBody{0, 0, 0, 1000});
@@ -171,7 +178,7 @@ TEST_P(LinkTest, Promise7DataNobodyAskedForIsDrained) {
 
 // Every answer on the link was lost: the length of the data wrapped around to the payload that the frame announced, and
 // all that came behind it was swallowed as its payload, for ever.
-TEST_P(LinkTest, Promise7DataWhoseLengthWrapsAroundClosesTheLink) {
+TEST_P(StreamLinkTest, Promise7DataWhoseLengthWrapsAroundClosesTheLink) {
   FrameBuilder frame(FrameType::data, 5);
   frame.header().payload_bytes = 1;
   frame.append(DataBody{0, 0, 0, UINT64_MAX - sizeof(DataTrailer) + 2});
@@ -203,7 +210,7 @@ TEST_P(LinkTest, Promise9AbsurdLengthsAreRefusedBeforeAnythingIsAllocated) {
   EXPECT_EQ(pair->server_closed[0], "invalid: the body is longer than its type allows");
 }
 
-TEST_P(LinkTest, RegionsAreReachedInPlaceWhereTheLinkOffersThem) {
+TEST_P(StreamLinkTest, RegionsAreReachedInPlaceWhereTheLinkOffersThem) {
   if (pair->server->features() == 0) {
     EXPECT_EQ(pair->server->add_region({1, 0, 4096}), Status::unsupported);
     return;

@@ -7,6 +7,8 @@
 #include <ctime>
 
 #include "base/clock.h"
+#include "transport/handshake.h"
+#include "transport/rdma_listener.h"
 #include "transport/sockets.h"
 #include "transport/stream_client.h"
 
@@ -39,36 +41,14 @@ class Handshake {
 
  private:
   std::variant<Connected, ConnectFailure> understand(const FrameHeader& header, ConstByteSpan body) {
-    if (header.type == FrameType::refuse) {
-      ReasonView refused;
-      if (const char* wrong = decode_reason(body, refused)) return ConnectFailure{Status::invalid, wrong};
-      return ConnectFailure{refused.status, "the service refused the session: " + std::string(refused.reason)};
-    }
     Connected connected;
-    if (header.type != FrameType::welcome)
-      return ConnectFailure{Status::invalid, "the service did not answer with a welcome"};
-    if (const char* wrong = decode_fixed(body, connected.welcome.body)) return ConnectFailure{Status::invalid, wrong};
-    if (connected.welcome.body.credits == 0) return ConnectFailure{Status::invalid, "the service grants no credits"};
-    connected.welcome.tag = header.tag;
+    if (auto failure = understand_welcome(header, body, connected.welcome)) return std::move(*failure);
     connected.link = std::make_unique<StreamClientLink>(std::move(channel_));
     return connected;
   }
 
   bool send_hello(const ConnectOptions& options) {
-    CAIRN_CHECK(options.tenant.size() <= kNameBytesMost, "a tenant's name does not fit a hello");
-    CAIRN_CHECK(options.token.size() <= kNameBytesMost, "a token does not fit a hello");
-    CAIRN_CHECK(options.name.size() <= kNameBytesMost, "a client's name does not fit a hello");
-    FrameBuilder frame(FrameType::hello);
-    HelloBody hello;
-    hello.join = options.join;
-    hello.tenant_bytes = static_cast<uint16_t>(options.tenant.size());
-    hello.token_bytes = static_cast<uint16_t>(options.token.size());
-    hello.name_bytes = static_cast<uint16_t>(options.name.size());
-    frame.append(hello);
-    frame.append_text(options.tenant);
-    frame.append_text(options.token);
-    frame.append_text(options.name);
-    std::vector<std::byte> bytes = frame.finish();
+    std::vector<std::byte> bytes = build_hello(options);
     for (size_t at = 0; at < bytes.size();) {
       const iovec part{bytes.data() + at, bytes.size() - at};
       const long sent = channel_->send({&part, 1});
@@ -128,12 +108,44 @@ class Handshake {
 
 }  // namespace
 
+std::vector<std::byte> build_hello(const ConnectOptions& options) {
+  CAIRN_CHECK(options.tenant.size() <= kNameBytesMost, "a tenant's name does not fit a hello");
+  CAIRN_CHECK(options.token.size() <= kNameBytesMost, "a token does not fit a hello");
+  CAIRN_CHECK(options.name.size() <= kNameBytesMost, "a client's name does not fit a hello");
+  FrameBuilder frame(FrameType::hello);
+  HelloBody hello;
+  hello.join = options.join;
+  hello.tenant_bytes = static_cast<uint16_t>(options.tenant.size());
+  hello.token_bytes = static_cast<uint16_t>(options.token.size());
+  hello.name_bytes = static_cast<uint16_t>(options.name.size());
+  frame.append(hello);
+  frame.append_text(options.tenant);
+  frame.append_text(options.token);
+  frame.append_text(options.name);
+  return frame.finish();
+}
+
+std::optional<ConnectFailure> understand_welcome(const FrameHeader& header, ConstByteSpan body, Welcome& welcome) {
+  if (header.type == FrameType::refuse) {
+    ReasonView refused;
+    if (const char* wrong = decode_reason(body, refused)) return ConnectFailure{Status::invalid, wrong};
+    return ConnectFailure{refused.status, "the service refused the session: " + std::string(refused.reason)};
+  }
+  if (header.type != FrameType::welcome)
+    return ConnectFailure{Status::invalid, "the service did not answer with a welcome"};
+  if (const char* wrong = decode_fixed(body, welcome.body)) return ConnectFailure{Status::invalid, wrong};
+  if (welcome.body.credits == 0) return ConnectFailure{Status::invalid, "the service grants no credits"};
+  welcome.tag = header.tag;
+  return std::nullopt;
+}
+
 std::variant<Connected, ConnectFailure> connect_to(const Address& address, const ConnectOptions& options) {
   static_assert(kNameBytesMost == 256, "the sentence below names another length");
   if (options.tenant.size() > kNameBytesMost || options.token.size() > kNameBytesMost ||
       options.name.size() > kNameBytesMost) {
     return ConnectFailure{Status::invalid, "tenant, token and name have at most 256 bytes each"};
   }
+  if (address.kind == Address::Kind::rdma) return connect_rdma(address, options);
   const uint64_t start_ms = system_clock().now_ms();
   auto socket = connect_socket(address, options.timeout_ms);
   if (!socket) {

@@ -20,22 +20,6 @@ namespace {
 
 constexpr int kBacklog = 256;
 
-struct FreeAddresses {
-  void operator()(addrinfo* list) const { freeaddrinfo(list); }
-};
-using Addresses = std::unique_ptr<addrinfo, FreeAddresses>;
-
-Result<Addresses> resolve(const Address& address, bool passive) {
-  CAIRN_CHECK(address.kind == Address::Kind::tcp, "the path of a socket is looked for among hosts");
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
-  addrinfo* found = nullptr;
-  const int code = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
-  if (code != 0) return Error{0, "cannot find the host '" + address.host + "': " + gai_strerror(code)};
-  return Addresses(found);
-}
-
 sockaddr_un unix_address(const std::string& path) {
   sockaddr_un name{};
   CAIRN_CHECK(!path.empty(), "a socket without a path");
@@ -114,9 +98,25 @@ Result<int> connect_one(const Address& address, int family, const sockaddr* name
 
 }  // namespace
 
+Result<Addresses> resolve_host(const Address& address, bool passive) {
+  CAIRN_CHECK(address.kind != Address::Kind::shm, "the path of a socket is looked for among hosts");
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
+  addrinfo* found = nullptr;
+  const int code = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
+  if (code != 0) return Error{0, "cannot find the host '" + address.host + "': " + gai_strerror(code)};
+  return Addresses(found);
+}
+
+int set_nonblocking(int fd) {
+  const int flags = fcntl(fd, F_GETFL);
+  return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ? errno : 0;
+}
+
 Result<ListeningSocket> listen_socket(const Address& address) {
   if (address.kind == Address::Kind::shm) return listen_unix(address);
-  auto resolved = resolve(address, true);
+  auto resolved = resolve_host(address, true);
   if (!resolved) return resolved.error();
   const addrinfo* at = resolved.value().get();
   const int listening = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -138,7 +138,7 @@ Result<int> connect_socket(const Address& address, int timeout_ms) {
     const sockaddr_un name = unix_address(address.path);
     return connect_one(address, AF_UNIX, reinterpret_cast<const sockaddr*>(&name), sizeof(name), timeout_ms);
   }
-  auto resolved = resolve(address, false);
+  auto resolved = resolve_host(address, false);
   if (!resolved) return resolved.error();
   Result<int> connected = Error{0, "the host has no address"};
   for (const addrinfo* at = resolved.value().get(); at != nullptr && !connected; at = at->ai_next) {

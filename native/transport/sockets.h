@@ -1,12 +1,26 @@
 // Sockets for stream links: listening, accepting, connecting. Not part of the transport's face.
 #pragma once
 
+#include <netdb.h>
+
+#include <memory>
 #include <string>
 
 #include "base/result.h"
 #include "transport/transport.h"
 
 namespace cairn {
+
+struct FreeAddresses {
+  void operator()(addrinfo* list) const { freeaddrinfo(list); }
+};
+using Addresses = std::unique_ptr<addrinfo, FreeAddresses>;
+
+// Of an address with a host.
+Result<Addresses> resolve_host(const Address& address, bool passive);
+
+// 0 or an errno.
+int set_nonblocking(int fd);
 
 struct ListeningSocket {
   int socket = -1;  // non-blocking; owned by the caller

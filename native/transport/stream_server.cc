@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "transport/rdma_listener.h"
 #include "transport/sockets.h"
 
 namespace cairn {
@@ -272,7 +273,8 @@ class StreamListener final : public Listener {
 
 }  // namespace
 
-Result<std::unique_ptr<Listener>> listen_at(const Address& address) {
+Result<std::unique_ptr<Listener>> listen_at(const Address& address, const ListenOptions& options) {
+  if (address.kind == Address::Kind::rdma) return listen_rdma(address, options);
   auto listening = listen_socket(address);
   if (!listening) return listening.error();
   return std::unique_ptr<Listener>(std::make_unique<StreamListener>(listening.take()));

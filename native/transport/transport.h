@@ -1,17 +1,18 @@
 // The transport seam: how commands and payload cross between a client and the service.
 //
 // The server moves the bytes. A client sends a command that says where its memory lies; the server pulls the
-// payload of a put and pushes the payload of a get. tcp, shm (and rdma, when it comes) implement this file;
-// the conformance suite in testing/transport_conformance.h holds every one of them, and the in-process
-// fake, to the same promises:
+// payload of a put and pushes the payload of a get. tcp, shm and rdma implement this file; conformance_test.cc
+// holds every one of them, and the in-process fake, to the same promises:
 //
 //  1. Frames arrive whole, once and in order, or the link closes.
 //  2. send_results: the bytes of an item are in the client's memory before the client sees its result.
 //  3. pull: pulled() is called exactly once unless the op is cancelled; ok means all bytes are in the buffer
 //     exactly as they were in the client's memory while the request was open.
-//  4. After cancel(PullOp) returned, nothing is written into its buffer and pulled() is not called.
+//  4. After cancel(PullOp) returned, pulled() is not called. Nothing is written into its buffer any more, or (rdma, where
+//     the device cannot be called back) the link keeps a share of it until that is so: nobody else gets that memory.
 //  5. After forget(request) returned, a client link reads and writes no memory of that request, and no byte
-//     of a put that was forgotten half-way is ever reported as pulled.
+//     of a put that was forgotten half-way is ever reported as pulled. Where the peer reads and writes by itself
+//     (shm, rdma), it does until the last frame of the request, or until the link is closed.
 //  6. A link that closes says why, once; pulls in flight end as `disconnected`.
 //  7. What one peer sends — garbage included — closes at most its own link, with a reason.
 //  8. Nothing blocks: progress() moves what it can and returns.
@@ -38,14 +39,14 @@ namespace cairn {
 // --- addresses ---------------------------------------------------------------------------------------
 
 struct Address {
-  enum class Kind : uint8_t { tcp, shm };
+  enum class Kind : uint8_t { tcp, shm, rdma };
   Kind kind = Kind::tcp;
-  std::string host;  // tcp: a name or number; IPv6 without brackets
+  std::string host;  // tcp, rdma: a name or number; IPv6 without brackets
   uint16_t port = 0;
   std::string path;  // shm
 };
 
-// tcp://HOST:PORT (IPv6 in brackets) or shm:///PATH. The error says what is wrong and shows the right form.
+// tcp://HOST:PORT or rdma://HOST:PORT (IPv6 in brackets), or shm:///PATH. The error says what is wrong and shows the right form.
 Result<Address> parse_address(std::string_view url);
 std::string to_url(const Address& address);
 
@@ -98,9 +99,14 @@ class ServerLink {
   // From now on every frame in either direction carries `tag`; one that does not closes the link as denied.
   virtual void set_tag(const SessionTag& tag) = 0;
 
+  // Whether the connection was made for this tenant, where it had to name one before the hello.
+  virtual bool belongs_to(std::string_view) const { return true; }
+
   virtual const std::string& peer() const = 0;
   virtual uint32_t features() const = 0;
+  // -1: the link has none. Then its listener drives it, where driven() says so, or it is looked at every turn.
   virtual int event_fd() const = 0;
+  virtual bool driven() const { return false; }
   virtual bool wants_write() const = 0;
   // Moves what can be moved (readable, writable: what the wait set said). Calls the handler.
   virtual void progress(bool readable, bool writable) = 0;
@@ -138,11 +144,30 @@ class Listener {
   virtual ~Listener() = default;
   virtual int event_fd() const = 0;
   virtual const std::string& url() const = 0;  // as clients use it, with the real port
-  // The next waiting connection, or nullptr. Never blocks.
+  // The next waiting connection, or nullptr. Never blocks. Drives the links that it drives.
   virtual std::unique_ptr<ServerLink> accept() = 0;
+  // Its links live no longer than it does. Nobody new is let in from now on.
+  virtual bool drives_links() const { return false; }
+  virtual void stop_accepting() {}
+  // Drives its links without a look at the event. True if anything moved.
+  virtual bool poll() { return false; }
+  // Before the reactor sleeps: from now on the event says when something moves. False when something did already.
+  virtual bool rest() { return true; }
 };
 
-Result<std::unique_ptr<Listener>> listen_at(const Address& address);
+// How packets of a connection are marked. What is not set, the path decides.
+struct RdmaPath {
+  int dscp = -1;           // 0 to 63: the upper six bits of the traffic class
+  int service_level = -1;  // 0 to 15
+  uint32_t mtu_bytes = 0;  // 256 to 4096, a power of two; no more than the path has
+};
+
+struct ListenOptions {
+  const Slab* slab = nullptr;  // rdma: registered with the devices; outlives the listener
+  RdmaPath path;
+};
+
+Result<std::unique_ptr<Listener>> listen_at(const Address& address, const ListenOptions& options);
 
 // --- the client's end ------------------------------------------------------------------------------------
 
@@ -161,6 +186,19 @@ class ClientLinkHandler {
   ~ClientLinkHandler() = default;
 };
 
+// Where a link's device keeps what it knows of this process's memory. Links to the same device may share one.
+class MemoryDomain {
+ public:
+  virtual ~MemoryDomain() = default;
+};
+
+// Memory of ours that a device knows, so that a peer can be let in to it for the time of a request. Nobody is let in by
+// this alone where the device has memory windows. Ends before the memory does, and keeps its domain alive.
+class ExposedMemory {
+ public:
+  virtual ~ExposedMemory() = default;
+};
+
 class ClientLink {
  public:
   virtual ~ClientLink() = default;
@@ -176,8 +214,15 @@ class ClientLink {
   virtual void send_with_descriptor(std::vector<std::byte> frame, int descriptor) = 0;
   // The fence for payload in frames; see promise 5.
   virtual void forget(uint64_t request_id) = 0;
-  // Closes at once. The handler is not called again.
+  // Closes at once. The handler is not called again, and the peer reaches no memory of ours through this link any more.
   virtual void close() = 0;
+
+  // Links whose peer reads and writes our memory by itself (rdma). nullptr: this one's does not.
+  virtual std::shared_ptr<MemoryDomain> memory_domain() { return nullptr; }
+  virtual Result<std::unique_ptr<ExposedMemory>> expose(ByteSpan) { return Error{0, "the link exposes no memory", 0}; }
+  // Lets the peer in to `range` of the memory, to write (get) or to read (put) it. That ends with the last frame of the
+  // request: when the handler sees it, the peer is out. The key that the request's extents name.
+  virtual uint32_t let_in(uint64_t, const ExposedMemory&, ByteSpan, bool) { return 0; }
 
  protected:
   ClientLinkHandler* handler_ = nullptr;
@@ -194,6 +239,7 @@ struct ConnectOptions {
   std::string name;
   SessionTag join{};
   int timeout_ms = 5000;
+  std::shared_ptr<MemoryDomain> domain;  // taken if the connection's device is its; else the link makes its own
 };
 
 struct Connected {

@@ -1,0 +1,15 @@
+// What a client says first and what it makes of the answer, over any transport.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "transport/transport.h"
+
+namespace cairn {
+
+std::vector<std::byte> build_hello(const ConnectOptions& options);
+// Nothing, and the welcome is filled in; or why there is no session.
+std::optional<ConnectFailure> understand_welcome(const FrameHeader& header, ConstByteSpan body, Welcome& welcome);
+
+}  // namespace cairn

@@ -1,0 +1,251 @@
+#include "transport/rdma_client.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "transport/sockets.h"
+
+namespace cairn {
+
+namespace {
+
+// That the message took a window back. Soft-RoCE hands out the kernel's number of this flag, which is that of another
+// flag here (rxe_resp.c, IB_WC_WITH_INVALIDATE); a key that is no window's is of no account. To shut a window that is
+// shut brings Linux 6.1 down, there.
+constexpr unsigned kTookBack = IBV_WC_WITH_INV | IBV_WC_IP_CSUM_OK;
+
+bool ends_request(const FrameHeader& header) {
+  return (header.flags & kFrameLast) != 0 || header.type == FrameType::failed || header.type == FrameType::cancelled;
+}
+
+}  // namespace
+
+// --- the domain ------------------------------------------------------------------------------------------
+
+Result<std::shared_ptr<RdmaClientDomain>> RdmaClientDomain::create(const Verbs& verbs, ibv_context* context) {
+  std::shared_ptr<RdmaClientDomain> domain(new RdmaClientDomain(verbs, context));
+  const std::string what = std::string("cannot use the RDMA device ") + context->device->name;
+  if (const int code = verbs.query_device(context, &domain->facts_); code != 0) return Error::from_errno(code, what);
+  domain->domain_ = verbs.alloc_pd(context);
+  if (domain->domain_ == nullptr) return Error::from_errno(errno, what);
+  domain->windows_ =
+      (domain->facts_.device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0;
+  return domain;
+}
+
+RdmaClientDomain::~RdmaClientDomain() {
+  if (domain_ == nullptr) return;
+  const int code = verbs_.dealloc_pd(domain_);
+  CAIRN_CHECK(code == 0, "a protection domain ends with something left in it");
+}
+
+RdmaDialled::~RdmaDialled() {
+  queue.reset();
+  pool.reset();
+  if (completions != nullptr) domain->verbs().destroy_cq(completions);
+  if (channel != nullptr) domain->verbs().destroy_comp_channel(channel);
+  if (events != nullptr) domain->verbs().destroy_event_channel(events);
+  if (waits >= 0) ::close(waits);
+}
+
+// --- the link --------------------------------------------------------------------------------------------
+
+RdmaClientLink::RdmaClientLink(std::unique_ptr<RdmaDialled> dialled)
+    : RdmaEnd(std::move(dialled->queue), chain_, *dialled->pool, dialled->sizes), dialled_(std::move(dialled)) {}
+
+RdmaClientLink::~RdmaClientLink() {
+  hang_up();
+}
+
+void RdmaClientLink::hang_up() {
+  // From here on the peer reaches nothing. The windows end before the queue pair to which they are bound.
+  const std::unique_ptr<RdmaQueue> stopped = take_queue();
+  if (stopped != nullptr) stopped->stop();
+  for (const Window& window : windows_) {
+    const int code = ibv_dealloc_mw(window.handle);
+    CAIRN_CHECK(code == 0, "a window does not end");
+  }
+  windows_.clear();
+  free_windows_.clear();
+  let_in_.clear();
+  shutting_.clear();
+  held_.clear();
+}
+
+void RdmaClientLink::close() {
+  if (open()) pump();
+  hang_up();
+}
+
+void RdmaClientLink::send(std::vector<std::byte> frame) {
+  queue_frame(std::move(frame), {});
+  pump();
+}
+
+void RdmaClientLink::failed(Status status, std::string_view reason) {
+  handler_->on_closed(status, reason);
+}
+
+// --- memory that the peer is let in to -------------------------------------------------------------------
+
+Result<std::unique_ptr<ExposedMemory>> RdmaClientLink::expose(ByteSpan memory) {
+  const auto& domain = dialled_->domain;
+  auto registered = register_exposed(domain->verbs(), domain->handle(), memory,
+                                     dialled_->windows ? Exposure::by_windows : Exposure::whole);
+  if (!registered) return registered.error();
+  return std::unique_ptr<ExposedMemory>(std::make_unique<RdmaExposed>(domain, registered.take()));
+}
+
+// An index, or UINT32_MAX when the device gives no more.
+uint32_t RdmaClientLink::take_window() {
+  if (free_windows_.empty()) {
+    ibv_mw* handle = ibv_alloc_mw(dialled_->domain->handle(), IBV_MW_TYPE_2);
+    if (handle == nullptr) return UINT32_MAX;
+    windows_.push_back({handle, handle->rkey, false});
+    return static_cast<uint32_t>(windows_.size() - 1);
+  }
+  const uint32_t index = free_windows_.back();
+  free_windows_.pop_back();
+  return index;
+}
+
+uint32_t RdmaClientLink::let_in(uint64_t request_id, const ExposedMemory& memory, ByteSpan range, bool writes) {
+  const auto& exposed = static_cast<const RdmaExposed&>(memory);
+  CAIRN_CHECK(exposed.domain() == dialled_->domain.get(), "a peer is let in to memory that its device does not know");
+  if (!dialled_->windows) return exposed.memory().remote_key();
+  if (!open()) return 0;
+  const uint32_t index = take_window();
+  if (index == UINT32_MAX) return 0;
+  Window& window = windows_[index];
+  window.key = ibv_inc_rkey(window.key);
+  window.open = true;
+  Extra bind;
+  bind.request.opcode = IBV_WR_BIND_MW;
+  bind.request.bind_mw.mw = window.handle;
+  bind.request.bind_mw.rkey = window.key;
+  bind.request.bind_mw.bind_info.mr = exposed.memory().region();
+  bind.request.bind_mw.bind_info.addr = reinterpret_cast<uint64_t>(range.data());
+  bind.request.bind_mw.bind_info.length = range.size();
+  bind.request.bind_mw.bind_info.mw_access_flags = writes ? IBV_ACCESS_REMOTE_WRITE : IBV_ACCESS_REMOTE_READ;
+  bind.work.kind = WorkKind::bind;
+  bind.work.slot = index;
+  queue_extra(bind);
+  let_in_[request_id].push_back(index);
+  return window.key;
+}
+
+void RdmaClientLink::shut(Window& window, uint32_t index) {
+  Extra invalidate;
+  invalidate.request.opcode = IBV_WR_LOCAL_INV;
+  invalidate.request.invalidate_rkey = window.key;
+  invalidate.work.kind = WorkKind::invalidate;
+  invalidate.work.slot = index;
+  queue_extra(invalidate);
+}
+
+void RdmaClientLink::invalidated(uint32_t key) {
+  const auto found = std::find_if(windows_.begin(), windows_.end(),
+                                  [key](const Window& window) { return window.open && window.key == key; });
+  if (found != windows_.end()) found->open = false;
+}
+
+void RdmaClientLink::frame_arrived(const FrameHeader& header, ConstByteSpan body) {
+  const auto let_in = ends_request(header) ? let_in_.find(header.request_id) : let_in_.end();
+  if (let_in == let_in_.end()) return handler_->on_frame(header, body);
+  const std::vector<uint32_t> windows = std::move(let_in->second);
+  let_in_.erase(let_in);
+  Held held{header, {}, 0};
+  for (const uint32_t index : windows) {
+    if (!windows_[index].open) {  // the service shut it
+      free_windows_.push_back(index);
+      continue;
+    }
+    shut(windows_[index], index);
+    shutting_[index] = header.request_id;
+    ++held.waiting;
+  }
+  if (held.waiting == 0) return handler_->on_frame(header, body);
+  held.body.assign(body.begin(), body.end());
+  held_[header.request_id] = std::move(held);
+}
+
+void RdmaClientLink::work_done(const Work& work) {
+  if (work.kind != WorkKind::invalidate) return;
+  windows_[work.slot].open = false;
+  free_windows_.push_back(work.slot);
+  const auto shutting = shutting_.find(work.slot);
+  CAIRN_CHECK(shutting != shutting_.end(), "a window was shut for no request");
+  const auto held = held_.find(shutting->second);
+  shutting_.erase(shutting);
+  CAIRN_CHECK(held != held_.end(), "a window was shut for a request that has no frame");
+  if (--held->second.waiting > 0) return;
+  const Held frame = std::move(held->second);
+  held_.erase(held);
+  handler_->on_frame(frame.header, frame.body);
+}
+
+// --- driving ---------------------------------------------------------------------------------------------
+
+bool RdmaClientLink::post_receive(uint32_t slot) {
+  return post_client_receive(queue(), *dialled_->pool, slot);
+}
+
+void RdmaClientLink::clear_events() {
+  ibv_cq* completions = nullptr;
+  void* context = nullptr;
+  const Verbs& verbs = dialled_->domain->verbs();
+  while (verbs.get_cq_event(dialled_->channel, &completions, &context) == 0) verbs.ack_cq_events(completions, 1);
+}
+
+void RdmaClientLink::heed_manager() {
+  const Verbs& verbs = dialled_->domain->verbs();
+  rdma_cm_event* event = nullptr;
+  while (verbs.get_cm_event(dialled_->events, &event) == 0) {
+    const rdma_cm_event_type what = event->event;
+    rdma_cm_id* id = event->id;
+    verbs.ack_cm_event(event);
+    if (what == RDMA_CM_EVENT_DISCONNECTED) (void)verbs.disconnect(id);  // the peer's wait for an answer ends
+    if (what == RDMA_CM_EVENT_DISCONNECTED || what == RDMA_CM_EVENT_DEVICE_REMOVAL ||
+        what == RDMA_CM_EVENT_TIMEWAIT_EXIT)
+      lost(Status::disconnected, "the service closed the connection");
+  }
+}
+
+void RdmaClientLink::take_in() {
+  constexpr int kTogether = 16;
+  std::array<ibv_wc, kTogether> done;
+  int count = 0;
+  do {
+    count = ibv_poll_cq(dialled_->completions, kTogether, done.data());
+    CAIRN_CHECK(count >= 0, "a completion queue is broken");
+    for (int i = 0; i < count && open(); ++i) {
+      const ibv_wc& one = done[static_cast<size_t>(i)];
+      if ((one.wr_id & kReceiveId) == 0) {
+        completed(one);
+        continue;
+      }
+      if (one.status != IBV_WC_SUCCESS) continue;  // the send side tells why
+      const auto slot = static_cast<uint32_t>(one.wr_id);
+      if ((one.wc_flags & kTookBack) != 0) invalidated(one.invalidated_rkey);
+      received({dialled_->pool->at(slot), one.byte_len});
+      if (open() && !post_receive(slot)) lost(Status::disconnected, "the device takes no more receives");
+    }
+  } while (count == kTogether && open());
+}
+
+void RdmaClientLink::progress(bool readable, bool) {
+  CAIRN_CHECK(handler_ != nullptr, "a link is driven that reports to nobody");
+  if (!open()) return;
+  if (readable) {
+    clear_events();
+    const int code = ibv_req_notify_cq(dialled_->completions, 0);
+    CAIRN_CHECK(code == 0, "a completion queue gives no notice");
+  }
+  take_in();
+  if (open() && readable) heed_manager();  // what came before the end was taken in
+  if (open()) pump();
+}
+
+}  // namespace cairn

@@ -1,0 +1,125 @@
+// The client's end of RDMA. See transport.h for the contract.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "transport/rdma_end.h"
+
+namespace cairn {
+
+inline constexpr uint32_t kClientMessageBytes = 4096;
+inline constexpr uint16_t kClientCredits = 32;
+// Two messages that only give credit back may be on their way besides: each stands for half of the credit.
+inline constexpr uint32_t kClientReceives = kClientCredits + 2;
+
+class RdmaClientDomain final : public MemoryDomain {
+ public:
+  static Result<std::shared_ptr<RdmaClientDomain>> create(const Verbs& verbs, ibv_context* context);
+  ~RdmaClientDomain() override;
+  RdmaClientDomain(const RdmaClientDomain&) = delete;
+  RdmaClientDomain& operator=(const RdmaClientDomain&) = delete;
+
+  const Verbs& verbs() const { return verbs_; }
+  ibv_context* context() const { return context_; }
+  ibv_pd* handle() const { return domain_; }
+  bool windows() const { return windows_; }
+  const ibv_device_attr& facts() const { return facts_; }
+
+ private:
+  RdmaClientDomain(const Verbs& verbs, ibv_context* context) : verbs_(verbs), context_(context) {}
+  const Verbs& verbs_;
+  ibv_context* context_;
+  ibv_pd* domain_ = nullptr;
+  ibv_device_attr facts_{};
+  bool windows_ = false;
+};
+
+class RdmaExposed final : public ExposedMemory {
+ public:
+  RdmaExposed(std::shared_ptr<RdmaClientDomain> domain, RdmaMemory memory)
+      : domain_(std::move(domain)), memory_(std::move(memory)) {}
+  const RdmaMemory& memory() const { return memory_; }
+  const RdmaClientDomain* domain() const { return domain_.get(); }
+
+ private:
+  std::shared_ptr<RdmaClientDomain> domain_;
+  RdmaMemory memory_;
+};
+
+// What a connection is made of before it is a link. Ends in the other order.
+struct RdmaDialled {
+  std::shared_ptr<RdmaClientDomain> domain;
+  rdma_event_channel* events = nullptr;
+  ibv_comp_channel* channel = nullptr;
+  ibv_cq* completions = nullptr;
+  std::unique_ptr<MessagePool> pool;
+  std::unique_ptr<RdmaQueue> queue;
+  EndSizes sizes;
+  bool windows = false;  // the service takes them back
+  int waits = -1;        // readable when any of the two channels is
+
+  RdmaDialled() = default;
+  RdmaDialled(const RdmaDialled&) = delete;
+  RdmaDialled& operator=(const RdmaDialled&) = delete;
+  ~RdmaDialled();
+};
+
+// Gives the slot to the device for a message. False: the queue pair is broken.
+bool post_client_receive(RdmaQueue& queue, MessagePool& pool, uint32_t slot);
+
+class RdmaClientLink final : public ClientLink, private RdmaEnd {
+ public:
+  explicit RdmaClientLink(std::unique_ptr<RdmaDialled> dialled);
+  ~RdmaClientLink() override;
+
+  int event_fd() const override { return dialled_->waits; }
+  bool wants_write() const override { return false; }
+  void progress(bool readable, bool writable) override;
+  void send(std::vector<std::byte> frame) override;
+  void send_with_descriptor(std::vector<std::byte> frame, int) override { send(std::move(frame)); }
+  void forget(uint64_t) override {}  // no payload passes through here
+  void close() override;
+  std::shared_ptr<MemoryDomain> memory_domain() override { return dialled_->domain; }
+  Result<std::unique_ptr<ExposedMemory>> expose(ByteSpan memory) override;
+  uint32_t let_in(uint64_t request_id, const ExposedMemory& memory, ByteSpan range, bool writes) override;
+
+ private:
+  struct Window {
+    ibv_mw* handle = nullptr;
+    uint32_t key = 0;
+    bool open = false;  // bound, or on its way to be
+  };
+  // A last frame that waits until the windows of its request are shut.
+  struct Held {
+    FrameHeader header;
+    std::vector<std::byte> body;
+    uint32_t waiting = 0;
+  };
+
+  uint32_t local_key() const override { return 0; }  // the service moves the bytes
+  void frame_arrived(const FrameHeader& header, ConstByteSpan body) override;
+  void work_done(const Work& work) override;
+  void failed(Status status, std::string_view reason) override;
+
+  uint32_t take_window();
+  void shut(Window& window, uint32_t index);
+  void invalidated(uint32_t key);
+  void clear_events();
+  void heed_manager();
+  void take_in();
+  bool post_receive(uint32_t slot);
+  void hang_up();
+
+  SendChain chain_;
+  std::unique_ptr<RdmaDialled> dialled_;
+  std::vector<Window> windows_;
+  std::vector<uint32_t> free_windows_;
+  std::unordered_map<uint64_t, std::vector<uint32_t>> let_in_;  // request → windows that were opened for it
+  std::unordered_map<uint32_t, uint64_t> shutting_;             // window → request whose frame is held
+  std::unordered_map<uint64_t, Held> held_;
+};
+
+}  // namespace cairn

@@ -1,0 +1,369 @@
+// Devices and domains of the service's end of RDMA.
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+
+#include "base/clock.h"
+#include "transport/rdma_server.h"
+#include "transport/sockets.h"
+
+namespace cairn {
+
+namespace {
+
+constexpr uint32_t kMessageBytes = 4096;
+constexpr uint16_t kCredits = 32;          // of one client: messages on their way to us
+constexpr uint32_t kReceivesMost = 1024;  // that wait in one domain, for all of its clients
+constexpr uint32_t kDomainsMost = 256;
+constexpr uint32_t kInlineBytes = 220;
+constexpr uint32_t kCompletionsFirst = 4096;
+constexpr uint64_t kLingerNs = 1'000'000'000;
+constexpr uint64_t kLastWordsNs = 200'000'000;
+constexpr uint8_t kRnrRetries = 5;  // a client that takes nothing although it gave credit: its own link ends
+constexpr uint32_t kReadsMost = 16;
+constexpr int kPolledMost = 32;
+
+std::string peer_of(rdma_cm_id* id) {
+  std::array<char, NI_MAXHOST> host{};
+  std::array<char, NI_MAXSERV> port{};
+  const sockaddr* peer = rdma_get_peer_addr(id);
+  const socklen_t length = peer->sa_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+  if (getnameinfo(peer, length, host.data(), host.size(), port.data(), port.size(), NI_NUMERICHOST | NI_NUMERICSERV) !=
+      0)
+    return "an RDMA peer";
+  return std::string(host.data()) + " port " + port.data();
+}
+
+}  // namespace
+
+// --- domains ---------------------------------------------------------------------------------------------
+
+Result<std::unique_ptr<RdmaDomain>> RdmaDomain::create(const Verbs& verbs, ibv_context* context, ByteSpan slab,
+                                                       uint32_t receives, uint64_t mark) {
+  std::unique_ptr<RdmaDomain> domain(new RdmaDomain(verbs, mark));
+  domain->domain_ = verbs.alloc_pd(context);
+  if (domain->domain_ == nullptr) return Error::from_errno(errno, "cannot make a protection domain");
+  auto registered = register_own(verbs, domain->domain_, slab);
+  if (!registered) return registered.error();
+  domain->slab_ = registered.take();
+  domain->pool_ = std::make_unique<MessagePool>(verbs, domain->domain_, kMessageBytes);
+  ibv_srq_init_attr wanted{};
+  wanted.attr.max_wr = receives;
+  wanted.attr.max_sge = 1;
+  domain->shared_ = verbs.create_srq(domain->domain_, &wanted);
+  if (domain->shared_ == nullptr) return Error::from_errno(errno, "cannot make a shared receive queue");
+  for (uint32_t i = 0; i < receives; ++i) {
+    const uint32_t slot = domain->pool_->take();
+    if (slot == MessagePool::kNone) return Error{ENOMEM, "no memory for the receives of a protection domain", 0};
+    domain->spent_.push_back(slot);
+  }
+  return domain;
+}
+
+RdmaDomain::~RdmaDomain() {
+  CAIRN_CHECK(links == 0, "a protection domain ends with links in it");
+  if (shared_ != nullptr) verbs_.destroy_srq(shared_);
+  pool_.reset();
+  slab_ = RdmaMemory();
+  if (domain_ == nullptr) return;
+  const int code = verbs_.dealloc_pd(domain_);
+  CAIRN_CHECK(code == 0, "a protection domain ends with something left in it");
+}
+
+bool RdmaDomain::post_receives() {
+  constexpr size_t kTogether = 32;
+  std::array<ibv_recv_wr, kTogether> requests;
+  std::array<ibv_sge, kTogether> memory;
+  while (!spent_.empty()) {
+    const size_t count = std::min(spent_.size(), kTogether);
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t slot = spent_[spent_.size() - count + i];
+      memory[i] = {reinterpret_cast<uint64_t>(pool_->at(slot)), kMessageBytes, pool_->key_of(slot)};
+      requests[i] = {};
+      requests[i].wr_id = kReceiveId | uint64_t{number} << 32 | slot;
+      requests[i].sg_list = &memory[i];
+      requests[i].num_sge = 1;
+      requests[i].next = i + 1 < count ? &requests[i + 1] : nullptr;
+    }
+    ibv_recv_wr* refused = nullptr;
+    if (ibv_post_srq_recv(shared_, requests.data(), &refused) != 0) return false;
+    spent_.resize(spent_.size() - count);
+  }
+  return true;
+}
+
+// --- the device ------------------------------------------------------------------------------------------
+
+Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, ibv_context* context, ByteSpan slab) {
+  std::unique_ptr<RdmaDevice> device(new RdmaDevice(verbs, context, slab));
+  const std::string what = std::string("cannot use the RDMA device ") + context->device->name;
+  if (const int code = verbs.query_device(context, &device->facts_); code != 0)
+    return Error::from_errno(code, what);
+  device->channel_ = verbs.create_comp_channel(context);
+  if (device->channel_ == nullptr) return Error::from_errno(errno, what);
+  const int most = std::min<int>(device->facts_.max_cqe, kCompletionsFirst);
+  device->completions_ = verbs.create_cq(context, most, nullptr, device->channel_, 0);
+  if (device->completions_ == nullptr) return Error::from_errno(errno, what);
+  if (const int code = set_nonblocking(device->channel_->fd); code != 0) return Error::from_errno(code, what);
+  return device;
+}
+
+RdmaDevice::~RdmaDevice() {
+  CAIRN_CHECK(links_.empty(), "a device ends with links on it");
+  say_last_words();
+  for (Lingering& one : lingering_) drop_queue(std::move(one.queue), *one.domain);
+  domains_.clear();
+  if (completions_ != nullptr) {
+    const int code = verbs_.destroy_cq(completions_);
+    CAIRN_CHECK(code == 0, "a completion queue does not end");
+  }
+  if (channel_ != nullptr) verbs_.destroy_comp_channel(channel_);
+}
+
+// A service that shuts down has just told its clients so.
+void RdmaDevice::say_last_words() {
+  const uint64_t until = system_clock().now_ns() + kLastWordsNs;
+  while (!lingering_.empty() && system_clock().now_ns() < until) {
+    pollfd waiting{channel_->fd, POLLIN, 0};
+    if (arm()) ::poll(&waiting, 1, 10);
+    clear_event();
+    poll();
+  }
+}
+
+// A completion queue that overflows breaks every link on it: each is given its room before it begins.
+bool RdmaDevice::reserve_completions(uint32_t more) {
+  const uint64_t needed = uint64_t{reserved_} + more;
+  if (needed > static_cast<uint64_t>(completions_->cqe)) {
+    const uint64_t wanted = std::min<uint64_t>(std::bit_ceil(needed), static_cast<uint64_t>(facts_.max_cqe));
+    if (wanted < needed || verbs_.resize_cq(completions_, static_cast<int>(wanted)) != 0) return false;
+  }
+  reserved_ += more;
+  return true;
+}
+
+RdmaDomain* RdmaDevice::domain_of(uint64_t mark, Refusal& refusal) {
+  for (const auto& [number, domain] : domains_) {
+    if (domain->mark() == mark) return domain.get();
+  }
+  const uint32_t receives = std::min(kReceivesMost, static_cast<uint32_t>(std::max(facts_.max_srq_wr, 1)));
+  if (domains_.size() >= kDomainsMost) {
+    // Whoever named tenants that there are not left domains behind in which nobody is.
+    const auto idle = std::find_if(domains_.begin(), domains_.end(), [](const auto& one) { return one.second->links == 0; });
+    if (idle == domains_.end()) {
+      refusal.reason = "the service has as many tenants on this device as it takes";
+      return nullptr;
+    }
+    domains_.erase(idle);
+    reserved_ -= receives;
+  }
+  auto created = RdmaDomain::create(verbs_, context_, slab_, receives, mark);
+  if (!created) {
+    refusal.reason = created.error().message;
+    return nullptr;
+  }
+  auto domain = created.take();
+  domain->number = next_domain_++;
+  if (!reserve_completions(receives) || !domain->post_receives()) {
+    refusal.reason = "the device has no room for another tenant's receives";
+    return nullptr;
+  }
+  RdmaDomain* made = domain.get();
+  domains_.emplace(made->number, std::move(domain));
+  return made;
+}
+
+std::unique_ptr<RdmaQueue> RdmaDevice::make_queue(rdma_cm_id* id, RdmaDomain& domain, Refusal& refusal) {
+  QueueSizes sizes;
+  sizes.requests = std::min<uint32_t>(sizes.requests, static_cast<uint32_t>(facts_.max_qp_wr));
+  sizes.sges = std::min<uint32_t>(sizes.sges, static_cast<uint32_t>(facts_.max_sge));
+  sizes.inline_bytes = kInlineBytes;
+  if (!reserve_completions(sizes.requests)) {
+    refusal.reason = "the device has no room for another connection's completions";
+    return nullptr;
+  }
+  auto made = RdmaQueue::create(verbs_, id, domain.handle(), completions_, domain.receives(), sizes);
+  if (!made) {
+    reserved_ -= sizes.requests;
+    refusal.reason = made.error().message;
+    return nullptr;
+  }
+  ++domain.links;
+  return made.take();
+}
+
+// The device lets go of the queue's memory, and of the id.
+void RdmaDevice::drop_queue(std::unique_ptr<RdmaQueue> queue, RdmaDomain& domain) {
+  CAIRN_CHECK(queue != nullptr, "no queue is dropped");
+  reserved_ -= queue->sizes().requests;
+  queue.reset();
+  --domain.links;
+}
+
+bool RdmaDevice::answer(RdmaQueue& queue, const RdmaRequest& request, const RdmaPath& path, uint32_t reads,
+                        Refusal& refusal) {
+  if (reads == 0) {
+    refusal = {Status::invalid, "the client lets nobody read its memory (no responder resources)"};
+    return false;
+  }
+  int code = queue.to_init(false);
+  if (code == 0) code = queue.to_receive(path);
+  if (code == 0) code = queue.to_send(static_cast<uint8_t>(reads), kRnrRetries);
+  RdmaReply reply;
+  reply.credits = kCredits;
+  reply.message_bytes = kMessageBytes;
+  reply.features = request.features & kRdmaWindows;
+  rdma_conn_param param{};
+  param.private_data = &reply;
+  param.private_data_len = sizeof(reply);
+  param.initiator_depth = static_cast<uint8_t>(reads);
+  param.rnr_retry_count = 7;
+  param.srq = 1;
+  param.qp_num = queue.number();
+  if (code == 0 && verbs_.accept(queue.id(), &param) != 0) code = errno;
+  if (code == 0) return true;
+  refusal.reason = Error::from_errno(code, "cannot accept the connection").message;
+  return false;
+}
+
+std::unique_ptr<RdmaServerLink> RdmaDevice::accept(rdma_cm_id* id, const rdma_conn_param& wanted,
+                                                   const RdmaRequest& request, const RdmaPath& path) {
+  Refusal refusal;
+  const uint32_t reads = std::min<uint32_t>(
+      {kReadsMost, static_cast<uint32_t>(std::max(facts_.max_qp_init_rd_atom, 0)), wanted.initiator_depth});
+  RdmaDomain* domain = domain_of(request.tenant, refusal);
+  auto queue = domain == nullptr ? nullptr : make_queue(id, *domain, refusal);
+  if (queue == nullptr || !answer(*queue, request, path, reads, refusal)) {
+    reject(verbs_, id, refusal.status, refusal.reason);
+    if (queue != nullptr) {
+      drop_queue(std::move(queue), *domain);
+    } else {
+      verbs_.destroy_id(id);
+    }
+    return nullptr;
+  }
+  const EndSizes ends{kCredits, request.credits, request.message_bytes, reads};
+  const uint32_t number = queue->number();
+  auto link = std::make_unique<RdmaServerLink>(*this, *domain, std::move(queue), ends, peer_of(id),
+                                               (request.features & kRdmaWindows) != 0);
+  id->context = link.get();
+  const bool fresh = links_.emplace(number, link.get()).second;
+  CAIRN_CHECK(fresh, "two queue pairs have one number");
+  return link;
+}
+
+void RdmaDevice::forget(const RdmaServerLink& link, uint32_t queue_number) {
+  const auto found = links_.find(queue_number);
+  if (found == links_.end() || found->second != &link) return;
+  links_.erase(found);
+  std::erase(touched_, &link);
+}
+
+void RdmaDevice::linger(std::unique_ptr<RdmaQueue> queue, RdmaDomain& domain) {
+  CAIRN_CHECK(queue != nullptr, "no queue lingers");
+  queue->id()->context = nullptr;
+  if (queue->idle()) return drop_queue(std::move(queue), domain);
+  lingering_.push_back({std::move(queue), &domain, system_clock().now_ns() + kLingerNs});
+}
+
+void RdmaDevice::fail_links(std::string_view reason) {
+  const auto links = links_;
+  for (const auto& [number, link] : links) link->lost(Status::disconnected, reason);
+}
+
+// --- completions -----------------------------------------------------------------------------------------
+
+void RdmaDevice::touch(RdmaServerLink& link) {
+  if (link.touched) return;
+  link.touched = true;
+  touched_.push_back(&link);
+}
+
+void RdmaDevice::take_message(const ibv_wc& completion) {
+  const auto slot = static_cast<uint32_t>(completion.wr_id);
+  const auto number = static_cast<uint32_t>((completion.wr_id & ~kReceiveId) >> 32);
+  const auto domain = domains_.find(number);
+  if (domain == domains_.end()) return;
+  const auto link = links_.find(completion.qp_num);
+  if (completion.status == IBV_WC_SUCCESS && link != links_.end()) {
+    touch(*link->second);
+    link->second->received({domain->second->pool().at(slot), completion.byte_len});
+  }
+  domain->second->free_receive(slot);
+}
+
+// True if the completion was of a queue that has no link any more.
+bool RdmaDevice::end_lingering(const ibv_wc& completion) {
+  const auto found = std::find_if(lingering_.begin(), lingering_.end(),
+                                  [&](const Lingering& one) { return one.queue->number() == completion.qp_num; });
+  if (found == lingering_.end()) return false;
+  Work work;
+  while (completion.status == IBV_WC_SUCCESS && found->queue->next_done(completion.wr_id, work)) {
+    if (work.pool != nullptr) work.pool->give_back(work.slot);
+  }
+  if (completion.status != IBV_WC_SUCCESS || found->queue->idle()) found->until_ns = 0;
+  return true;
+}
+
+void RdmaDevice::take_in(const ibv_wc& completion) {
+  if ((completion.wr_id & kReceiveId) != 0) return take_message(completion);
+  const auto link = links_.find(completion.qp_num);
+  if (link == links_.end()) {
+    end_lingering(completion);
+    return;
+  }
+  touch(*link->second);
+  link->second->completed(completion);
+}
+
+void RdmaDevice::settle() {
+  for (size_t i = 0; i < touched_.size(); ++i) {
+    RdmaServerLink* link = touched_[i];
+    link->touched = false;
+    link->pump();
+  }
+  touched_.clear();
+  for (const auto& [number, domain] : domains_) {
+    if (!domain->post_receives()) fail_links("the device takes no more receives");
+  }
+  if (lingering_.empty()) return;
+  const uint64_t now = system_clock().now_ns();
+  std::erase_if(lingering_, [&](Lingering& one) {
+    if (one.until_ns > now) return false;
+    drop_queue(std::move(one.queue), *one.domain);
+    return true;
+  });
+}
+
+bool RdmaDevice::poll() {
+  std::array<ibv_wc, kPolledMost> done;
+  bool any = false;
+  constexpr int kRounds = 8;  // the drives have their turn, too
+  for (int round = 0; round < kRounds; ++round) {
+    const int count = ibv_poll_cq(completions_, kPolledMost, done.data());
+    CAIRN_CHECK(count >= 0, "a completion queue is broken");
+    for (int i = 0; i < count; ++i) take_in(done[static_cast<size_t>(i)]);
+    any = any || count > 0;
+    if (count < kPolledMost) break;
+  }
+  if (any || !lingering_.empty()) settle();
+  return any;
+}
+
+bool RdmaDevice::arm() {
+  const int code = ibv_req_notify_cq(completions_, 0);
+  CAIRN_CHECK(code == 0, "a completion queue gives no notice");
+  return !poll();
+}
+
+void RdmaDevice::clear_event() {
+  ibv_cq* queue = nullptr;
+  void* context = nullptr;
+  while (verbs_.get_cq_event(channel_, &queue, &context) == 0) verbs_.ack_cq_events(queue, 1);
+}
+
+}  // namespace cairn

@@ -1,0 +1,181 @@
+// Listening for RDMA connections, through the connection manager.
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <map>
+
+#include "transport/rdma_listener.h"
+#include "transport/rdma_server.h"
+#include "transport/sockets.h"
+
+namespace cairn {
+
+namespace {
+
+constexpr int kBacklog = 256;
+
+class RdmaListener final : public Listener {
+ public:
+  RdmaListener(const Verbs& verbs, const ListenOptions& options) : verbs_(verbs), options_(options) {
+    CAIRN_CHECK(options.slab != nullptr, "a listener for RDMA without the memory that it moves");
+  }
+  ~RdmaListener() override {
+    stop_accepting();
+    devices_.clear();
+    if (channel_ != nullptr) verbs_.destroy_event_channel(channel_);
+    if (waits_ >= 0) ::close(waits_);
+  }
+  RdmaListener(const RdmaListener&) = delete;
+  RdmaListener& operator=(const RdmaListener&) = delete;
+
+  // 0 or an errno.
+  int begin(const Address& address, const sockaddr* at) {
+    waits_ = epoll_create1(EPOLL_CLOEXEC);
+    if (waits_ < 0) return errno;
+    channel_ = verbs_.create_event_channel();
+    if (channel_ == nullptr) return errno;
+    if (int code = set_nonblocking(channel_->fd); code != 0) return code;
+    if (!watch(channel_->fd)) return errno;
+    if (verbs_.create_id(channel_, &id_, nullptr, RDMA_PS_TCP) != 0) return errno;
+    if (verbs_.bind_addr(id_, const_cast<sockaddr*>(at)) != 0) return errno;
+    if (verbs_.listen(id_, kBacklog) != 0) return errno;
+    Address bound = address;
+    bound.port = ntohs(verbs_.get_src_port(id_));
+    url_ = to_url(bound);
+    return 0;
+  }
+
+  int event_fd() const override { return waits_; }
+  const std::string& url() const override { return url_; }
+
+  std::unique_ptr<ServerLink> accept() override {
+    rdma_cm_event* event = nullptr;
+    while (verbs_.get_cm_event(channel_, &event) == 0) {
+      if (auto link = heed(*event)) return link;
+    }
+    for (const auto& [context, device] : devices_) device->clear_event();
+    poll();
+    return nullptr;
+  }
+
+  bool drives_links() const override { return true; }
+  void stop_accepting() override {
+    if (id_ != nullptr) verbs_.destroy_id(id_);
+    id_ = nullptr;
+  }
+
+  bool poll() override {
+    bool any = false;
+    for (const auto& [context, device] : devices_) any = device->poll() || any;
+    return any;
+  }
+
+  bool rest() override {
+    bool quiet = true;
+    for (const auto& [context, device] : devices_) quiet = device->arm() && quiet;
+    return quiet;
+  }
+
+ private:
+  bool watch(int fd) const {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    return epoll_ctl(waits_, EPOLL_CTL_ADD, fd, &event) == 0;
+  }
+
+  // Acknowledges the event in any case.
+  std::unique_ptr<ServerLink> heed(rdma_cm_event& event) {
+    rdma_cm_id* id = event.id;
+    const rdma_cm_event_type what = event.event;
+    if (what == RDMA_CM_EVENT_CONNECT_REQUEST) {
+      rdma_conn_param wanted = event.param.conn;
+      std::array<std::byte, 256> data{};
+      std::memcpy(data.data(), wanted.private_data, wanted.private_data_len);
+      const ConstByteSpan given(data.data(), wanted.private_data_len);
+      verbs_.ack_cm_event(&event);
+      return take(id, wanted, given);
+    }
+    auto* link = static_cast<RdmaServerLink*>(id == id_ ? nullptr : id->context);
+    ibv_context* context = id->verbs;
+    verbs_.ack_cm_event(&event);
+    if (what == RDMA_CM_EVENT_DEVICE_REMOVAL) {
+      const auto device = devices_.find(context);
+      if (device != devices_.end()) device->second->fail_links("the device was removed");
+      return nullptr;
+    }
+    if (what == RDMA_CM_EVENT_DISCONNECTED) (void)verbs_.disconnect(id);  // the peer's wait for an answer ends
+    if (link != nullptr && what != RDMA_CM_EVENT_ESTABLISHED && what != RDMA_CM_EVENT_ADDR_CHANGE) {
+      link->lost(Status::disconnected, "the peer closed the connection");
+    }
+    return nullptr;
+  }
+
+  std::unique_ptr<ServerLink> take(rdma_cm_id* id, const rdma_conn_param& wanted, ConstByteSpan given) {
+    RdmaRequest request;
+    const char* wrong = decode_rdma_request(given, request);
+    const auto refuse = [&](Status status, std::string_view reason) {
+      reject(verbs_, id, status, reason);
+      verbs_.destroy_id(id);
+      return nullptr;
+    };
+    if (wrong != nullptr) return refuse(Status::invalid, wrong);
+    std::string reason;
+    RdmaDevice* device = device_of(id->verbs, reason);
+    if (device == nullptr) return refuse(Status::busy, reason);
+    return device->accept(id, wanted, request, options_.path);
+  }
+
+  RdmaDevice* device_of(ibv_context* context, std::string& reason) {
+    const auto known = devices_.find(context);
+    if (known != devices_.end()) return known->second.get();
+    auto created = RdmaDevice::create(verbs_, context, options_.slab->memory());
+    if (!created) {
+      reason = created.error().message;
+      return nullptr;
+    }
+    auto device = created.take();
+    if (!watch(device->event_fd())) {
+      reason = Error::from_errno(errno, "cannot wait for the device").message;
+      return nullptr;
+    }
+    device->arm();
+    return devices_.emplace(context, std::move(device)).first->second.get();
+  }
+
+  const Verbs& verbs_;
+  ListenOptions options_;
+  int waits_ = -1;
+  rdma_event_channel* channel_ = nullptr;
+  rdma_cm_id* id_ = nullptr;
+  std::string url_;
+  std::map<ibv_context*, std::unique_ptr<RdmaDevice>> devices_;
+};
+
+}  // namespace
+
+void reject(const Verbs& verbs, rdma_cm_id* id, Status status, std::string_view reason) {
+  const RdmaReject answer = build_rdma_reject(status, reason);
+  // A peer that is gone already needs no answer.
+  (void)verbs.reject(id, &answer, sizeof(answer));
+}
+
+Result<std::unique_ptr<Listener>> listen_rdma(const Address& address, const ListenOptions& options) {
+  auto verbs = load_verbs();
+  if (!verbs) return verbs.error();
+  auto found = resolve_host(address, true);
+  if (!found) return found.error();
+  int code = EADDRNOTAVAIL;
+  for (const addrinfo* one = found.value().get(); one != nullptr; one = one->ai_next) {
+    auto listener = std::make_unique<RdmaListener>(*verbs.value(), options);
+    code = listener->begin(address, one->ai_addr);
+    if (code == 0) return std::unique_ptr<Listener>(std::move(listener));
+  }
+  if (code == ENODEV)
+    return Error::from_errno(code, "cannot listen at " + to_url(address),
+                             "; no RDMA device has that address (rdma link, ip address)");
+  return Error::from_errno(code, "cannot listen at " + to_url(address));
+}
+
+}  // namespace cairn

@@ -1,0 +1,85 @@
+#include "transport/rdma_memory.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+
+#include "base/check.h"
+
+namespace cairn {
+
+namespace {
+
+Result<RdmaMemory> register_with(const Verbs& verbs, ibv_pd* domain, ByteSpan memory, int access) {
+  CAIRN_CHECK(domain != nullptr, "memory is registered in no domain");
+  CAIRN_CHECK(!memory.empty(), "no memory is registered");
+  ibv_mr* region = verbs.reg_mr(domain, memory.data(), memory.size(), access);
+  if (region != nullptr) return RdmaMemory(verbs, region);
+  const int number = errno;
+  const std::string what = "cannot register " + std::to_string(memory.size()) + " bytes of memory for RDMA";
+  if (number == ENOMEM || number == EAGAIN)
+    return Error::from_errno(number, what, "; raise the limit of locked memory (ulimit -l, LimitMEMLOCK=infinity)");
+  return Error::from_errno(number, what);
+}
+
+}  // namespace
+
+RdmaMemory::~RdmaMemory() {
+  if (region_ == nullptr) return;
+  const int code = verbs_->dereg_mr(region_);
+  CAIRN_CHECK(code == 0, "memory is let go of while a window is bound to it");
+}
+
+Result<RdmaMemory> register_own(const Verbs& verbs, ibv_pd* domain, ByteSpan memory) {
+  return register_with(verbs, domain, memory, kAccessOwn);
+}
+
+Result<RdmaMemory> register_exposed(const Verbs& verbs, ibv_pd* domain, ByteSpan memory, Exposure exposure) {
+  const int access = exposure == Exposure::by_windows
+                         ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND
+                         : IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
+  return register_with(verbs, domain, memory, access);
+}
+
+MessagePool::MessagePool(const Verbs& verbs, ibv_pd* domain, uint32_t slot_bytes)
+    : verbs_(verbs), domain_(domain), slot_bytes_(slot_bytes) {
+  CAIRN_CHECK(slot_bytes % 64 == 0, "messages share lines of the processor's cache");
+}
+
+void MessagePool::Unmap::operator()(std::byte* base) const {
+  munmap(base, bytes);
+}
+
+bool MessagePool::grow() {
+  const size_t bytes = size_t{kPieceSlots} * slot_bytes_;
+  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  if (base == MAP_FAILED) return false;
+  Piece piece{{static_cast<std::byte*>(base), Unmap{bytes}}, {}};
+  auto registered = register_own(verbs_, domain_, {piece.base.get(), bytes});
+  if (!registered) return false;
+  piece.memory = registered.take();
+  const auto first = static_cast<uint32_t>(pieces_.size()) * kPieceSlots;
+  pieces_.push_back(std::move(piece));
+  for (uint32_t i = kPieceSlots; i > 0; --i) free_.push_back(first + i - 1);
+  return true;
+}
+
+uint32_t MessagePool::take() {
+  if (free_.empty() && !grow()) return kNone;
+  const uint32_t slot = free_.back();
+  free_.pop_back();
+  return slot;
+}
+
+void MessagePool::give_back(uint32_t slot) {
+  CAIRN_CHECK(slot < pieces_.size() * kPieceSlots, "a slot comes back that was never given");
+  CAIRN_CHECK(free_.size() < pieces_.size() * kPieceSlots, "a slot comes back twice");
+  free_.push_back(slot);
+}
+
+std::byte* MessagePool::at(uint32_t slot) const {
+  CAIRN_CHECK(slot < pieces_.size() * kPieceSlots, "a slot is used that was never given");
+  return pieces_[slot / kPieceSlots].base.get() + size_t{slot % kPieceSlots} * slot_bytes_;
+}
+
+}  // namespace cairn

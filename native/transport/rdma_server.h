@@ -1,0 +1,169 @@
+// The service's end of RDMA: listening, devices and their links. See transport.h for the contract.
+//
+// Everything here belongs to one reactor thread. Objects stand in this order, and end in the other: listener, device,
+// domain (one for each tenant), link.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "transport/rdma_end.h"
+
+namespace cairn {
+
+class RdmaDevice;
+class RdmaServerLink;
+
+// What one tenant's connections share: a protection domain, in which the slab is registered for our own device, and the
+// receives that wait for its messages.
+class RdmaDomain {
+ public:
+  static Result<std::unique_ptr<RdmaDomain>> create(const Verbs& verbs, ibv_context* context, ByteSpan slab,
+                                                    uint32_t receives, uint64_t mark);
+  ~RdmaDomain();
+  RdmaDomain(const RdmaDomain&) = delete;
+  RdmaDomain& operator=(const RdmaDomain&) = delete;
+
+  // A slot whose message was taken in; post_receives() gives it to the device again.
+  void free_receive(uint32_t slot) { spent_.push_back(slot); }
+  bool post_receives();
+  ibv_pd* handle() const { return domain_; }
+  ibv_srq* receives() const { return shared_; }
+  MessagePool& pool() { return *pool_; }
+  uint32_t slab_key() const { return slab_.local_key(); }
+  uint64_t mark() const { return mark_; }
+
+  uint32_t number = 0;  // of its device; names it in the ids of receives
+  uint32_t links = 0;   // queue pairs in it, closing ones too
+
+ private:
+  RdmaDomain(const Verbs& verbs, uint64_t mark) : verbs_(verbs), mark_(mark) {}
+  const Verbs& verbs_;
+  uint64_t mark_;
+  ibv_pd* domain_ = nullptr;
+  ibv_srq* shared_ = nullptr;
+  RdmaMemory slab_;
+  std::unique_ptr<MessagePool> pool_;
+  std::vector<uint32_t> spent_;
+};
+
+class RdmaServerLink final : public ServerLink, public RdmaEnd {
+ public:
+  RdmaServerLink(RdmaDevice& device, RdmaDomain& domain, std::unique_ptr<RdmaQueue> queue, EndSizes sizes,
+                 std::string peer, bool windows);
+  ~RdmaServerLink() override;
+
+  void set_tag(const SessionTag& tag) override;
+  bool belongs_to(std::string_view tenant) const override { return tenant_mark(tenant) == mark_; }
+  const std::string& peer() const override { return peer_; }
+  uint32_t features() const override { return 0; }
+  int event_fd() const override { return -1; }
+  bool driven() const override { return true; }
+  bool wants_write() const override { return false; }
+  void progress(bool, bool) override { pump(); }
+  void send(std::vector<std::byte> frame) override;
+  void send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags) override;
+  void pull(PullOp& op) override;
+  void cancel(PullOp& op) override;
+  void flush() override { pump(); }
+  Status add_region(const RegionBody&) override { return Status::unsupported; }
+  Status remove_region(uint32_t) override { return Status::not_found; }
+  void share_regions(ServerLink&) override {}
+  void close() override;
+  uint64_t moved_bytes() const override { return moved(); }
+  bool busy() const override { return work_pending() || mid_frame(); }
+
+  bool touched = false;  // of the device
+
+ private:
+  uint32_t local_key() const override { return domain_.slab_key(); }
+  void frame_arrived(const FrameHeader& header, ConstByteSpan body) override;
+  void work_done(const Work& work) override;
+  void failed(Status status, std::string_view reason) override;
+  FrameOptions options_of(uint64_t request_id, bool last);
+  void payload_dropped();
+
+  RdmaDevice& device_;
+  RdmaDomain& domain_;
+  uint32_t number_of_queue_;
+  uint64_t mark_;
+  std::string peer_;
+  bool windows_;
+  bool tagged_ = false;
+  SessionTag tag_{};
+  uint64_t payload_out_ = 0;                          // written to the client and not yet done
+  std::unordered_map<uint64_t, uint32_t> exposed_;  // request → the key that its last frame takes back
+};
+
+// Tells the peer why it gets no connection. The id stays the caller's.
+void reject(const Verbs& verbs, rdma_cm_id* id, Status status, std::string_view reason);
+
+// One device as the connection manager names it: a port of a NIC, most often.
+class RdmaDevice {
+ public:
+  static Result<std::unique_ptr<RdmaDevice>> create(const Verbs& verbs, ibv_context* context, ByteSpan slab);
+  ~RdmaDevice();
+  RdmaDevice(const RdmaDevice&) = delete;
+  RdmaDevice& operator=(const RdmaDevice&) = delete;
+
+  // Takes the id. nullptr: the connection was rejected, with the reason.
+  std::unique_ptr<RdmaServerLink> accept(rdma_cm_id* id, const rdma_conn_param& wanted, const RdmaRequest& request,
+                                         const RdmaPath& path);
+  // Takes in what is complete. True if anything was.
+  bool poll();
+  // Asks to be woken. False when something is complete already.
+  bool arm();
+  void clear_event();
+  int event_fd() const { return channel_->fd; }
+  void fail_links(std::string_view reason);
+  const ibv_context* context() const { return context_; }
+
+  // --- for links ---
+  SendChain& chain() { return chain_; }
+  void forget(const RdmaServerLink& link, uint32_t queue_number);
+  // What the queue still has on its way goes on, for a moment, and is dropped then.
+  void linger(std::unique_ptr<RdmaQueue> queue, RdmaDomain& domain);
+  void drop_queue(std::unique_ptr<RdmaQueue> queue, RdmaDomain& domain);
+
+ private:
+  struct Refusal {
+    Status status = Status::busy;
+    std::string reason;
+  };
+  struct Lingering {
+    std::unique_ptr<RdmaQueue> queue;
+    RdmaDomain* domain;
+    uint64_t until_ns;
+  };
+  RdmaDevice(const Verbs& verbs, ibv_context* context, ByteSpan slab)
+      : verbs_(verbs), context_(context), slab_(slab) {}
+  void say_last_words();
+  bool reserve_completions(uint32_t more);
+  // nullptr or false: the refusal says why.
+  RdmaDomain* domain_of(uint64_t mark, Refusal& refusal);
+  std::unique_ptr<RdmaQueue> make_queue(rdma_cm_id* id, RdmaDomain& domain, Refusal& refusal);
+  bool answer(RdmaQueue& queue, const RdmaRequest& request, const RdmaPath& path, uint32_t reads, Refusal& refusal);
+  void take_in(const ibv_wc& completion);
+  void take_message(const ibv_wc& completion);
+  void settle();
+  bool end_lingering(const ibv_wc& completion);
+  void touch(RdmaServerLink& link);
+
+  const Verbs& verbs_;
+  ibv_context* context_;
+  ByteSpan slab_;
+  ibv_device_attr facts_{};
+  ibv_comp_channel* channel_ = nullptr;
+  ibv_cq* completions_ = nullptr;
+  uint32_t reserved_ = 0;  // completions that may be outstanding at once
+  SendChain chain_;
+  std::unordered_map<uint32_t, std::unique_ptr<RdmaDomain>> domains_;
+  uint32_t next_domain_ = 1;
+  std::unordered_map<uint32_t, RdmaServerLink*> links_;  // by the number of the queue pair
+  std::vector<RdmaServerLink*> touched_;
+  std::vector<Lingering> lingering_;
+};
+
+}  // namespace cairn

@@ -18,7 +18,7 @@ from cairnkv.status import Status
 if TYPE_CHECKING:
     from cairnkv.memory import Memory
 
-FORMS = "tcp://HOST:PORT, shm:///PATH.sock or local:DIR"
+FORMS = "rdma://HOST:PORT, tcp://HOST:PORT, shm:///PATH.sock or local:DIR"
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -68,7 +68,10 @@ class Connection:
         prepared, nbytes = prepare(memory, writable=True)
         if isinstance(prepared, list) or nbytes == 0:
             raise UsageError("a region is one piece of memory with at least 1 byte")
-        return self.session.register(prepared)
+        try:
+            return self.session.register(prepared)
+        except ValueError as error:
+            raise UsageError(f"memory of {nbytes} bytes cannot be registered: {error}") from None
 
     def close(self) -> None:
         """Hangs up, and lets go of the private service if there is one. A second close does nothing."""
@@ -103,9 +106,7 @@ def check_url(url: str) -> str:
     if "," in url and not url.startswith("local:"):
         raise UsageError(f"'{url}' names several services; this release knows one: name one URL ({FORMS})")
     scheme, colon, rest = url.partition(":")
-    if scheme == "rdma":
-        raise UsageError(f"'{url}': there is no RDMA transport in this release; use {FORMS}")
-    if not colon or scheme not in ("tcp", "shm", "local"):
+    if not colon or scheme not in ("rdma", "tcp", "shm", "local"):
         raise UsageError(f"'{url}' is no URL of a service; forms: {FORMS}")
     if scheme == "local" and rest.startswith("//"):
         raise UsageError(

@@ -33,7 +33,7 @@ clang_version() {
 packages_of() {
   case $1 in
     core)
-      echo g++ liburing-dev libisal-dev libgtest-dev strace
+      echo g++ liburing-dev libisal-dev libgtest-dev strace libibverbs-dev librdmacm-dev
       # The headers of Python itself, for a Python that came from the distribution without them.
       "$PYTHON" -c 'import os, sys, sysconfig
 if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):

@@ -51,7 +51,7 @@ def parse_host_port(text: str) -> HostPort:
 
 @dataclass(frozen=True, slots=True)
 class ListenUrl:
-    """A data URL: `tcp://HOST:PORT` or `shm:///PATH`."""
+    """A data URL: `rdma://HOST:PORT`, `tcp://HOST:PORT` or `shm:///PATH`."""
 
     url: str
     address: HostPort | None
@@ -68,18 +68,16 @@ class ListenUrl:
 def parse_listen_url(text: str) -> ListenUrl:
     """Raises ValueError with a sentence."""
     scheme, separator, rest = text.partition("://")
-    if scheme == "tcp" and separator:
+    if scheme in ("rdma", "tcp") and separator:
         address = parse_host_port(rest)
-        return ListenUrl(f"tcp://{address}", address)
+        return ListenUrl(f"{scheme}://{address}", address)
     if scheme == "shm" and separator:
         if not rest.startswith("/"):
             raise ValueError(f"'{text}': the path of a socket is absolute, such as shm:///run/cairn/cairn.sock")
         if len(os.fsencode(rest)) > 107:
             raise ValueError(f"'{text}': the path of a socket has at most 107 bytes")
         return ListenUrl(text, None)
-    if scheme == "rdma" and separator:
-        raise ValueError(f"'{text}': this build has no RDMA transport yet; use tcp://HOST:PORT or shm:///PATH")
-    raise ValueError(f"'{text}' is not a URL to listen on; write tcp://HOST:PORT or shm:///PATH")
+    raise ValueError(f"'{text}' is not a URL to listen on; write rdma://HOST:PORT, tcp://HOST:PORT or shm:///PATH")
 
 
 def parse_admin(text: str) -> HostPort | None:

@@ -90,15 +90,15 @@ class PyOperation {
   bool done_ = false;
 };
 
-// Either memory of the client's making, or a borrowed buffer.
+// Memory of the client's making, or a borrowed buffer; the client knows of that, too, where its transport gains by it.
 class PyRegion {
  public:
   PyRegion(nb::object owner, cairn::MemoryRegion* region, uint64_t nbytes)
       : owner_(std::move(owner)), region_(region), bytes_{region->base(), nbytes} {
     CAIRN_CHECK(nbytes <= region->bytes(), "Python is given more of a region than there is");
   }
-  PyRegion(nb::object owner, std::unique_ptr<Borrowed> borrowed, ByteSpan bytes)
-      : owner_(std::move(owner)), borrowed_(std::move(borrowed)), bytes_(bytes) {}
+  PyRegion(nb::object owner, cairn::MemoryRegion* region, std::unique_ptr<Borrowed> borrowed, ByteSpan bytes)
+      : owner_(std::move(owner)), region_(region), borrowed_(std::move(borrowed)), bytes_(bytes) {}
   PyRegion(PyRegion&& other) noexcept
       : owner_(std::move(other.owner_)),
         region_(std::exchange(other.region_, nullptr)),
@@ -126,9 +126,11 @@ class PyRegion {
  private:
   void free() {
     CAIRN_CHECK(exports_ == 0, "a region is freed that Python still looks into");
-    CAIRN_CHECK(region_ == nullptr || borrowed_ == nullptr, "a region is of our making and borrowed, too");
-    if (region_ != nullptr) client_of(owner_).free_region(region_);
-    region_ = nullptr;
+    if (cairn::MemoryRegion* region = std::exchange(region_, nullptr)) {
+      cairn::Client& client = client_of(owner_);
+      const nb::gil_scoped_release released;  // it waits for what is in flight there
+      client.free_region(region);
+    }
     borrowed_.reset();
     bytes_ = {};
   }
@@ -317,7 +319,15 @@ PyRegion register_memory(nb::object self, nb::handle memory) {
   std::vector<iovec> parts;
   append_memory(memory, true, *borrowed, parts);
   if (parts.size() != 1) throw nb::value_error("a region is one piece of memory");
-  return {std::move(self), std::move(borrowed), ByteSpan{static_cast<std::byte*>(parts[0].iov_base), parts[0].iov_len}};
+  const ByteSpan bytes{static_cast<std::byte*>(parts[0].iov_base), parts[0].iov_len};
+  cairn::Client& client = client_of(self);
+  cairn::Result<cairn::MemoryRegion*> region = cairn::Error{};
+  {
+    const nb::gil_scoped_release released;
+    region = client.register_memory(bytes);
+  }
+  if (!region.ok()) throw nb::value_error(region.error().message.c_str());
+  return {std::move(self), region.value(), std::move(borrowed), bytes};
 }
 
 nb::bytes bytes_of(const std::array<uint8_t, 16>& array) {

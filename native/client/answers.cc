@@ -114,12 +114,14 @@ const char* Client::take_results(Request& request, const FrameHeader& header, Co
   if (request.operation == nullptr) return nullptr;
   for (const ResultBody& result : results) {
     if (result.index >= request.count) return "a result for an item that was not asked for";
-    settle_result(*request.operation, request.first + result.index, result);
+    settle_result(request, result);
   }
   return nullptr;
 }
 
-void Client::settle_result(Operation& operation, uint32_t item, const ResultBody& result) {
+void Client::settle_result(const Request& request, const ResultBody& result) {
+  Operation& operation = *request.operation;
+  const uint32_t item = request.first + result.index;
   CAIRN_CHECK(item < operation.settled_.size(), "a result for an item that the operation does not have");
   CAIRN_CHECK(operation.sequences.size() == operation.settled_.size(), "an operation has no room for its answers");
   if (operation.settled_[item]) return;
@@ -129,7 +131,10 @@ void Client::settle_result(Operation& operation, uint32_t item, const ResultBody
   if (operation.type == FrameType::get && status == Status::ok) {
     if (result.length > operation.room(item)) {
       status = Status::invalid;
-    } else if (options_.verify) {
+    } else {
+      fetch_bounced(request, result.index, result.length);
+    }
+    if (status == Status::ok && options_.verify) {
       std::vector<iovec> parts;
       append_clipped(operation.memory(item), result.length, parts);
       uint32_t crc = 0;

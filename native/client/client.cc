@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "base/clock.h"
 
@@ -119,9 +120,13 @@ void Client::split(const std::shared_ptr<Operation>& operation) {
   // Payload is spread over the lanes; what moves none takes one.
   const auto lanes = static_cast<uint32_t>(operation->moves_payload() ? lanes_.size() : 1);
   const uint32_t share = std::clamp<uint32_t>((count + lanes - 1) / lanes, 1, welcome_.batch_items_most);
-  for (uint32_t first = 0; first < count; first += share) {
+  for (uint32_t first = 0; first < count;) {
     Lane& lane = *lanes_[next_lane_++ % lanes_.size()];
-    enqueue(lane, operation, first, std::min(share, count - first));
+    uint32_t items = std::min(share, count - first);
+    if (const auto domain = lane.link->memory_domain(); domain != nullptr && operation->moves_payload())
+      items = share_of_bounce(*domain, *operation, first, items);
+    enqueue(lane, operation, first, items);
+    first += items;
   }
   for (const auto& lane : lanes_) send_waiting(*lane);
 }
@@ -146,9 +151,13 @@ void Client::send_waiting(Lane& lane) {
     if (found == lane.requests.end()) continue;  // given up before it was sent
     CAIRN_CHECK(!found->second.sent, "a request is sent twice");
     CAIRN_CHECK(found->second.operation != nullptr, "a request is sent that was given up");
+    if (!take_bounce(lane, found->second)) {
+      lane.waiting.push_front(id);
+      return;
+    }
     --lane.credits;
     found->second.sent = true;
-    lane.link->send(build_request(id, found->second));
+    lane.link->send(build_request(lane, id, found->second));
   }
 }
 
@@ -191,7 +200,7 @@ uint32_t Client::deadline_ms_of(const Operation& operation) {
   return static_cast<uint32_t>(std::max<uint64_t>(left_ms, 1));
 }
 
-std::vector<std::byte> Client::build_request(uint64_t id, Request& request) {
+std::vector<std::byte> Client::build_request(Lane& lane, uint64_t id, Request& request) {
   const Operation& op = *request.operation;
   CAIRN_CHECK(request.count <= kBatchItemsMost, "a request of more items than a frame holds");
   FrameBuilder frame(op.type, id, sizeof(BatchBody) + request.count * sizeof(ItemBody));
@@ -219,6 +228,7 @@ std::vector<std::byte> Client::build_request(uint64_t id, Request& request) {
   CAIRN_CHECK(op.crcs_.empty() || op.crcs_.size() == op.keys.size(), "an operation has not one checksum for each key");
   std::vector<ItemBody> items(request.count);
   std::vector<ExtentBody> extents;
+  const bool reached = op.moves_payload() && lane.link->memory_domain() != nullptr;
   for (uint32_t i = 0; i < request.count; ++i) {
     const uint32_t item = request.first + i;
     ItemBody& body = items[i];
@@ -236,10 +246,12 @@ std::vector<std::byte> Client::build_request(uint64_t id, Request& request) {
       body.flags |= kItemHasCrc;
       body.crc = op.crcs_[item];
     }
+    if (reached) continue;
     body.extent_first = static_cast<uint32_t>(extents.size());
     if (extents_of(op, item, request, extents))
       body.extent_count = static_cast<uint16_t>(extents.size() - body.extent_first);
   }
+  if (reached) reach(lane, id, request, items, extents);
   batch.extent_count = static_cast<uint32_t>(extents.size());
   frame.header().item_count = request.count;
   frame.append(batch);
@@ -296,7 +308,9 @@ void Client::finish_request(Lane& lane, uint64_t request_id, Status rest) {
     finish_if_settled(*operation);
   }
   if (request.fencing) end_fence(request.fencing);
-  send_waiting(lane);
+  if (request.bounced.empty()) return send_waiting(lane);
+  request.bounced.clear();
+  for (const auto& one : lanes_) send_waiting(*one);
 }
 
 // --- regions ---------------------------------------------------------------------------------------------
@@ -304,11 +318,29 @@ void Client::finish_request(Lane& lane, uint64_t request_id, Status rest) {
 Result<MemoryRegion*> Client::alloc_region(uint64_t bytes) {
   auto created = MemoryRegion::create(bytes, address_.kind == Address::Kind::shm);
   if (!created) return created.error();
-  Lock lock(lock_);
-  auto owned = created.take();
+  return keep_region(created.take());
+}
+
+Result<MemoryRegion*> Client::register_memory(ByteSpan memory) {
+  if (memory.empty()) return Error{0, "a region has at least one byte"};
+  if (address_.kind != Address::Kind::rdma) return nullptr;
+  return keep_region(MemoryRegion::over(memory));
+}
+
+Result<MemoryRegion*> Client::keep_region(std::unique_ptr<MemoryRegion> owned) {
   MemoryRegion* region = owned.get();
+  Lock lock(lock_);
+  if (regions_.contains(region->base())) return Error{EEXIST, "that memory is registered already"};
+  if (const auto domain = domain_) {
+    // Pinning takes its time; nobody else's call waits for it.
+    lock.unlock();
+    auto exposed = domain->expose({region->base(), region->bytes()});
+    if (!exposed) return exposed.error();
+    region->exposed.emplace(domain.get(), exposed.take());
+    lock.lock();
+  }
   const bool fresh = regions_.emplace(region->base(), std::move(owned)).second;
-  CAIRN_CHECK(fresh, "two regions lie at one address");
+  if (!fresh) return Error{EEXIST, "that memory is registered already"};
   if (region->descriptor() < 0 || state_ != Link::up) return region;
   add_region(*region);
   // Until the service has mapped it, its bytes would have to be streamed.
@@ -330,13 +362,14 @@ Result<MemoryRegion*> Client::alloc_region(uint64_t bytes) {
 
 bool Client::region_is_shared(const MemoryRegion& region) {
   const Lock lock(lock_);
-  return region.usable;
+  return region.usable || !region.exposed.empty();
 }
 
 void Client::free_region(MemoryRegion* region) {
-  const Lock lock(lock_);
-  check_session();
   CAIRN_CHECK(region != nullptr, "no region is freed");
+  Lock lock(lock_);
+  check_session();
+  if (!region->exposed.empty()) end_requests_in(lock, *region);
   const auto listed = regions_.find(region->base());
   CAIRN_CHECK(listed != regions_.end(), "a region is freed twice, or is another client's");
   CAIRN_CHECK(listed->second.get() == region, "a region is freed that lies where another does");

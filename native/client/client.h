@@ -26,6 +26,7 @@
 #include <variant>
 #include <vector>
 
+#include "client/bounce.h"
 #include "client/operation.h"
 #include "client/region.h"
 #include "transport/transport.h"
@@ -74,7 +75,11 @@ class Client {
 
   // Memory the service can reach, where the transport has that; owned by the client until free_region().
   Result<MemoryRegion*> alloc_region(uint64_t bytes);
+  // The caller's memory, which stays where it is until free_region(). nullptr: the transport gains nothing by it.
+  Result<MemoryRegion*> register_memory(ByteSpan memory);
   bool region_is_shared(const MemoryRegion& region);
+  // Operations that use it, where the service reads and writes it by itself, are cancelled first; that takes no longer
+  // than their fence.
   void free_region(MemoryRegion* region);
 
   // From the first call on a thread drives the session, and the descriptor (an eventfd, ours) becomes readable
@@ -96,6 +101,7 @@ class Client {
     bool sent = false;
     std::vector<MemoryRegion*> regions;  // shared memory the service may touch for it
     MemoryRegion* adding = nullptr;      // region_add: whose
+    std::vector<Buffer> bounced;         // rdma: for each item the memory in its caller's place; empty: none is needed
   };
   struct Lane final : ClientLinkHandler {
     Client* client = nullptr;
@@ -123,6 +129,7 @@ class Client {
   bool detach_regions();
   void reap();
   void add_region(MemoryRegion& region);
+  Result<MemoryRegion*> keep_region(std::unique_ptr<MemoryRegion> region);
 
   // What holds whenever the lock is free.
   void check_session() const;
@@ -133,9 +140,18 @@ class Client {
   void enqueue(Lane& lane, const std::shared_ptr<Operation>& operation, uint32_t first, uint32_t count);
   void send_waiting(Lane& lane);
   static uint32_t deadline_ms_of(const Operation& operation);
-  std::vector<std::byte> build_request(uint64_t id, Request& request);
+  std::vector<std::byte> build_request(Lane& lane, uint64_t id, Request& request);
   bool extents_of(const Operation& operation, uint32_t item, Request& request, std::vector<ExtentBody>& extents);
   MemoryRegion* region_at(const std::byte* base, uint64_t length);
+
+  // --- memory that the peer reads and writes by itself, rdma (reached.cc) ---
+  MemoryRegion* exposed_at(const MemoryDomain& domain, const std::byte* base, uint64_t length);
+  bool is_exposed(const MemoryDomain& domain, const Operation& operation, uint32_t item);
+  uint32_t share_of_bounce(const MemoryDomain& domain, const Operation& operation, uint32_t first, uint32_t most);
+  bool take_bounce(Lane& lane, Request& request);
+  void reach(Lane& lane, uint64_t id, Request& request, std::vector<ItemBody>& items, std::vector<ExtentBody>& extents);
+  void end_requests_in(Lock& lock, const MemoryRegion& region);
+  void fetch_bounced(const Request& request, uint32_t index, uint64_t bytes);
   void settle(Operation& operation, uint32_t item, Status status);
   void settle_rest(Operation& operation, Status status);
   void finish_if_settled(Operation& operation);
@@ -145,7 +161,7 @@ class Client {
   void answered(Lane& lane, const FrameHeader& header, ConstByteSpan body);
   const char* take_results(Request& request, const FrameHeader& header, ConstByteSpan body);
   const char* take_statuses(Request& request, const FrameHeader& header, ConstByteSpan body);
-  void settle_result(Operation& operation, uint32_t item, const ResultBody& result);
+  void settle_result(const Request& request, const ResultBody& result);
 
   // --- driving and deadlines (driving.cc) ---
   void drive(Lock& lock, int timeout_ms);
@@ -183,6 +199,8 @@ class Client {
   std::unordered_map<const Operation*, std::shared_ptr<Operation>> open_;
   std::set<std::pair<uint64_t, Operation*>> due_;
 
+  std::shared_ptr<MemoryDomain> domain_;  // of the last session: the next one to the same device goes on with it
+  Bounce bounce_;
   std::map<const std::byte*, std::unique_ptr<MemoryRegion>> regions_;
   uint32_t next_region_ = 1;
 

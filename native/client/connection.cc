@@ -57,6 +57,7 @@ std::variant<std::vector<Connected>, ConnectFailure> Client::dial(int timeout_ms
   // Over shm one lane does: commands are small, and payload does not pass through it.
   const uint32_t lanes = address_.kind == Address::Kind::shm ? 1 : options_.lanes;
   CAIRN_CHECK(lanes > 0 && lanes <= kSessionLanesMost, "a number of lanes that should have been refused");
+  options.domain = domain_;
   std::vector<Connected> connected;
   while (connected.size() < lanes) {
     const uint64_t now_ms = system_clock().now_ms();
@@ -66,6 +67,7 @@ std::variant<std::vector<Connected>, ConnectFailure> Client::dial(int timeout_ms
     connected.push_back(std::get<Connected>(std::move(one)));
     CAIRN_CHECK(connected.back().link != nullptr, "a connection was made and there is no link");
     options.join = connected.front().welcome.tag;
+    if (auto domain = connected.back().link->memory_domain()) options.domain = std::move(domain);
   }
   return connected;
 }
@@ -88,6 +90,7 @@ void Client::install(std::vector<Connected> connected) {
     lane->credits = std::max<uint32_t>(1, welcome_.credits / static_cast<uint32_t>(connected.size()));
     lanes_.push_back(std::move(lane));
   }
+  domain_ = lanes_.front()->link->memory_domain();
   state_ = Link::up;
   backoff_ms_ = 0;
   for (const auto& [base, region] : regions_) add_region(*region);
@@ -160,6 +163,11 @@ void Client::reap() {
 }
 
 void Client::add_region(MemoryRegion& region) {
+  // A session by another device than the last one. What cannot be exposed goes by way of memory that is.
+  if (domain_ != nullptr && !region.exposed.contains(domain_.get())) {
+    auto exposed = domain_->expose({region.base(), region.bytes()});
+    if (exposed.ok()) region.exposed.emplace(domain_.get(), exposed.take());
+  }
   if (region.descriptor() < 0 || (welcome_.features & kFeatureRegions) == 0) return;
   CAIRN_CHECK(!region.usable, "a region is announced that the service knows");
   CAIRN_CHECK(!lanes_.empty(), "a region is announced to nobody");
@@ -175,7 +183,7 @@ void Client::add_region(MemoryRegion& region) {
 ClientInfo Client::info() {
   const Lock lock(lock_);
   ClientInfo info;
-  info.transport = address_.kind == Address::Kind::shm ? "shm" : "tcp";
+  info.transport = name_of(address_.kind);
   info.server_id = welcome_.server_id;
   info.session_id = welcome_.session_id;
   info.lanes = static_cast<uint32_t>(lanes_.size());

@@ -46,18 +46,25 @@ Result<std::unique_ptr<MemoryRegion>> MemoryRegion::create(uint64_t bytes, bool 
     if (fd >= 0) ::close(fd);
     return Error::from_errno(number, what);
   }
-  return std::unique_ptr<MemoryRegion>(new MemoryRegion(static_cast<std::byte*>(base), bytes, fd));
+  return std::unique_ptr<MemoryRegion>(new MemoryRegion(static_cast<std::byte*>(base), bytes, fd, true));
 }
 
-MemoryRegion::MemoryRegion(std::byte* base, uint64_t bytes, int descriptor)
-    : base_(base), bytes_(bytes), descriptor_(descriptor) {
+std::unique_ptr<MemoryRegion> MemoryRegion::over(ByteSpan memory) {
+  return std::unique_ptr<MemoryRegion>(new MemoryRegion(memory.data(), memory.size(), -1, false));
+}
+
+MemoryRegion::MemoryRegion(std::byte* base, uint64_t bytes, int descriptor, bool ours)
+    : base_(base), bytes_(bytes), descriptor_(descriptor), ours_(ours) {
   CAIRN_CHECK(base_ != nullptr, "a region without memory");
-  CAIRN_CHECK(reinterpret_cast<uintptr_t>(base_) % kPageBytes == 0, "a region begins in the middle of a page");
-  CAIRN_CHECK(bytes_ > 0 && bytes_ % kPageBytes == 0, "a region is not whole pages");
+  CAIRN_CHECK(bytes_ > 0, "a region of nothing");
+  CAIRN_CHECK(!ours_ || reinterpret_cast<uintptr_t>(base_) % kPageBytes == 0,
+              "a region begins in the middle of a page");
+  CAIRN_CHECK(!ours_ || bytes_ % kPageBytes == 0, "a region is not whole pages");
 }
 
 MemoryRegion::~MemoryRegion() {
-  munmap(base_, bytes_);
+  exposed.clear();
+  if (ours_) munmap(base_, bytes_);
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 

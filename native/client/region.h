@@ -1,18 +1,23 @@
-// Client memory that the service can reach by itself (shm), or plain memory where it cannot.
+// Client memory that the service can reach by itself (shm, rdma), or plain memory where it cannot.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 
 #include "base/result.h"
+#include "transport/transport.h"
 
 namespace cairn {
 
-// Zeroed, page-aligned, its address fixed for life. Its methods need the client's lock, besides the getters.
+// Its address is fixed for life; memory of our own is zeroed and page-aligned. Its methods need the client's lock,
+// besides the getters.
 class MemoryRegion {
  public:
   // `shareable`: backed by a memfd sealed against shrinking; else anonymous memory.
   static Result<std::unique_ptr<MemoryRegion>> create(uint64_t bytes, bool shareable);
+  // Over memory of the caller's, which stays until the region is gone.
+  static std::unique_ptr<MemoryRegion> over(ByteSpan memory);
   ~MemoryRegion();
   MemoryRegion(const MemoryRegion&) = delete;
   MemoryRegion& operator=(const MemoryRegion&) = delete;
@@ -27,12 +32,15 @@ class MemoryRegion {
 
   uint32_t id = 0;      // in the session
   bool usable = false;  // the service has mapped it
+  // What devices know of it (rdma).
+  std::map<const MemoryDomain*, std::unique_ptr<ExposedMemory>> exposed;
 
  private:
-  MemoryRegion(std::byte* base, uint64_t bytes, int descriptor);
+  MemoryRegion(std::byte* base, uint64_t bytes, int descriptor, bool ours);
   std::byte* base_;
   uint64_t bytes_;
   int descriptor_;
+  bool ours_;  // mapped here
 };
 
 }  // namespace cairn

@@ -115,7 +115,7 @@ const std::vector<ExtentBody>& LinkPair::let_in(uint64_t request_id, uint32_t in
   CAIRN_CHECK(found->second.size() == 1, "memory in pieces is not let in to");
   const ByteSpan range(static_cast<std::byte*>(found->second[0].iov_base), found->second[0].iov_len);
   Opened& opened = opened_.emplace_back();
-  opened.memory = client->expose(range).take();
+  opened.memory = client->memory_domain()->expose(range).take();
   const uint32_t key = client->let_in(request_id, *opened.memory, range, writes);
   opened.extents = {{reinterpret_cast<uint64_t>(range.data()), range.size(), key, 0}};
   // The service learns of memory by a request, which goes behind.

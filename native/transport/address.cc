@@ -53,6 +53,11 @@ Result<Address> parse_address(std::string_view url) {
   return address;
 }
 
+const char* name_of(Address::Kind kind) {
+  constexpr const char* kNames[] = {"tcp", "shm", "rdma"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
 std::string to_url(const Address& address) {
   if (address.kind == Address::Kind::shm) {
     CAIRN_CHECK(!address.path.empty(), "an address of a socket that has no path");
@@ -60,8 +65,8 @@ std::string to_url(const Address& address) {
   }
   CAIRN_CHECK(!address.host.empty(), "an address of a service on no host");
   const bool bracket = address.host.find(':') != std::string::npos;
-  const std::string scheme = address.kind == Address::Kind::rdma ? "rdma://" : "tcp://";
-  return scheme + (bracket ? "[" + address.host + "]" : address.host) + ":" + std::to_string(address.port);
+  return name_of(address.kind) + std::string("://") + (bracket ? "[" + address.host + "]" : address.host) + ":" +
+         std::to_string(address.port);
 }
 
 }  // namespace cairn

@@ -41,6 +41,12 @@ RdmaClientDomain::~RdmaClientDomain() {
   CAIRN_CHECK(code == 0, "a protection domain ends with something left in it");
 }
 
+Result<std::unique_ptr<ExposedMemory>> RdmaClientDomain::expose(ByteSpan memory) {
+  auto registered = register_exposed(verbs_, domain_, memory, windows_ ? Exposure::by_windows : Exposure::whole);
+  if (!registered) return registered.error();
+  return std::unique_ptr<ExposedMemory>(std::make_unique<RdmaExposed>(shared_from_this(), registered.take()));
+}
+
 RdmaDialled::~RdmaDialled() {
   queue.reset();
   pool.reset();
@@ -90,14 +96,6 @@ void RdmaClientLink::failed(Status status, std::string_view reason) {
 
 // --- memory that the peer is let in to -------------------------------------------------------------------
 
-Result<std::unique_ptr<ExposedMemory>> RdmaClientLink::expose(ByteSpan memory) {
-  const auto& domain = dialled_->domain;
-  auto registered = register_exposed(domain->verbs(), domain->handle(), memory,
-                                     dialled_->windows ? Exposure::by_windows : Exposure::whole);
-  if (!registered) return registered.error();
-  return std::unique_ptr<ExposedMemory>(std::make_unique<RdmaExposed>(domain, registered.take()));
-}
-
 // An index, or UINT32_MAX when the device gives no more.
 uint32_t RdmaClientLink::take_window() {
   if (free_windows_.empty()) {
@@ -114,11 +112,12 @@ uint32_t RdmaClientLink::take_window() {
 uint32_t RdmaClientLink::let_in(uint64_t request_id, const ExposedMemory& memory, ByteSpan range, bool writes) {
   const auto& exposed = static_cast<const RdmaExposed&>(memory);
   CAIRN_CHECK(exposed.domain() == dialled_->domain.get(), "a peer is let in to memory that its device does not know");
-  if (!dialled_->windows) return exposed.memory().remote_key();
+  if (!dialled_->domain->windows()) return exposed.memory().remote_key();
   if (!open()) return 0;
   const uint32_t index = take_window();
   if (index == UINT32_MAX) return 0;
   Window& window = windows_[index];
+  window.handle->rkey = window.key;  // to bind it, the device is told by which key it knows it
   window.key = ibv_inc_rkey(window.key);
   window.open = true;
   Extra bind;

@@ -15,13 +15,14 @@ inline constexpr uint16_t kClientCredits = 32;
 // Two messages that only give credit back may be on their way besides: each stands for half of the credit.
 inline constexpr uint32_t kClientReceives = kClientCredits + 2;
 
-class RdmaClientDomain final : public MemoryDomain {
+class RdmaClientDomain final : public MemoryDomain, public std::enable_shared_from_this<RdmaClientDomain> {
  public:
   static Result<std::shared_ptr<RdmaClientDomain>> create(const Verbs& verbs, ibv_context* context);
   ~RdmaClientDomain() override;
   RdmaClientDomain(const RdmaClientDomain&) = delete;
   RdmaClientDomain& operator=(const RdmaClientDomain&) = delete;
 
+  Result<std::unique_ptr<ExposedMemory>> expose(ByteSpan memory) override;
   const Verbs& verbs() const { return verbs_; }
   ibv_context* context() const { return context_; }
   ibv_pd* handle() const { return domain_; }
@@ -83,7 +84,6 @@ class RdmaClientLink final : public ClientLink, private RdmaEnd {
   void forget(uint64_t) override {}  // no payload passes through here
   void close() override;
   std::shared_ptr<MemoryDomain> memory_domain() override { return dialled_->domain; }
-  Result<std::unique_ptr<ExposedMemory>> expose(ByteSpan memory) override;
   uint32_t let_in(uint64_t request_id, const ExposedMemory& memory, ByteSpan range, bool writes) override;
 
  private:

@@ -80,7 +80,8 @@ class Dialling {
     verbs_.ack_cm_event(event);
     if (what == expected) return 0;
     if (what == RDMA_CM_EVENT_REJECTED) return ECONNREFUSED;
-    if (what == RDMA_CM_EVENT_ADDR_ERROR || what == RDMA_CM_EVENT_ROUTE_ERROR) return status < 0 ? -status : EHOSTUNREACH;
+    if (what == RDMA_CM_EVENT_ADDR_ERROR || what == RDMA_CM_EVENT_ROUTE_ERROR)
+      return status < 0 ? -status : EHOSTUNREACH;
     return what == RDMA_CM_EVENT_UNREACHABLE ? ETIMEDOUT : ECONNABORTED;
   }
 
@@ -247,7 +248,8 @@ std::variant<Connected, ConnectFailure> connect_rdma(const Address& address, con
   }
   const Status status = code == ETIMEDOUT ? Status::timeout : Status::unreachable;
   const std::string what = "cannot connect to " + to_url(address);
-  if (code == ENODEV) return ConnectFailure{status, Error::from_errno(code, what, "; this host has no RDMA device").message};
+  if (code == ENODEV)
+    return ConnectFailure{status, Error::from_errno(code, what, "; this host has no RDMA device").message};
   return ConnectFailure{status, Error::from_errno(code, what).message};
 }
 

@@ -16,7 +16,7 @@ namespace cairn {
 namespace {
 
 constexpr uint32_t kMessageBytes = 4096;
-constexpr uint16_t kCredits = 32;          // of one client: messages on their way to us
+constexpr uint16_t kCredits = 32;         // of one client: messages on their way to us
 constexpr uint32_t kReceivesMost = 1024;  // that wait in one domain, for all of its clients
 constexpr uint32_t kDomainsMost = 256;
 constexpr uint32_t kInlineBytes = 220;
@@ -101,8 +101,7 @@ bool RdmaDomain::post_receives() {
 Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, ibv_context* context, ByteSpan slab) {
   std::unique_ptr<RdmaDevice> device(new RdmaDevice(verbs, context, slab));
   const std::string what = std::string("cannot use the RDMA device ") + context->device->name;
-  if (const int code = verbs.query_device(context, &device->facts_); code != 0)
-    return Error::from_errno(code, what);
+  if (const int code = verbs.query_device(context, &device->facts_); code != 0) return Error::from_errno(code, what);
   device->channel_ = verbs.create_comp_channel(context);
   if (device->channel_ == nullptr) return Error::from_errno(errno, what);
   const int most = std::min<int>(device->facts_.max_cqe, kCompletionsFirst);
@@ -153,7 +152,8 @@ RdmaDomain* RdmaDevice::domain_of(uint64_t mark, Refusal& refusal) {
   const uint32_t receives = std::min(kReceivesMost, static_cast<uint32_t>(std::max(facts_.max_srq_wr, 1)));
   if (domains_.size() >= kDomainsMost) {
     // Whoever named tenants that there are not left domains behind in which nobody is.
-    const auto idle = std::find_if(domains_.begin(), domains_.end(), [](const auto& one) { return one.second->links == 0; });
+    const auto idle =
+        std::find_if(domains_.begin(), domains_.end(), [](const auto& one) { return one.second->links == 0; });
     if (idle == domains_.end()) {
       refusal.reason = "the service has as many tenants on this device as it takes";
       return nullptr;

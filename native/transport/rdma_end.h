@@ -45,7 +45,7 @@ class RdmaEnd {
   virtual ~RdmaEnd();
 
   struct FrameOptions {
-    uint32_t invalidate = 0;    // a window of the peer that ends with this frame
+    uint32_t invalidate = 0;  // a window of the peer that ends with this frame
     bool has_invalidate = false;
     bool behind_reads = false;  // not before all reads that were posted are done
   };
@@ -114,7 +114,7 @@ class RdmaEnd {
   MessagePool& pool_;
   EndSizes sizes_;
   bool open_ = true;
-  uint32_t credits_;     // messages that the peer has room for
+  uint32_t credits_;         // messages that the peer has room for
   uint32_t unreturned_ = 0;  // messages taken in and not yet credited to the peer
   std::deque<Job> line_;
   std::deque<Transfer> reads_;

@@ -1,4 +1,6 @@
 // Listening for RDMA connections, through the connection manager.
+#include "transport/rdma_listener.h"
+
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -6,7 +8,6 @@
 #include <cerrno>
 #include <map>
 
-#include "transport/rdma_listener.h"
 #include "transport/rdma_server.h"
 #include "transport/sockets.h"
 

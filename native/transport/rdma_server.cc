@@ -20,8 +20,8 @@ bool extents_hold(std::span<const ExtentBody> extents, uint64_t length) {
 
 }  // namespace
 
-RdmaServerLink::RdmaServerLink(RdmaDevice& device, RdmaDomain& domain, std::unique_ptr<RdmaQueue> queue,
-                               EndSizes sizes, std::string peer, bool windows)
+RdmaServerLink::RdmaServerLink(RdmaDevice& device, RdmaDomain& domain, std::unique_ptr<RdmaQueue> queue, EndSizes sizes,
+                               std::string peer, bool windows)
     : RdmaEnd(std::move(queue), device.chain(), domain.pool(), sizes),
       device_(device),
       domain_(domain),

@@ -93,7 +93,7 @@ class RdmaServerLink final : public ServerLink, public RdmaEnd {
   bool windows_;
   bool tagged_ = false;
   SessionTag tag_{};
-  uint64_t payload_out_ = 0;                          // written to the client and not yet done
+  uint64_t payload_out_ = 0;                        // written to the client and not yet done
   std::unordered_map<uint64_t, uint32_t> exposed_;  // request → the key that its last frame takes back
 };
 
@@ -137,8 +137,7 @@ class RdmaDevice {
     RdmaDomain* domain;
     uint64_t until_ns;
   };
-  RdmaDevice(const Verbs& verbs, ibv_context* context, ByteSpan slab)
-      : verbs_(verbs), context_(context), slab_(slab) {}
+  RdmaDevice(const Verbs& verbs, ibv_context* context, ByteSpan slab) : verbs_(verbs), context_(context), slab_(slab) {}
   void say_last_words();
   bool reserve_completions(uint32_t more);
   // nullptr or false: the refusal says why.

@@ -8,7 +8,8 @@
 //  2. send_results: the bytes of an item are in the client's memory before the client sees its result.
 //  3. pull: pulled() is called exactly once unless the op is cancelled; ok means all bytes are in the buffer
 //     exactly as they were in the client's memory while the request was open.
-//  4. After cancel(PullOp) returned, pulled() is not called. Nothing is written into its buffer any more, or (rdma, where
+//  4. After cancel(PullOp) returned, pulled() is not called. Nothing is written into its buffer any more, or (rdma,
+//  where
 //     the device cannot be called back) the link keeps a share of it until that is so: nobody else gets that memory.
 //  5. After forget(request) returned, a client link reads and writes no memory of that request, and no byte
 //     of a put that was forgotten half-way is ever reported as pulled. Where the peer reads and writes by itself
@@ -46,9 +47,11 @@ struct Address {
   std::string path;  // shm
 };
 
-// tcp://HOST:PORT or rdma://HOST:PORT (IPv6 in brackets), or shm:///PATH. The error says what is wrong and shows the right form.
+// tcp://HOST:PORT or rdma://HOST:PORT (IPv6 in brackets), or shm:///PATH. The error says what is wrong and shows the
+// right form.
 Result<Address> parse_address(std::string_view url);
 std::string to_url(const Address& address);
+const char* name_of(Address::Kind kind);
 
 // --- the server's end ----------------------------------------------------------------------------------
 
@@ -186,17 +189,19 @@ class ClientLinkHandler {
   ~ClientLinkHandler() = default;
 };
 
-// Where a link's device keeps what it knows of this process's memory. Links to the same device may share one.
-class MemoryDomain {
- public:
-  virtual ~MemoryDomain() = default;
-};
-
 // Memory of ours that a device knows, so that a peer can be let in to it for the time of a request. Nobody is let in by
-// this alone where the device has memory windows. Ends before the memory does, and keeps its domain alive.
+// this alone where the device has memory windows. Ends before the memory does.
 class ExposedMemory {
  public:
   virtual ~ExposedMemory() = default;
+};
+
+// Where a link's device keeps what it knows of this process's memory; links to the same device may share one.
+class MemoryDomain {
+ public:
+  virtual ~MemoryDomain() = default;
+  // Takes as long as the system needs to pin the memory. Any thread.
+  virtual Result<std::unique_ptr<ExposedMemory>> expose(ByteSpan memory) = 0;
 };
 
 class ClientLink {
@@ -219,7 +224,6 @@ class ClientLink {
 
   // Links whose peer reads and writes our memory by itself (rdma). nullptr: this one's does not.
   virtual std::shared_ptr<MemoryDomain> memory_domain() { return nullptr; }
-  virtual Result<std::unique_ptr<ExposedMemory>> expose(ByteSpan) { return Error{0, "the link exposes no memory", 0}; }
   // Lets the peer in to `range` of the memory, to write (get) or to read (put) it. That ends with the last frame of the
   // request: when the handler sees it, the peer is out. The key that the request's extents name.
   virtual uint32_t let_in(uint64_t, const ExposedMemory&, ByteSpan, bool) { return 0; }

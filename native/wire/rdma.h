@@ -33,7 +33,7 @@ struct RdmaRequest {
   uint16_t credits = 0;        // messages that the client receives before it gives credit back
   uint32_t message_bytes = 0;  // the longest that it receives
   uint32_t features = 0;
-  uint64_t tenant = 0;               // tenant_mark() of the hello's tenant
+  uint64_t tenant = 0;              // tenant_mark() of the hello's tenant
   std::array<uint8_t, 32> proof{};  // of the tenant's credentials; zero in version 1
 };
 static_assert(sizeof(RdmaRequest) == 56, "the connection manager carries 56 bytes with a request");
@@ -90,7 +90,7 @@ class FrameAssembly {
   // Takes one message. A frame that it completes is in header() and body() until the next call. `ended` says whether.
   // nullptr, or what is wrong.
   const char* take(ConstByteSpan message, bool& ended);
-  uint16_t credits() const { return prefix_.credits; }   // of the last message
+  uint16_t credits() const { return prefix_.credits; }  // of the last message
   bool carries_frame() const { return prefix_.flags != 0 || prefix_.bytes != 0; }
   const FrameHeader& header() const { return header_; }
   ConstByteSpan body() const { return body_; }

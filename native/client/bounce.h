@@ -1,0 +1,33 @@
+// Memory of our own for blocks that lie in memory the device does not know: payload is copied once, between here and
+// the caller's memory. Only links whose peer reads and writes memory by itself (rdma) need it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include "base/slab.h"
+#include "transport/transport.h"
+
+namespace cairn {
+
+inline constexpr uint64_t kBounceBytes = 128 * kMiB;        // mapped and registered when first needed
+inline constexpr uint64_t kBounceRequestBytes = 32 * kMiB;  // that a request takes of it, unless one block is larger
+static_assert(kBounceBytes >= 2 * kBlockBytesMost, "the largest block waits until nothing else is on its way");
+
+// Needs the client's lock.
+class Bounce {
+ public:
+  // Memory of `bytes`, or none while others use it; then something comes back when a request ends. Empty for ever, with
+  // the reason in `error`, when it cannot be had at all.
+  Buffer take(MemoryDomain& domain, uint64_t bytes, std::string& error);
+  // Of a buffer from take(), for let_in().
+  const ExposedMemory& exposed(const MemoryDomain& domain) const { return *exposed_.at(&domain); }
+  bool holds(const MemoryDomain& domain) const { return exposed_.contains(&domain); }
+
+ private:
+  std::unique_ptr<Slab> slab_;
+  std::map<const MemoryDomain*, std::unique_ptr<ExposedMemory>> exposed_;  // gone before the slab
+};
+
+}  // namespace cairn

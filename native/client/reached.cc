@@ -1,0 +1,151 @@
+// Memory of requests over links whose peer reads and writes it by itself: what is registered, in place; what is not, by
+// way of memory of ours.
+#include <algorithm>
+
+#include "base/streaming_copy.h"
+#include "client/client.h"
+#include "transport/regions.h"
+
+namespace cairn {
+
+namespace {
+
+// The part of a piece of memory that one request uses.
+struct Reached {
+  const ExposedMemory* memory;
+  std::byte* first;
+  std::byte* end;
+  std::vector<uint32_t> extents;  // whose key it becomes
+};
+
+void add_extent(std::vector<Reached>& all, const ExposedMemory& memory, const iovec& part,
+                std::vector<ExtentBody>& extents) {
+  auto* base = static_cast<std::byte*>(part.iov_base);
+  auto found = std::find_if(all.begin(), all.end(), [&](const Reached& one) { return one.memory == &memory; });
+  if (found == all.end()) found = all.insert(all.end(), {&memory, base, base, {}});
+  found->first = std::min(found->first, base);
+  found->end = std::max(found->end, base + part.iov_len);
+  found->extents.push_back(static_cast<uint32_t>(extents.size()));
+  extents.push_back({reinterpret_cast<uint64_t>(base), part.iov_len, 0, 0});
+}
+
+}  // namespace
+
+MemoryRegion* Client::exposed_at(const MemoryDomain& domain, const std::byte* base, uint64_t length) {
+  auto after = regions_.upper_bound(base);
+  if (after == regions_.begin()) return nullptr;
+  MemoryRegion* region = std::prev(after)->second.get();
+  const auto offset = static_cast<uint64_t>(base - region->base());
+  const bool inside = offset <= region->bytes() && length <= region->bytes() - offset;
+  return inside && region->exposed.contains(&domain) ? region : nullptr;
+}
+
+bool Client::is_exposed(const MemoryDomain& domain, const Operation& operation, uint32_t item) {
+  const auto parts = operation.memory(item);
+  if (parts.size() > kItemExtentsMost) return false;
+  return std::all_of(parts.begin(), parts.end(), [&](const iovec& part) {
+    return part.iov_len == 0 || exposed_at(domain, static_cast<const std::byte*>(part.iov_base), part.iov_len);
+  });
+}
+
+// How many of the items, at least one, go into a request together.
+uint32_t Client::share_of_bounce(const MemoryDomain& domain, const Operation& operation, uint32_t first,
+                                 uint32_t most) {
+  uint64_t bytes = 0;
+  uint64_t extents = 0;
+  for (uint32_t i = 0; i < most; ++i) {
+    extents += std::max<uint64_t>(operation.memory(first + i).size(), kBufferRunsMost);
+    if (!is_exposed(domain, operation, first + i)) bytes += operation.room(first + i);
+    if (i > 0 && (bytes > kBounceRequestBytes || extents > kBatchExtentsMost)) return i;
+  }
+  return most;
+}
+
+// False: not now. What can never be had is left out, and the service refuses those items.
+bool Client::take_bounce(Lane& lane, Request& request) {
+  const auto domain = lane.link->memory_domain();
+  const Operation& operation = *request.operation;
+  if (domain == nullptr || !operation.moves_payload()) return true;
+  std::vector<Buffer> bounced(request.count);
+  bool any = false;
+  for (uint32_t i = 0; i < request.count; ++i) {
+    const uint64_t bytes = operation.room(request.first + i);
+    if (bytes == 0 || bytes > kBlockBytesMost || is_exposed(*domain, operation, request.first + i)) continue;
+    std::string error;
+    bounced[i] = bounce_.take(*domain, bytes, error);
+    if (!error.empty()) {
+      last_error_ = error;
+    } else if (!bounced[i]) {
+      return false;
+    }
+    any = true;
+  }
+  if (any) request.bounced = std::move(bounced);
+  return true;
+}
+
+void Client::reach(Lane& lane, uint64_t id, Request& request, std::vector<ItemBody>& items,
+                   std::vector<ExtentBody>& extents) {
+  const auto domain = lane.link->memory_domain();
+  const Operation& operation = *request.operation;
+  std::vector<Reached> all;
+  std::vector<iovec> parts;
+  for (uint32_t i = 0; i < request.count; ++i) {
+    ItemBody& body = items[i];
+    body.extent_first = static_cast<uint32_t>(extents.size());
+    const auto memory = operation.memory(request.first + i);
+    if (!request.bounced.empty() && request.bounced[i]) {
+      parts.clear();
+      request.bounced[i].slice(0, body.length, parts);
+      if (operation.type == FrameType::put) copy_vectors(memory, parts);
+      for (const iovec& part : parts) add_extent(all, bounce_.exposed(*domain), part, extents);
+    } else if (is_exposed(*domain, operation, request.first + i)) {
+      for (const iovec& part : memory) {
+        if (part.iov_len == 0) continue;
+        MemoryRegion* region = exposed_at(*domain, static_cast<const std::byte*>(part.iov_base), part.iov_len);
+        add_extent(all, *region->exposed.at(domain.get()), part, extents);
+        if (std::find(request.regions.begin(), request.regions.end(), region) == request.regions.end())
+          request.regions.push_back(region);
+      }
+    }
+    body.extent_count = static_cast<uint16_t>(extents.size() - body.extent_first);
+  }
+  for (const Reached& one : all) {
+    const ByteSpan range(one.first, static_cast<size_t>(one.end - one.first));
+    const uint32_t key = lane.link->let_in(id, *one.memory, range, operation.type == FrameType::get);
+    for (const uint32_t extent : one.extents) extents[extent].region = key;
+  }
+}
+
+void Client::end_requests_in(Lock& lock, const MemoryRegion& region) {
+  const auto uses = [&](const Request& request) {
+    return std::find(request.regions.begin(), request.regions.end(), &region) != request.regions.end();
+  };
+  const auto any = [&](auto&& wanted) -> std::shared_ptr<Operation> {
+    for (const auto& lane : lanes_) {
+      for (const auto& [id, request] : lane->requests) {
+        if (uses(request) && wanted(request)) return request.operation ? request.operation : request.fencing;
+      }
+    }
+    return nullptr;
+  };
+  while (const auto operation = any([](const Request& request) { return request.operation != nullptr; }))
+    give_up(*operation, Status::cancelled);
+  while (any([](const Request&) { return true; }) != nullptr) {
+    if (driving_) {
+      wake_driver();
+      changed_.wait_for(lock, std::chrono::milliseconds(10));
+    } else {
+      drive(lock, until_next_due_ms(10));
+    }
+  }
+}
+
+void Client::fetch_bounced(const Request& request, uint32_t index, uint64_t bytes) {
+  if (request.bounced.empty() || !request.bounced[index]) return;
+  std::vector<iovec> from;
+  request.bounced[index].slice(0, bytes, from);
+  copy_vectors(from, request.operation->memory(request.first + index));
+}
+
+}  // namespace cairn

@@ -182,8 +182,8 @@ TEST_P(LinkTest, Promise7DataWhoseLengthWrapsAroundClosesTheLink) {
   EXPECT_EQ(pair->server_closed[0], "invalid: data longer than a block can be");
 }
 
-// The caller of a get never came back, whatever its deadline: its link went round for ever about a result that said it had
-// payload and had no bytes of it.
+// The caller of a get never came back, whatever its deadline: its link went round for ever about a result that said it
+// had payload and had no bytes of it.
 TEST_P(LinkTest, Promise7AResultWithPayloadOfNoBytesIsPassed) {
   std::vector<std::byte> target(100);
   give_memory(6, 1, target);

@@ -82,7 +82,7 @@ fuzz: build-fuzzers  ## run every fuzzer for FUZZ_SECONDS (10)
 	  name=$$(basename $$source .cc); \
 	  mkdir -p build/fuzz-corpus/$$name; \
 	  echo "== $$name, $(FUZZ_SECONDS) s"; \
-	  build/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -rss_limit_mb=4096 \
+	  build/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -timeout=60 -rss_limit_mb=4096 \
 	    -artifact_prefix=build/fuzz-findings/$$name- build/fuzz-corpus/$$name $$(ls -d native/fuzz/corpus/$$name 2>/dev/null) \
 	    >build/$$name.log 2>&1 || { tail -n 60 build/$$name.log; echo "the input is in build/fuzz-findings/"; exit 1; }; \
 	  grep number_of_executed_units build/$$name.log; \

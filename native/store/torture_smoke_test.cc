@@ -40,6 +40,33 @@ TEST(TortureSmoke, AFailedRequestCostsItsOwnerOnly) {
   EXPECT_NE(run(torture_fault_sites, {}, 2).find("\"runs\":"), std::string::npos);
 }
 
+// What was evicted, not deleted, may be found again where the put that followed was not kept, and nowhere else.
+TEST(TortureSmoke, AnEvictedBlockReturnsOnlyWhereWhatFollowedWasNotKept) {
+  TortureBlocks blocks;
+  const size_t block = blocks.add({.name = "evicted", .bytes = 100});
+  TortureOracle oracle(blocks);
+  const auto put = [&](Durability durability) {
+    const uint32_t version = oracle.put_begins(block);
+    oracle.put_ends(block, version, Status::ok, durability);
+    return 1U << version;
+  };
+  const uint32_t evicted = put(Durability::durable);
+  oracle.given_up(block);
+  const uint32_t relaxed = put(Durability::relaxed);
+  EXPECT_EQ(oracle[block].versions, relaxed) << "the earlier put may be served beside the later";
+  oracle.life_ends();
+  EXPECT_EQ(oracle[block].versions, relaxed | evicted);
+  const uint32_t durable = put(Durability::durable);
+  oracle.life_ends();
+  EXPECT_EQ(oracle[block].versions, durable);
+  oracle.given_up(block);
+  (void)put(Durability::relaxed);
+  oracle.delete_begins(block);
+  oracle.delete_ends(block, Status::ok);
+  oracle.life_ends();
+  EXPECT_EQ(oracle[block].versions, 0U) << "a deleted block may come back";
+}
+
 // The oracle is worth nothing if it does not see a loss: here the drive loses what it said it had flushed.
 TEST(TortureSmoke, ALossIsSeen) {
   VirtualClock clock;

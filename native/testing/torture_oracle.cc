@@ -82,6 +82,7 @@ void TortureOracle::put_ends(size_t block, uint32_t version, Status status, Dura
   ++changes_;
   const bool durable = durability == Durability::durable;
   if (status == Status::ok && !one.raced) {
+    one.returning = durable ? 0 : one.returning | (one.versions & ~(1U << version));
     one.versions = 1U << version;
     one.absent |= !durable;
   }
@@ -102,7 +103,7 @@ void TortureOracle::delete_begins(size_t block) {
 void TortureOracle::delete_ends(size_t block, Status status) {
   Known& one = known_[block];
   ++changes_;
-  if ((status == Status::ok || status == Status::not_found) && !one.raced) one.versions = 0;
+  if ((status == Status::ok || status == Status::not_found) && !one.raced) one.versions = one.returning = 0;
   --one.deletes;
   settled(one);
 }
@@ -116,6 +117,7 @@ void TortureOracle::life_ends() {
   for (Known& one : known_) {
     one.puts = one.deletes = 0;
     one.raced = false;
+    one.versions |= one.returning;
   }
 }
 

@@ -47,8 +47,10 @@ class TortureOracle {
  public:
   struct Known {
     uint32_t versions = 0;  // it may be one of these, a bit each
-    bool absent = true;     // … or not there
-    bool raced = false;     // a put and a delete of it were out together: nobody can tell which came last
+    uint32_t returning =
+        0;               // … or, once what was put since without being kept is lost, one of these: evicted, not deleted
+    bool absent = true;  // … or not there
+    bool raced = false;  // a put and a delete of it were out together: nobody can tell which came last
     uint8_t puts = 0, deletes = 0;
     uint8_t next = 0;
   };

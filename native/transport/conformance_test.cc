@@ -189,6 +189,27 @@ TEST_P(StreamLinkTest, Promise7DataWhoseLengthWrapsAroundClosesTheLink) {
   EXPECT_EQ(pair->server_closed[0], "invalid: data longer than a block can be");
 }
 
+// The caller of a get never came back, whatever its deadline: its link went round for ever about a result that said it
+// had payload and had no bytes of it.
+TEST_P(LinkTest, Promise7AResultWithPayloadOfNoBytesIsPassed) {
+  std::vector<std::byte> target(100);
+  give_memory(6, 1, target);
+  FrameBuilder frame(FrameType::results, 6);
+  frame.header().item_count = 2;
+  frame.header().payload_bytes = target.size();
+  ResultBody empty, full;
+  empty.flags = full.flags = kResultPayload;
+  full.index = 1;
+  full.length = target.size();
+  frame.append(empty);
+  frame.append(full);
+  auto bytes = frame.finish();
+  bytes.resize(bytes.size() + target.size(), std::byte{0x33});
+  pair->server->send(std::move(bytes));
+  ASSERT_TRUE(pair->run_until([&] { return !pair->at_client.empty(); }));
+  EXPECT_TRUE(std::all_of(target.begin(), target.end(), [](std::byte byte) { return byte == std::byte{0x33}; }));
+}
+
 TEST_P(LinkTest, Promise7AWrongTagIsDenied) {
   SessionTag tag{};
   tag[0] = 1;

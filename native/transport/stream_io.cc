@@ -271,6 +271,7 @@ bool StreamIo::take_body() {
     fail(Status::invalid, wrong);
     return false;
   }
+  std::erase_if(into_, [](const iovec& part) { return part.iov_len == 0; });  // no byte would ever get past it
   uint64_t placed = 0;
   for (const iovec& part : into_) placed += part.iov_len;
   CAIRN_CHECK(placed == header_.payload_bytes, "memory for a payload is not as long as the payload");

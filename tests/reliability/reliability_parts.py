@@ -264,7 +264,7 @@ def fuzzer(name: str, places: Places) -> Part:
         for folder in (corpus, Path("build/fuzz-findings")):
             (ROOT / folder).mkdir(parents=True, exist_ok=True)
         words = [f"-runs={amount}", f"-max_total_time={seconds}", f"-seed={seed}", "-print_final_stats=1"]
-        words += ["-rss_limit_mb=4096", f"-artifact_prefix=build/fuzz-findings/{name}-", str(corpus)]
+        words += ["-timeout=60", "-rss_limit_mb=4096", f"-artifact_prefix=build/fuzz-findings/{name}-", str(corpus)]
         return [str(program), *words, *([str(seen)] if (ROOT / seen).is_dir() else [])]
 
     return Part(

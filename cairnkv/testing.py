@@ -37,19 +37,24 @@ __all__ = [
 
 
 class RunningService:
-    """A `cairn-dpu serve` over DIR/drive.cairn, reachable over shm and TCP on this machine only."""
+    """A `cairn-dpu serve` over DIR/drive.cairn, reachable over shm and TCP on this machine only, and over RDMA by whoever
+    reaches the address of the device that is named."""
 
-    def __init__(self, folder: Path, size: str, slab: str, admin: str) -> None:
+    def __init__(self, folder: Path, size: str, slab: str, admin: str, rdma_host: str | None = None) -> None:
         listen = [f"shm://{folder}/cairn.sock", "tcp://127.0.0.1:0"]
+        settings = []
+        if rdma_host is not None:
+            listen.append(f"rdma://{rdma_host}:0")
+            settings.append("--allow-remote-without-credentials")
         self.process = ServiceProcess(
-            folder, drive=f"{folder}/drive.cairn:{size}", listen=listen, slab=slab, admin=admin
+            folder, drive=f"{folder}/drive.cairn:{size}", listen=listen, slab=slab, admin=admin, settings=settings
         )
-        self.shm_url = self.tcp_url = ""
+        self.shm_url = self.tcp_url = self.rdma_url = ""
 
     def start(self) -> None:
         """Starts it, or starts it again on the same drive. The TCP port is another one then."""
         self.process.start()
-        self.shm_url, self.tcp_url = self.process.urls
+        self.shm_url, self.tcp_url, self.rdma_url = [*self.process.urls, ""][:3]
 
     def stop(self) -> int:
         """SIGTERM; returns the exit status."""

@@ -225,7 +225,10 @@ void RdmaClientLink::take_in() {
         completed(one);
         continue;
       }
-      if (one.status != IBV_WC_SUCCESS) continue;  // the send side tells why
+      if (one.status != IBV_WC_SUCCESS) {
+        receive_failed(one.status);
+        continue;
+      }
       const auto slot = static_cast<uint32_t>(one.wr_id);
       if ((one.wc_flags & kTookBack) != 0) invalidated(one.invalidated_rkey);
       received({dialled_->pool->at(slot), one.byte_len});

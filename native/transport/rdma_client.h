@@ -12,8 +12,9 @@ namespace cairn {
 
 inline constexpr uint32_t kClientMessageBytes = 4096;
 inline constexpr uint16_t kClientCredits = 32;
-// Two messages that only give credit back may be on their way besides: each stands for half of the credit.
-inline constexpr uint32_t kClientReceives = kClientCredits + 2;
+// Two messages that only give credit back may be on their way besides: each stands for half of the credit. And one is
+// being taken in when the credit for it goes back.
+inline constexpr uint32_t kClientReceives = kClientCredits + 3;
 
 class RdmaClientDomain final : public MemoryDomain, public std::enable_shared_from_this<RdmaClientDomain> {
  public:

@@ -15,9 +15,14 @@ namespace cairn {
 
 namespace {
 
-constexpr uint32_t kMessageBytes = 4096;
-constexpr uint16_t kCredits = 32;         // of one client: messages on their way to us
-constexpr uint32_t kReceivesMost = 1024;  // that wait in one domain, for all of its clients
+// Small, for most commands are, and a thousand clients that say nothing should cost little.
+constexpr uint32_t kMessageBytes = 2048;
+constexpr uint16_t kCredits = 24;  // of one client: messages on their way to us
+// A client has its credit's worth of receives, and those for two messages that only give credit back. From so many on
+// they share: a client that finds none waits a little (RNR). Soft-RoCE of Linux 6.1 breaks a connection that binds
+// windows then.
+constexpr uint32_t kReceivesEach = kCredits + 2;
+constexpr uint32_t kReceivesMost = 8192;
 constexpr uint32_t kDomainsMost = 256;
 constexpr uint32_t kInlineBytes = 220;
 constexpr uint32_t kCompletionsFirst = 4096;
@@ -43,7 +48,7 @@ std::string peer_of(rdma_cm_id* id) {
 // --- domains ---------------------------------------------------------------------------------------------
 
 Result<std::unique_ptr<RdmaDomain>> RdmaDomain::create(const Verbs& verbs, ibv_context* context, ByteSpan slab,
-                                                       uint32_t receives, uint64_t mark) {
+                                                       uint32_t receives_most, uint64_t mark) {
   std::unique_ptr<RdmaDomain> domain(new RdmaDomain(verbs, mark));
   domain->domain_ = verbs.alloc_pd(context);
   if (domain->domain_ == nullptr) return Error::from_errno(errno, "cannot make a protection domain");
@@ -52,16 +57,22 @@ Result<std::unique_ptr<RdmaDomain>> RdmaDomain::create(const Verbs& verbs, ibv_c
   domain->slab_ = registered.take();
   domain->pool_ = std::make_unique<MessagePool>(verbs, domain->domain_, kMessageBytes);
   ibv_srq_init_attr wanted{};
-  wanted.attr.max_wr = receives;
+  wanted.attr.max_wr = domain->receives_most_ = receives_most;
   wanted.attr.max_sge = 1;
   domain->shared_ = verbs.create_srq(domain->domain_, &wanted);
   if (domain->shared_ == nullptr) return Error::from_errno(errno, "cannot make a shared receive queue");
-  for (uint32_t i = 0; i < receives; ++i) {
-    const uint32_t slot = domain->pool_->take();
-    if (slot == MessagePool::kNone) return Error{ENOMEM, "no memory for the receives of a protection domain", 0};
-    domain->spent_.push_back(slot);
-  }
   return domain;
+}
+
+bool RdmaDomain::add_receives(uint32_t more) {
+  CAIRN_CHECK(more <= receives_left(), "more receives are added than the queue holds");
+  for (; more > 0; --more) {
+    const uint32_t slot = pool_->take();
+    if (slot == MessagePool::kNone) return false;
+    spent_.push_back(slot);
+    ++provided_;
+  }
+  return post_receives();
 }
 
 RdmaDomain::~RdmaDomain() {
@@ -145,33 +156,33 @@ bool RdmaDevice::reserve_completions(uint32_t more) {
   return true;
 }
 
+// Whoever named tenants that there are not left domains behind in which nobody is. True if there were any.
+bool RdmaDevice::reclaim(const RdmaDomain* keep) {
+  return std::erase_if(domains_, [&](const auto& one) {
+           const RdmaDomain& domain = *one.second;
+           if (domain.links > 0 || &domain == keep) return false;
+           reserved_ -= domain.receives_provided();
+           return true;
+         }) > 0;
+}
+
 RdmaDomain* RdmaDevice::domain_of(uint64_t mark, Refusal& refusal) {
   for (const auto& [number, domain] : domains_) {
     if (domain->mark() == mark) return domain.get();
   }
-  const uint32_t receives = std::min(kReceivesMost, static_cast<uint32_t>(std::max(facts_.max_srq_wr, 1)));
-  if (domains_.size() >= kDomainsMost) {
-    // Whoever named tenants that there are not left domains behind in which nobody is.
-    const auto idle =
-        std::find_if(domains_.begin(), domains_.end(), [](const auto& one) { return one.second->links == 0; });
-    if (idle == domains_.end()) {
-      refusal.reason = "the service has as many tenants on this device as it takes";
-      return nullptr;
-    }
-    domains_.erase(idle);
-    reserved_ -= receives;
+  if (domains_.size() >= kDomainsMost && !reclaim(nullptr)) {
+    refusal.reason = "the service has as many tenants on this device as it takes";
+    return nullptr;
   }
+  const uint32_t receives = std::min(kReceivesMost, static_cast<uint32_t>(std::max(facts_.max_srq_wr, 1)));
   auto created = RdmaDomain::create(verbs_, context_, slab_, receives, mark);
+  if (!created && reclaim(nullptr)) created = RdmaDomain::create(verbs_, context_, slab_, receives, mark);
   if (!created) {
     refusal.reason = created.error().message;
     return nullptr;
   }
   auto domain = created.take();
   domain->number = next_domain_++;
-  if (!reserve_completions(receives) || !domain->post_receives()) {
-    refusal.reason = "the device has no room for another tenant's receives";
-    return nullptr;
-  }
   RdmaDomain* made = domain.get();
   domains_.emplace(made->number, std::move(domain));
   return made;
@@ -182,8 +193,18 @@ std::unique_ptr<RdmaQueue> RdmaDevice::make_queue(rdma_cm_id* id, RdmaDomain& do
   sizes.requests = std::min<uint32_t>(sizes.requests, static_cast<uint32_t>(facts_.max_qp_wr));
   sizes.sges = std::min<uint32_t>(sizes.sges, static_cast<uint32_t>(facts_.max_sge));
   sizes.inline_bytes = kInlineBytes;
-  if (!reserve_completions(sizes.requests)) {
+  const uint32_t receives = std::min<uint32_t>(kReceivesEach, domain.receives_left());
+  const uint32_t completions = sizes.requests + receives;
+  if (!reserve_completions(completions) && !(reclaim(&domain) && reserve_completions(completions))) {
     refusal.reason = "the device has no room for another connection's completions";
+    return nullptr;
+  }
+  const uint32_t before = domain.receives_provided();
+  const bool added = domain.add_receives(receives);
+  reserved_ -= receives - (domain.receives_provided() - before);
+  if (!added) {
+    reserved_ -= sizes.requests;
+    refusal.reason = "there is no memory for another connection's messages";
     return nullptr;
   }
   auto made = RdmaQueue::create(verbs_, id, domain.handle(), completions_, domain.receives(), sizes);
@@ -289,9 +310,13 @@ void RdmaDevice::take_message(const ibv_wc& completion) {
   const auto domain = domains_.find(number);
   if (domain == domains_.end()) return;
   const auto link = links_.find(completion.qp_num);
-  if (completion.status == IBV_WC_SUCCESS && link != links_.end()) {
+  if (link != links_.end()) {
     touch(*link->second);
-    link->second->received({domain->second->pool().at(slot), completion.byte_len});
+    if (completion.status == IBV_WC_SUCCESS) {
+      link->second->received({domain->second->pool().at(slot), completion.byte_len});
+    } else {
+      link->second->receive_failed(completion.status);
+    }
   }
   domain->second->free_receive(slot);
 }
@@ -321,15 +346,16 @@ void RdmaDevice::take_in(const ibv_wc& completion) {
 }
 
 void RdmaDevice::settle() {
+  // Before the links give credit for them.
+  for (const auto& [number, domain] : domains_) {
+    if (!domain->post_receives()) fail_links("the device takes no more receives");
+  }
   for (size_t i = 0; i < touched_.size(); ++i) {
     RdmaServerLink* link = touched_[i];
     link->touched = false;
     link->pump();
   }
   touched_.clear();
-  for (const auto& [number, domain] : domains_) {
-    if (!domain->post_receives()) fail_links("the device takes no more receives");
-  }
   if (lingering_.empty()) return;
   const uint64_t now = system_clock().now_ns();
   std::erase_if(lingering_, [&](Lingering& one) {

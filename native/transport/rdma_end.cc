@@ -263,11 +263,17 @@ void RdmaEnd::completed(const ibv_wc& completion) {
       case IBV_WC_RNR_RETRY_EXC_ERR:
         return fail(Status::disconnected, "the peer does not answer");
       default:
-        return fail(Status::disconnected, "the connection broke");
+        return fail(Status::disconnected,
+                    std::string("the connection broke: ") + queue_->status_text(completion.status));
     }
   }
   Work work;
   while (open_ && queue_->next_done(completion.wr_id, work)) finish_work(work);
+}
+
+void RdmaEnd::receive_failed(ibv_wc_status status) {
+  if (!open_ || status == IBV_WC_WR_FLUSH_ERR) return;  // the work that was flushed with it tells
+  fail(Status::disconnected, std::string("a message could not be received: ") + queue_->status_text(status));
 }
 
 void RdmaEnd::received(ConstByteSpan message) {

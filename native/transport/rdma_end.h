@@ -35,6 +35,7 @@ class RdmaEnd {
   void completed(const ibv_wc& completion);
   // A message, in memory that is the caller's again afterwards.
   void received(ConstByteSpan message);
+  void receive_failed(ibv_wc_status status);
   // Posts what fits.
   void pump();
   rdma_cm_id* connection() const { return queue_->id(); }

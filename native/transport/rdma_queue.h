@@ -69,6 +69,7 @@ class RdmaQueue {
   // Nothing of the peer is carried out any more, and nothing of ours.
   void stop();
 
+  const char* status_text(ibv_wc_status status) const { return verbs_.wc_status_str(status); }
   uint32_t number() const { return pair_->qp_num; }
   rdma_cm_id* id() const { return id_; }
   ibv_qp* pair() const { return pair_; }

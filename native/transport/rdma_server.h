@@ -21,11 +21,15 @@ class RdmaServerLink;
 class RdmaDomain {
  public:
   static Result<std::unique_ptr<RdmaDomain>> create(const Verbs& verbs, ibv_context* context, ByteSpan slab,
-                                                    uint32_t receives, uint64_t mark);
+                                                    uint32_t receives_most, uint64_t mark);
   ~RdmaDomain();
   RdmaDomain(const RdmaDomain&) = delete;
   RdmaDomain& operator=(const RdmaDomain&) = delete;
 
+  // More of them wait from now on. False: there is no memory, or the queue is broken.
+  bool add_receives(uint32_t more);
+  uint32_t receives_provided() const { return provided_; }
+  uint32_t receives_left() const { return receives_most_ - provided_; }
   // A slot whose message was taken in; post_receives() gives it to the device again.
   void free_receive(uint32_t slot) { spent_.push_back(slot); }
   bool post_receives();
@@ -46,6 +50,7 @@ class RdmaDomain {
   ibv_srq* shared_ = nullptr;
   RdmaMemory slab_;
   std::unique_ptr<MessagePool> pool_;
+  uint32_t receives_most_ = 0, provided_ = 0;
   std::vector<uint32_t> spent_;
 };
 
@@ -140,6 +145,7 @@ class RdmaDevice {
   RdmaDevice(const Verbs& verbs, ibv_context* context, ByteSpan slab) : verbs_(verbs), context_(context), slab_(slab) {}
   void say_last_words();
   bool reserve_completions(uint32_t more);
+  bool reclaim(const RdmaDomain* keep);
   // nullptr or false: the refusal says why.
   RdmaDomain* domain_of(uint64_t mark, Refusal& refusal);
   std::unique_ptr<RdmaQueue> make_queue(rdma_cm_id* id, RdmaDomain& domain, Refusal& refusal);

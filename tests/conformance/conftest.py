@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hurt_service import HurtService
+from hurt_service import RDMA_HOST, HurtService
 
 import cairnkv
 from cairnkv.testing import MemoryClient, MemoryStore
@@ -17,7 +17,7 @@ from cairnkv.testing import MemoryClient, MemoryStore
 @pytest.fixture(scope="module")
 def one_service() -> Iterator[HurtService]:
     with tempfile.TemporaryDirectory(prefix="cairn-") as folder:
-        started = HurtService(Path(folder), size="256MiB", slab="256MiB", admin="off")
+        started = HurtService(Path(folder), size="256MiB", slab="256MiB", admin="off", rdma_host=RDMA_HOST)
         yield started
         if started.process.running():
             started.kill()
@@ -35,6 +35,8 @@ def service(one_service: HurtService) -> HurtService:
 
 # How a caller's memory reaches the service: what must not make a difference.
 MEMORY = ["tcp", "shm-stream", "shm-region"]
+if RDMA_HOST is not None:
+    MEMORY += ["rdma-copied", "rdma-region", "rdma-registered"]
 
 
 @pytest.fixture(params=MEMORY)
@@ -66,10 +68,11 @@ def memory(client: cairnkv.Client, way: str) -> Callable[[int], memoryview]:
     """Memory of the kind under test."""
 
     def make(nbytes: int) -> memoryview:
-        if way != "shm-region":
-            return memoryview(bytearray(nbytes))
-        region = client.alloc(nbytes)
-        return memoryview(region)
+        if way.endswith("-region"):
+            return memoryview(client.alloc(nbytes))
+        if way.endswith("-registered"):
+            return memoryview(client.register(bytearray(nbytes)))
+        return memoryview(bytearray(nbytes))
 
     return make
 

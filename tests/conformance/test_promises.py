@@ -87,7 +87,7 @@ def test_1_a_batch_over_several_lanes_is_exact(
     targets = [memory(150_000) for _ in keys]
     assert all(result.hit for result in client.get(zip(keys, targets, strict=True)))
     assert all(_native.check_pattern(target, seed) == -1 for seed, target in enumerate(targets))
-    assert client.info()["lanes"] == (4 if client.info()["transport"] == "tcp" else 1)
+    assert client.info()["lanes"] == (1 if client.info()["transport"] == "shm" else 4)
 
 
 # --- 2: a failure is a miss, for that block only ---------------------------------------------------------

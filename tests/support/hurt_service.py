@@ -9,6 +9,10 @@ from pathlib import Path
 from cairnkv.testing import RunningService
 
 
+# The address of an RDMA device, where there is one (tools/testbed/run says so).
+RDMA_HOST = os.environ.get("CAIRN_TESTBED_ADDRESS")
+
+
 class HurtService(RunningService):
     @property
     def drive(self) -> Path:
@@ -16,7 +20,7 @@ class HurtService(RunningService):
 
     @property
     def urls(self) -> dict[str, str]:
-        return {"tcp": self.tcp_url, "shm": self.shm_url}
+        return {"tcp": self.tcp_url, "shm": self.shm_url, "rdma": self.rdma_url}
 
     def suspend(self) -> None:
         """The process stands still, every thread of it: alive, connected, silent."""

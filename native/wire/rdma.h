@@ -74,6 +74,7 @@ constexpr uint64_t tenant_mark(std::string_view tenant) {
   for (const char one : tenant) mark = (mark ^ static_cast<uint8_t>(one)) * 0x100000001B3;
   return mark;
 }
+static_assert(tenant_mark("default") == 0xEBADA5168620C5FE, "tenants have other marks than docs/wire-format.md says");
 
 // nullptr, or what is wrong with the private data of a request or a reply. They may be followed by anything: the
 // connection manager fills up with zeros.

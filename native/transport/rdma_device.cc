@@ -193,7 +193,9 @@ std::unique_ptr<RdmaQueue> RdmaDevice::make_queue(rdma_cm_id* id, RdmaDomain& do
   sizes.requests = std::min<uint32_t>(sizes.requests, static_cast<uint32_t>(facts_.max_qp_wr));
   sizes.sges = std::min<uint32_t>(sizes.sges, static_cast<uint32_t>(facts_.max_sge));
   sizes.inline_bytes = kInlineBytes;
-  const uint32_t receives = std::min<uint32_t>(kReceivesEach, domain.receives_left());
+  const uint32_t wanted = (domain.links + 1) * kReceivesEach;
+  const uint32_t missing = wanted - std::min(wanted, domain.receives_provided());  // those of links that left stay
+  const uint32_t receives = std::min(missing, domain.receives_left());
   const uint32_t completions = sizes.requests + receives;
   if (!reserve_completions(completions) && !(reclaim(&domain) && reserve_completions(completions))) {
     refusal.reason = "the device has no room for another connection's completions";

@@ -66,10 +66,14 @@ class Server:
         lease_ms_most: int,
         scrub_bytes_per_second: int,
         fleet: bytes,
+        rdma_dscp: int,
+        rdma_service_level: int,
+        rdma_mtu_bytes: int,
     ) -> None:
         """Opens the drives and begins to read them; with wait_until_loaded it blocks until the index is whole. A drive that
         cannot be opened is absent: CairnError when there is no other, or with require_all_drives. `absent`: (path, reason)
-        of drives known to be. `tenants`: as set_tenants. `fleet`: 16 bytes, or none for drives of any."""
+        of drives known to be. `tenants`: as set_tenants. `fleet`: 16 bytes, or none for drives of any.
+        rdma_dscp, rdma_service_level: -1 for what the path has; rdma_mtu_bytes: 0 for that."""
     def listen(self, url: str) -> str:
         """Starts to listen on tcp://HOST:PORT (port 0: any) or shm:///PATH; returns the URL clients use. Before start()."""
     def start(self) -> None: ...

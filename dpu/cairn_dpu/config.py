@@ -169,8 +169,8 @@ class Config:
         Kind("URL", parse_listen_url),
         (ListenUrl("tcp://127.0.0.1:9600", HostPort("127.0.0.1", 9600)),),
         "Network",
-        "Where clients connect: tcp://HOST:PORT (port 0 picks a free one) or shm:///PATH for clients on this machine."
-        " May be given more than once.",
+        "Where clients connect: rdma://HOST:PORT (the address of an RDMA device), tcp://HOST:PORT (port 0 picks a free one),"
+        " or shm:///PATH for clients on this machine. May be given more than once, also for several devices.",
         repeatable=True,
     )
     admin: HostPort | None = _row(
@@ -221,6 +221,22 @@ class Config:
         Milliseconds(5_000),
         "Sessions",
         "Close a connection that has not said who it is after this long.",
+    )
+    rdma_dscp: int | None = _row(
+        count(0, 63),
+        None,
+        "RDMA",
+        "Differentiated services code point of the packets that the service sends; empty: what the client's connection"
+        " asked for.",
+    )
+    rdma_service_level: int | None = _row(
+        count(0, 15), None, "RDMA", "Service level of those packets; empty: that of the path."
+    )
+    rdma_path_mtu: str | None = _row(
+        choice("256", "512", "1024", "2048", "4096"),
+        None,
+        "RDMA",
+        "Most payload of a packet, in bytes; empty: what the path has. More than that is never used.",
     )
     drain_timeout: Milliseconds = _row(
         duration(0), Milliseconds(20_000), "Process", "How long SIGTERM waits for what is in flight to end by itself."

@@ -209,6 +209,9 @@ def _open(config: Config, drives: list[str], absent: list[tuple[str, str]]) -> _
         lease_ms_most=config.lease_most,
         scrub_bytes_per_second=config.scrub_bytes_per_second,
         fleet=config.fleet.bytes if config.fleet is not None else b"",
+        rdma_dscp=-1 if config.rdma_dscp is None else config.rdma_dscp,
+        rdma_service_level=-1 if config.rdma_service_level is None else config.rdma_service_level,
+        rdma_mtu_bytes=int(config.rdma_path_mtu or 0),
     )
 
 

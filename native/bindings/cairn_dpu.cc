@@ -143,7 +143,7 @@ void construct(PyServer* self, const std::vector<std::string>& drives, const std
                uint64_t handshake_timeout_ms, const std::vector<Tenant>& tenants, bool accept_unknown_tenants,
                uint32_t reinsert_percent, uint32_t reinsert_hits_least, bool admission_second_touch,
                uint64_t admission_bytes_per_day, uint64_t lease_ms_most, uint64_t scrub_bytes_per_second,
-               nb::bytes fleet) {
+               nb::bytes fleet, int rdma_dscp, int rdma_service_level, uint32_t rdma_mtu_bytes) {
   cairn::ServerOptions options;
   options.drives = drives;
   for (const auto& [path, reason] : absent) options.absent.push_back({path, reason, 0});
@@ -159,6 +159,7 @@ void construct(PyServer* self, const std::vector<std::string>& drives, const std
   options.store.lease_ms_most = lease_ms_most;
   options.store.scrub_bytes_per_second = scrub_bytes_per_second;
   options.store.fleet = fleet_from(fleet);
+  options.rdma_path = {rdma_dscp, rdma_service_level, rdma_mtu_bytes};
   options.reactor.credits = credits;
   options.reactor.session_window_bytes = session_window_bytes;
   options.reactor.shared_window_bytes = shared_window_bytes;
@@ -266,7 +267,7 @@ NB_MODULE(_native, m) {
            "shared_window_bytes"_a, "sessions_most"_a, "idle_timeout_ms"_a, "stall_timeout_ms"_a,
            "handshake_timeout_ms"_a, "tenants"_a, "accept_unknown_tenants"_a, "reinsert_percent"_a,
            "reinsert_hits_least"_a, "admission_second_touch"_a, "admission_bytes_per_day"_a, "lease_ms_most"_a,
-           "scrub_bytes_per_second"_a, "fleet"_a)
+           "scrub_bytes_per_second"_a, "fleet"_a, "rdma_dscp"_a, "rdma_service_level"_a, "rdma_mtu_bytes"_a)
       .def(
           "listen", [](PyServer& self, const std::string& url) { return take_or_raise(server_of(self).listen(url)); },
           "url"_a)

@@ -20,7 +20,6 @@ def test_urls_that_are_known(url: str) -> None:
     ("url", "told"),
     [
         ("", "no service is named: pass a URL or set CAIRN_SERVERS"),
-        ("rdma://host:9600", "there is no RDMA transport in this release"),
         ("tcp://a:1,tcp://b:1", "names several services; this release knows one"),
         ("http://host", "is no URL of a service"),
         ("host:9600", "is no URL of a service"),

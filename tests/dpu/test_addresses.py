@@ -43,6 +43,7 @@ def test_remote(host: str) -> None:
         ("tcp://[::1]:0", True),
         ("tcp://0.0.0.0:9600", False),
         ("shm:///run/c.sock", True),
+        ("rdma://10.0.0.1:9600", False),
     ],
 )
 def test_listen_urls(url: str, local: bool) -> None:
@@ -58,7 +59,8 @@ def test_listen_urls(url: str, local: bool) -> None:
         ("tcp://127.0.0.1", "HOST:PORT"),
         ("shm://relative.sock", "absolute"),
         ("shm:///" + "x" * 107, "107 bytes"),
-        ("rdma://10.0.0.1:9600", "RDMA"),
+        ("rdma://10.0.0.1", "HOST:PORT"),
+        ("rdma:///run/c.sock", "HOST:PORT"),
         ("", "tcp://HOST:PORT"),
     ],
 )

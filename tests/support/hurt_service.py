@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cairnkv.testing import RunningService
 
-
 # The address of an RDMA device, where there is one (tools/testbed/run says so).
 RDMA_HOST = os.environ.get("CAIRN_TESTBED_ADDRESS")
 

@@ -1,4 +1,6 @@
 // The conformance suite over the real drive and the fake, and what open_drive() tells a person.
+#include "drive/drive.h"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/file.h>
@@ -12,7 +14,6 @@
 #include <string>
 #include <thread>
 
-#include "drive/uring_drive.h"
 #include "testing/drive_conformance.h"
 #include "testing/memory_drive.h"
 #include "testing/refused_calls.h"

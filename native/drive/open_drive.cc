@@ -5,6 +5,7 @@
 
 #include "drive/claim.h"
 #include "drive/drive.h"
+#include "drive/nvme_drive.h"
 #include "drive/uring_drive.h"
 
 namespace cairn {
@@ -16,6 +17,7 @@ Result<std::unique_ptr<Drive>> open_drive(const std::string& path, const DriveOp
   if (!exists && errno != ENOENT && errno != ENOTDIR) return open_error(errno, path);
   if (exists && S_ISDIR(there.st_mode))
     return Error{EISDIR, path + " is a directory; name a file in it, with its size: " + path + "/drive:SIZE"};
+  if (exists && S_ISCHR(there.st_mode)) return open_nvme_drive(path, there.st_rdev, options);
   const bool block = exists && S_ISBLK(there.st_mode);
   int flags = O_DIRECT;
   // O_EXCL on a block device: not one that is mounted, or part of a RAID or LVM volume.

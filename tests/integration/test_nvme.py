@@ -17,7 +17,8 @@ from cairnkv.process import ServiceProcess, socket_for
 
 NAMESPACES = os.environ.get("CAIRN_TESTBED_NAMESPACES", "").split()
 pytestmark = pytest.mark.skipif(not NAMESPACES, reason="there is no testbed: make test-devices")
-BLOCK_BYTES = 5_000_000
+BLOCK_BYTES = 5_000_000  # in parts, where there are several drives
+WHOLE_BYTES = 2_000_000
 
 
 def block_device(namespace: str) -> str:
@@ -36,10 +37,11 @@ def namespace() -> str:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, drive: str) -> Iterator[str]:
+def serving(folder: Path, drive: str, *more: str) -> Iterator[str]:
     """A service until the block ends, and then kill -9. The URL at which it is."""
     url = f"shm://{socket_for(folder)[0]}"
-    service = ServiceProcess(folder, drive=drive, listen=[url])
+    settings = [word for path in more for word in ("--drive", path)]
+    service = ServiceProcess(folder, drive=drive, listen=[url], settings=settings)
     service.start()
     try:
         yield url
@@ -72,3 +74,36 @@ def test_a_drive_in_use_is_refused_by_both_names(namespace: str, short_dir: Path
             done = command("format", "--drive", name, "--yes", "--overwrite")
             assert done.returncode == 5
             assert "in use" in done.stderr
+
+
+@pytest.fixture
+def removable() -> Iterator[Path]:
+    """The controller of the second namespace, which is there again afterwards."""
+    if len(NAMESPACES) < 2:
+        pytest.skip("it needs two namespaces")
+    controller = Path("/sys/class/nvme-generic", Path(NAMESPACES[1]).name).resolve().parent
+    if (controller / "transport").read_text() != "loop\n":
+        pytest.skip("only the testbed's own drives can be taken away")
+    subsystem = (controller / "subsysnqn").read_text().strip()
+    done = command("format", "--drive", NAMESPACES[1], "--yes", "--overwrite")
+    assert done.returncode == 0, done.stderr
+    yield controller
+    Path("/dev/nvme-fabrics").write_text(f"transport=loop,nqn={subsystem}")
+    while not Path(NAMESPACES[1]).exists():
+        os.sched_yield()
+
+
+def test_a_drive_that_is_taken_away_costs_its_own_blocks_only(namespace: str, removable: Path, short_dir: Path) -> None:
+    payload = os.urandom(WHOLE_BYTES)
+    keys = [f"block {number}" for number in range(24)]
+    with serving(short_dir, namespace, NAMESPACES[1]) as url, cairnkv.connect(url) as client:
+        for key in keys:
+            assert client.put_one(key, payload).ok
+    # A service of which nothing is in memory yet.
+    with serving(short_dir, namespace, NAMESPACES[1]) as url, cairnkv.connect(url) as client:
+        (removable / "delete_controller").write_text("1")
+        found = [client.get_bytes(key)[1] for key in keys]
+        assert found.count(payload) + found.count(b"") == len(keys), "a block is exact or a miss"
+        assert 0 < found.count(payload) < len(keys)
+        assert client.put_one("later", payload).ok
+        assert client.get_bytes("later")[1] == payload

@@ -22,7 +22,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-native test-python test-fuzz check check-sanitizers fuzz build-fuzzers
-.PHONY: reliability soak coverage bench lock wheels clean
+.PHONY: test-devices reliability soak coverage bench lock wheels clean
 
 help:  ## this list
 	@echo 'Cairn. Each word sets up what it needs: minutes the first time, seconds after that.'
@@ -45,6 +45,11 @@ test-native: build  ## the tests of the C++ core
 test-python: build  ## the tests in Python, the whole service included
 	@cmake --build $(NATIVE) --target cairn-torture
 	$(BIN)/python -m pytest tests -m 'not wheels'
+
+test-devices: build  ## the tests that need NVMe, on this machine's own or in the testbed (docs/testbed.md); root
+	@cmake --build $(NATIVE) --target drive_test
+	tools/testbed/run --nvme 2 -- $(NATIVE)/drive_test --gtest_filter='*Nvme*'
+	tools/testbed/run --nvme 2 -- $(BIN)/python -m pytest tests/integration/test_nvme.py
 
 # A short run of every fuzzer. It needs clang: root installs it, as it does every other missing package; anybody else
 # without it is told, and has run everything but this.

@@ -42,7 +42,9 @@ Then, in another terminal: `cairn put hello README.md`, `cairn get hello copy.md
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 conflict, 6 timeout.
 """
-DrivePath = Annotated[str, typer.Option("--drive", metavar="PATH", help="A namespace such as /dev/nvme0n1, or a file.")]
+DrivePath = Annotated[
+    str, typer.Option("--drive", metavar="PATH", help="A namespace such as /dev/ng0n1 or /dev/nvme0n1, or a file.")
+]
 
 
 @app.callback(help=ABOUT)

@@ -85,8 +85,9 @@ class Config:
         Kind("PATH[:SIZE]", parse_drive),
         (),
         "Drives",
-        "A drive to keep blocks on: a namespace such as /dev/nvme0n1, or a file. PATH:SIZE creates the file if there is"
-        " none. May be given more than once.",
+        "A drive to keep blocks on: an NVMe namespace by its character device, such as /dev/ng0n1 (pass-through), a block"
+        " device such as /dev/nvme0n1, or a file. PATH:SIZE creates the file if there is none. May be given more than"
+        " once.",
         repeatable=True,
     )
     auto_format: bool = _row(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cairn_dpu import _native
 from cairn_dpu.drive_spec import DriveSpec
-from cairn_dpu.errors import ConfigError, ConflictError, DeniedError, NotFoundError
+from cairn_dpu.errors import ConfigError, ConflictError, DeniedError, NotFoundError, outcome_of
 from cairn_dpu.quantities import describe_size
 
 LOCK_SECONDS = 2.0
@@ -123,7 +123,8 @@ def _refuse_data(path: str) -> None:
     try:
         holds_store = _native.is_formatted(path)
     except _native.CairnError as error:
-        if not _holds_data(path):
+        # What is no file to read from here, such as /dev/ng0n1, the native core has looked at.
+        if outcome_of(error) != "drive_foreign" and not _holds_data(path):
             raise
         raise ConflictError(
             f"{path} holds data that is no Cairn store, and formatting would destroy it. Nothing was written; "

@@ -138,6 +138,7 @@ DRIVE_STATE = Row(
     ("drive", "state"),
 )
 DRIVES = (
+    _drive("fixed_buffers", "fixed_buffers", "gauge", "1: its commands name memory that the kernel knows already."),
     _drive("distrusted", "distrusted", "gauge", "1: it missed deletes that nobody remembers; what it held is a miss."),
     _drive("loaded_share", "loaded_ratio", "gauge", "How much of it was read since the start, from 0 to 1."),
     _drive("bytes", "bytes", "gauge", "Size of the drive."),

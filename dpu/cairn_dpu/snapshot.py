@@ -33,6 +33,7 @@ class Drive(_Model):
     """One drive: what lies on it, what moved since the start, what went wrong."""
 
     path: str
+    fixed_buffers: bool = Field(description="its commands name memory that the kernel knows already")
     uuid: str
     state: str = Field(
         description="loading, serving, read_only, draining, drained, failed; absent: could not be opened"

@@ -24,19 +24,21 @@
 #include <memory>
 #include <string>
 
+#include "base/bytes.h"
 #include "base/result.h"
 
 namespace cairn {
 
 struct DriveInfo {
   std::string path;              // as a person gave it
-  std::string kind;              // "file", "block", "memory"
+  std::string kind;              // "file", "block", "nvme", "memory"
   uint64_t bytes = 0;            // usable size, a multiple of lba_bytes
   uint32_t lba_bytes = 512;      // logical block: the unit of offset and length
   uint32_t memory_align = 4096;  // what buffers must be aligned to
   bool volatile_write_cache = true;
   bool read_only = false;
   bool can_discard = false;
+  bool fixed_buffers = false;      // the device knows the memory of register_memory()
   uint32_t placement_classes = 1;  // how many sorts of data it keeps apart (FDP); 1: it does not
 };
 
@@ -83,6 +85,11 @@ class Drive {
 
   virtual uint32_t in_flight() const = 0;
 
+  // Names memory that transfers will use, valid as long as the drive is: one that can makes it known to the device
+  // once, instead of with every command. False: it cannot, or the kernel does not let it, and all goes on as before.
+  // Once, and not while anything is in flight.
+  virtual bool register_memory(ByteSpan /*memory*/) { return false; }
+
   // What poll() has to do that no event will tell of: it left completions for the next one; requests were submitted
   // since, and there is room for them in the device's queue.
   virtual bool behind() const { return false; }
@@ -91,6 +98,7 @@ class Drive {
  protected:
   explicit Drive(DriveInfo info) : info_(std::move(info)) {}
   virtual void start(IoRequest& request) = 0;
+  void set_fixed_buffers(bool known) { info_.fixed_buffers = known; }
 
  private:
   DriveInfo info_;
@@ -109,8 +117,9 @@ struct DriveOptions {
   uint32_t lock_ms_most = 2000;
 };
 
-// Opens a block device or a regular file with O_DIRECT and takes an exclusive lock (flock), so that two
-// services never share a drive. Errors name the path, the cause and what to do.
+// Opens an NVMe namespace by its character device (/dev/ng0n1, pass-through), or a block device or a regular file with
+// O_DIRECT, and takes an exclusive lock (flock), so that two services never share a drive. Errors name the path, the
+// cause and what to do.
 Result<std::unique_ptr<Drive>> open_drive(const std::string& path, const DriveOptions& options);
 
 }  // namespace cairn

@@ -1,4 +1,6 @@
 // The conformance suite over the real drive and the fake, and what open_drive() tells a person.
+#include "drive/drive.h"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/file.h>
@@ -12,10 +14,10 @@
 #include <string>
 #include <thread>
 
-#include "drive/uring_drive.h"
 #include "testing/drive_conformance.h"
 #include "testing/memory_drive.h"
 #include "testing/refused_calls.h"
+#include "testing/testbed.h"
 
 namespace cairn {
 namespace {
@@ -51,7 +53,21 @@ std::unique_ptr<Drive> shuffling_drive() {
   return drive;
 }
 
+// Every NVMe namespace that the testbed has; none elsewhere.
+std::vector<DriveMaker> nvme_drives() {
+  std::vector<DriveMaker> all;
+  for (const std::string& path : testbed_namespaces()) {
+    all.emplace_back([path] {
+      DriveOptions options;
+      options.queue_depth = 16;
+      return open_drive(path, options).take();
+    });
+  }
+  return all;
+}
+
 INSTANTIATE_TEST_SUITE_P(Uring, DriveConformance, testing::Values(&file_drive));
+INSTANTIATE_TEST_SUITE_P(Nvme, DriveConformance, testing::ValuesIn(nvme_drives()));
 INSTANTIATE_TEST_SUITE_P(Memory, DriveConformance, testing::Values(&memory_drive, &shuffling_drive));
 
 // A flush that was asked for late in a turn lay there until something else happened: ten milliseconds of every other

@@ -18,18 +18,20 @@ Error with_status(Status status, const std::string& message) {
   return Error{0, message, static_cast<uint16_t>(status)};
 }
 
-Result<IdentifiedDrive> open_and_identify(const std::string& path, const ServerOptions& options) {
+// The drive is told of the slab: what it reads and writes lies there, but for the memory of clients on this machine.
+Result<IdentifiedDrive> open_and_identify(const std::string& path, const ServerOptions& options, const Slab& slab) {
   DriveOptions drive_options;
   drive_options.queue_depth = options.queue_depth;
   drive_options.read_only = options.store.read_only;
   auto drive = open_drive(path, drive_options);
   if (!drive) return drive.error();
+  (void)drive.value()->register_memory(slab.memory());
   return Store::identify(drive.take(), options.store.fleet);
 }
 
 // Opens what can be opened. Of the rest `absent` tells why not, and `first` is the first reason.
-std::vector<std::unique_ptr<Drive>> open_drives(const ServerOptions& options, std::vector<AbsentDrive>& absent,
-                                                Error& first) {
+std::vector<std::unique_ptr<Drive>> open_drives(const ServerOptions& options, const Slab& slab,
+                                                std::vector<AbsentDrive>& absent, Error& first) {
   const size_t absent_before = absent.size();
   std::vector<std::unique_ptr<Drive>> drives;
   std::vector<std::array<uint8_t, 16>> identities;
@@ -38,7 +40,7 @@ std::vector<std::unique_ptr<Drive>> open_drives(const ServerOptions& options, st
     absent.push_back({path, error.message, error.status});
   };
   for (const std::string& path : options.drives) {
-    auto identified = open_and_identify(path, options);
+    auto identified = open_and_identify(path, options, slab);
     if (!identified) {
       leave_out(path, identified.error());
       continue;
@@ -67,7 +69,7 @@ Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options) {
   if (!slab) return slab.error();
   std::vector<AbsentDrive> absent = options.absent;
   Error first;
-  auto drives = open_drives(options, absent, first);
+  auto drives = open_drives(options, *slab.value(), absent, first);
   if (drives.empty() || (options.require_all_drives && !absent.empty())) {
     CAIRN_CHECK(!absent.empty(), "no drive could be opened and none is absent");
     return first.message.empty() ? Error{0, absent.front().reason, absent.front().status} : first;
@@ -198,7 +200,7 @@ Result<std::string> Server::attach_drive(const std::string& path) {
     return Unit{};
   });
   if (!known) return known.error();
-  auto identified = open_and_identify(path, options_);
+  auto identified = open_and_identify(path, options_, *slab_);
   if (!identified) return identified.error();
   IdentifiedDrive drive = identified.take();
   CAIRN_CHECK(drive.drive != nullptr, "a drive was looked at and lost");

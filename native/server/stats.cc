@@ -28,6 +28,7 @@ std::string hex(std::span<const uint8_t> bytes) {
 
 void write_drive(JsonWriter& json, const DriveStats& drive) {
   json.begin_object().text("path", drive.path).text("uuid", drive.uuid).text("state", drive.state);
+  json.boolean("fixed_buffers", drive.fixed_buffers);
   json.text("reason", drive.reason).boolean("distrusted", drive.distrusted).real("loaded_share", drive.loaded_share);
   json.number("bytes", drive.bytes).number("segment_bytes", drive.segment_bytes).number("segments", drive.segments);
   json.number("segments_free", drive.segments_free).number("segments_sealed", drive.segments_sealed);

@@ -13,6 +13,7 @@ StoreStats LogStore::stats() const {
     DriveStats drive;
     const LogCounters& counters = log.counters;
     drive.path = log.drive().info().path;
+    drive.fixed_buffers = log.drive().info().fixed_buffers;
     drive.uuid = uuid_text(log.superblock().drive);
     drive.state = name_of(log.state());
     drive.reason = log.why_failed();

@@ -159,6 +159,7 @@ struct IdentifiedDrive {
 
 struct DriveStats {
   std::string path;
+  bool fixed_buffers = false;  // as DriveInfo has it
   std::string uuid;
   std::string state;   // "loading", "serving", "read_only", "draining", "drained", "failed"
   std::string reason;  // why it is read_only or failed

@@ -166,7 +166,8 @@ Result<bool> is_formatted(const std::string& path, DriveOptions options) {
   if (blank.value()) return false;
   const auto superblock = read_superblock(*drive.value());
   if (superblock.ok() || superblock.error().message.find("holds no Cairn store") == std::string::npos) return true;
-  return Error{0, path + " holds something that is no Cairn store; nothing was touched"};
+  return Error{0, path + " holds something that is no Cairn store; nothing was touched",
+               static_cast<uint16_t>(Status::drive_foreign)};
 }
 
 Result<std::string> inspect_drive(Drive& drive) {

@@ -1,0 +1,69 @@
+"""`tools/testbed/run`: what its command sees and how it ends. The machine itself is met only where its kernel is there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "tools" / "testbed" / "run"
+KERNELS = (
+    Path(os.environ.get("CAIRN_TESTBED_KERNEL", "/nowhere")),
+    ROOT.parent / "shared" / "testbed" / "linux-uml",
+    ROOT / "build" / "testbed" / "linux-uml",
+)
+
+boots = pytest.mark.skipif(
+    os.geteuid() != 0 or not any(kernel.exists() for kernel in KERNELS),
+    reason="it needs root and a kernel: tools/testbed/build-kernel makes one",
+)
+
+
+def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CAIRN_TESTBED_N")}
+    return subprocess.run(
+        [str(RUN), *words], capture_output=True, text=True, check=False, env={**environment, **settings}
+    )
+
+
+def test_help_teaches() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for word in ("CAIRN_TESTBED_DRIVES", "CAIRN_TESTBED_KERNEL", "build-kernel", "--nvme-mb", "124", "125"):
+        assert word in done.stdout
+
+
+def test_a_kernel_that_is_none_is_named() -> None:
+    done = run("--", "true", CAIRN_TESTBED_KERNEL="/nowhere/linux-uml")
+    assert done.returncode == 125
+    assert "/nowhere/linux-uml" in done.stderr
+
+
+def test_a_kernel_that_does_not_boot_shows_its_console(tmp_path: Path) -> None:
+    kernel = tmp_path / "linux-uml"
+    kernel.write_text("#!/bin/sh\necho no such luck\n")
+    kernel.chmod(0o755)
+    if os.geteuid() != 0:
+        pytest.skip("it needs root")
+    done = run("--", "true", CAIRN_TESTBED_KERNEL=str(kernel))
+    assert done.returncode == 125
+    assert "did not come up" in done.stderr and "no such luck" in done.stderr
+
+
+@boots
+def test_the_command_finds_devices_its_folder_and_its_environment() -> None:
+    script = 'ls /sys/class/infiniband; ls $CAIRN_TESTBED_NAMESPACES; pwd; echo "$ODD"; echo to stderr >&2; exit 7'
+    done = run("--nvme", "2", "--nvme-mb", "64", "--", "sh", "-c", script, ODD="two\nlines and a '\"$")
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.split("\n") == ["rxe0", "/dev/ng0n1", "/dev/ng1n1", os.getcwd(), "two", "lines and a '\"$", ""]
+    assert done.stderr == "to stderr\n"
+
+
+@boots
+def test_a_command_that_takes_too_long_is_ended() -> None:
+    done = run("--nvme", "0", "--timeout", "5", "--", "sleep", "600")
+    assert done.returncode == 124
+    assert "time-out after 5 s" in done.stderr

@@ -1,0 +1,87 @@
+#!/bin/bash
+# The first and only process of the testbed's machine: makes its devices, runs the command, switches the machine off.
+#
+# tools/testbed/run.py gives it, as words on the kernel's command line, testbed_folder (which holds `command` and gets
+# `up` before that runs, and `status` after it), testbed_address, testbed_nvme and testbed_nvme_mb. What it says itself
+# goes to the console, which is shown when the machine does not come up.
+set -u
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+switch_off() {
+  sync
+  echo o >/proc/sysrq-trigger
+  while :; do sleep 60; done # the kernel panics when its first process ends
+}
+
+need() { "$@" || { echo "testbed: this failed in the machine: $*"; switch_off; }; }
+
+mount_all() {
+  need mount -t proc proc /proc
+  need mount -t sysfs sysfs /sys
+  mountpoint -q /dev || need mount -t devtmpfs devtmpfs /dev
+  mkdir -p /dev/pts /dev/shm
+  need mount -t devpts devpts /dev/pts
+  need mount -t tmpfs shm /dev/shm
+  need mount -t tmpfs run /run # the root is the host's: what its services keep in /run must not be ours
+  need mount -t configfs configfs /sys/kernel/config
+  ln -sfn /proc/self/fd /dev/fd
+}
+
+make_rdma() {
+  need ip link set lo up
+  ip link show dummy0 >/dev/null 2>&1 || need ip link add dummy0 type dummy
+  need ip link set dummy0 mtu 9000 up
+  need ip address add "$testbed_address/24" dev dummy0
+  need rdma link add rxe0 type rxe netdev dummy0
+}
+
+# Subsystem $1 of the kernel's own NVMe target, on a loop device over a file in memory, and its controller.
+# Odd ones have logical blocks of 512 bytes, even ones of 4096, so that both are met.
+make_namespace() {
+  local target=/sys/kernel/config/nvmet subsystem=/sys/kernel/config/nvmet/subsystems/cairn$1 loop=/dev/loop$1
+  need truncate -s "${testbed_nvme_mb}M" "/run/nvme/$1"
+  [ -b "$loop" ] || need mknod "$loop" b 7 "$1"
+  need losetup -b $((512 << 3 * (($1 + 1) % 2))) "$loop" "/run/nvme/$1"
+  need mkdir -p "$subsystem/namespaces/1"
+  need tee "$subsystem/attr_allow_any_host" <<<1
+  need tee "$subsystem/namespaces/1/device_path" < <(printf %s "$loop")
+  need tee "$subsystem/namespaces/1/enable" <<<1
+  need ln -s "$subsystem" "$target/ports/1/subsystems/cairn$1"
+  need tee /dev/nvme-fabrics < <(printf 'transport=loop,nqn=cairn%s' "$1")
+}
+
+make_nvme() {
+  [ "$testbed_nvme" -gt 0 ] || return
+  need mkdir -p /run/nvme /sys/kernel/config/nvmet/ports/1
+  need mount -t tmpfs -o "size=$((testbed_nvme * testbed_nvme_mb + 64))m" nvme /run/nvme
+  need tee /sys/kernel/config/nvmet/ports/1/addr_trtype <<<loop
+  local number namespace
+  for number in $(seq "$testbed_nvme"); do
+    make_namespace "$number"
+    namespace=/dev/ng$((number - 1))n1
+    for _ in $(seq 500); do [ -c "$namespace" ] && break; sleep 0.01; done # the controller looks for it in the background
+    need [ -c "$namespace" ]
+  done
+}
+
+# Through pipes, so that the command does not take the console's lines for a terminal. stty waits for what is on its way.
+run_command() {
+  stty -F /dev/tty1 raw -echo
+  stty -F /dev/tty2 raw -echo
+  {
+    {
+      bash "$testbed_folder/command" </dev/null
+      echo $? >"$testbed_folder/status"
+    } | cat >/dev/tty1
+  } 2>&1 >/dev/null | cat >/dev/tty2
+  stty -F /dev/tty1 -echo
+  stty -F /dev/tty2 -echo
+}
+
+mount_all
+ulimit -l unlimited # of memory for the device, as a service that does RDMA has
+make_rdma >/dev/null
+make_nvme >/dev/null
+touch "$testbed_folder/up"
+run_command
+switch_off

@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""Runs a command where there is RDMA and NVMe, also on a machine that has neither.
+
+    tools/testbed/run -- ibv_devices
+    tools/testbed/run --nvme 2 -- build/native/drive_test --gtest_filter='*Nvme*'
+    tools/testbed/run --nvme 4 --nvme-mb 512 --timeout 60 -- bash -c 'nvme list; rdma link'
+
+It boots a second Linux kernel as an ordinary process (User-Mode Linux), in about two seconds, on this machine's own
+root file system: the command sees the same files, tools and virtual environments, in the same folder, with the same
+environment, and what it writes to disk is written here. In there are an RDMA device (rxe0, at 10.77.0.1) and NVMe
+namespaces (/dev/nvme0n1, /dev/ng0n1, …) that forget everything when it ends. docs/testbed.md says what it is not.
+
+The command is told what it has:
+    CAIRN_TESTBED=1                                    it runs in a testbed
+    CAIRN_TESTBED_ADDRESS=10.77.0.1                    the address of the RDMA device
+    CAIRN_TESTBED_NAMESPACES="/dev/ng0n1 /dev/ng1n1"   namespaces whose contents it may destroy
+
+On a machine with RDMA of its own, name namespaces, whose contents will be lost, and the command runs right there:
+    CAIRN_TESTBED_DRIVES="/dev/ng3n1" tools/testbed/run -- …
+A drive that is not named there is never touched.
+
+The kernel is CAIRN_TESTBED_KERNEL, else ../shared/testbed/linux-uml beside the checkout, else
+build/testbed/linux-uml, which tools/testbed/build-kernel makes. The exit status is the command's own; 124: it took too
+long; 125: the machine did not come up.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+GUEST = Path(__file__).resolve().parent / "guest.sh"
+KERNELS = (ROOT.parent / "shared" / "testbed" / "linux-uml", ROOT / "build" / "testbed" / "linux-uml")
+ADDRESS = "10.77.0.1"
+TIMED_OUT = 124
+NOT_BOOTED = 125
+BOOT_SECONDS_MOST = 60.0  # a kernel that panics, or has too little memory, may stand still for ever
+LOG_LINES_SHOWN = 30
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NOT_HANDED_ON = {"_", "SHLVL", "PWD", "OLDPWD"}
+NEEDED = {"ip": "iproute2", "rdma": "iproute2", "losetup": "mount", "stty": "coreutils"}
+
+
+def say(sentence: str) -> None:
+    sys.stderr.write(f"testbed: {sentence}\n")
+
+
+def stop(sentence: str) -> NoReturn:
+    say(sentence)
+    raise SystemExit(NOT_BOOTED)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tools/testbed/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nvme", type=int, default=1, metavar="N", help="namespaces (default: %(default)s)")
+    parser.add_argument("--nvme-mb", type=int, default=1024, metavar="MB", help="size of each (default: %(default)s)")
+    parser.add_argument(
+        "--mem",
+        type=int,
+        default=0,
+        metavar="MB",
+        help="memory of the machine (default: 3072, and what the namespaces take)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=570,
+        metavar="S",
+        help="seconds it may take, boot included (default: %(default)s)",
+    )
+    parser.add_argument("command", nargs="+", metavar="COMMAND", help="and its arguments, behind --")
+    arguments = parser.parse_args()
+    arguments.mem = arguments.mem or 3072 + arguments.nvme * arguments.nvme_mb
+    return arguments
+
+
+def testbed_environment(address: str, namespaces: list[str]) -> dict[str, str]:
+    return {
+        **os.environ,
+        "CAIRN_TESTBED": "1",
+        "CAIRN_TESTBED_ADDRESS": address,
+        "CAIRN_TESTBED_NAMESPACES": " ".join(namespaces),
+    }
+
+
+def own_rdma_address() -> str:
+    """The address of the first RDMA device of this machine that has one; empty without."""
+    for device in sorted(Path("/sys/class/infiniband").glob("*/ports/*/gid_attrs/ndevs/0")):
+        try:
+            interface = device.read_text().strip()
+        except OSError:  # a port that is down
+            continue
+        found = subprocess.run(
+            ["ip", "-json", "-4", "address", "show", "dev", interface], capture_output=True, check=False
+        )
+        for link in json.loads(found.stdout or "[]"):
+            for address in link.get("addr_info", []):
+                return str(address["local"])
+    return ""
+
+
+def run_here(arguments: argparse.Namespace, address: str, namespaces: list[str]) -> int:
+    if len(namespaces) < arguments.nvme:
+        stop(f"--nvme {arguments.nvme}, but there are only these: {' '.join(namespaces) or 'none'}")
+    environment = testbed_environment(address, namespaces[: arguments.nvme])
+    try:
+        return subprocess.run(arguments.command, env=environment, timeout=arguments.timeout, check=False).returncode
+    except subprocess.TimeoutExpired:
+        say(f"time-out after {arguments.timeout:g} s")
+        return TIMED_OUT
+
+
+def find_kernel() -> Path:
+    named = os.environ.get("CAIRN_TESTBED_KERNEL")
+    for kernel in [Path(named)] if named else KERNELS:
+        if os.access(kernel, os.X_OK):
+            return kernel.resolve()
+    if named:
+        stop(f"CAIRN_TESTBED_KERNEL is {named}, which is no program that can be run")
+    stop("there is no kernel for it yet: tools/testbed/build-kernel makes one, in about ten minutes")
+
+
+def write_command(folder: Path, arguments: argparse.Namespace) -> None:
+    namespaces = [f"/dev/ng{number}n1" for number in range(arguments.nvme)]
+    lines = [f"cd {shlex.quote(os.getcwd())} || exit 125"]
+    lines += [
+        f"export {name}={shlex.quote(value)}"
+        for name, value in testbed_environment(ADDRESS, namespaces).items()
+        if NAME.fullmatch(name) and name not in NOT_HANDED_ON
+    ]
+    (folder / "command").write_text("\n".join([*lines, shlex.join(arguments.command), ""]))
+    shutil.copy(GUEST, folder / "guest.sh")
+    (folder / "guest.sh").chmod(0o755)
+
+
+def pump(source: IO[bytes], target: IO[bytes]) -> None:
+    """Hands on what comes. If nobody reads it any more, it is read all the same, so that the machine can end."""
+    while part := source.read1(65536):  # type: ignore[attr-defined]
+        try:
+            target.write(part)
+            target.flush()
+        except BrokenPipeError:
+            continue
+
+
+def boot(kernel: Path, folder: Path, arguments: argparse.Namespace) -> None:
+    """Runs the machine until it switches itself off, or takes too long and is killed. What `folder` holds tells which."""
+    out_read, out_write = os.pipe()
+    error_read, error_write = os.pipe()
+    with (folder / "console").open("wb") as console:
+        machine = subprocess.Popen(
+            [
+                *(str(kernel), f"mem={arguments.mem}M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw"),
+                *(f"init={folder}/guest.sh", "quiet", "loglevel=4", "con=null", f"con0=null,fd:{console.fileno()}"),
+                *(f"con1=null,fd:{out_write}", f"con2=null,fd:{error_write}"),
+                *(f"testbed_folder={folder}", f"testbed_address={ADDRESS}"),
+                *(f"testbed_nvme={arguments.nvme}", f"testbed_nvme_mb={arguments.nvme_mb}"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            pass_fds=(console.fileno(), out_write, error_write),
+            start_new_session=True,  # a group of its own: User-Mode Linux is several processes
+        )
+    os.close(out_write)
+    os.close(error_write)
+    pipes = ((out_read, sys.stdout.buffer), (error_read, sys.stderr.buffer))
+    pumps = [threading.Thread(target=pump, args=(os.fdopen(end, "rb"), to), name="pump") for end, to in pipes]
+    for thread in pumps:
+        thread.start()
+    begun = time.monotonic()
+    try:
+        try:
+            machine.wait(min(arguments.timeout, BOOT_SECONDS_MOST))
+        except subprocess.TimeoutExpired:
+            if (folder / "up").exists():
+                machine.wait(arguments.timeout - (time.monotonic() - begun))
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(machine.pid, signal.SIGKILL)
+        machine.wait()
+        for thread in pumps:
+            thread.join()
+
+
+def run_in_machine(arguments: argparse.Namespace) -> int:
+    kernel = find_kernel()
+    if os.geteuid() != 0:
+        stop("it needs root: the machine's first process works on this machine's files")
+    missing = sorted({package for program, package in NEEDED.items() if shutil.which(program) is None})
+    if missing:
+        stop(f"these are missing: sudo apt-get install -y --no-install-recommends {' '.join(missing)}")
+    with tempfile.TemporaryDirectory(prefix="cairn-testbed.", dir="/tmp") as name:
+        folder = Path(name)
+        write_command(folder, arguments)
+        boot(kernel, folder, arguments)
+        status = (folder / "status").read_text().strip() if (folder / "status").exists() else ""
+        if status:
+            return int(status)
+        if (folder / "up").exists():
+            say(f"time-out after {arguments.timeout:g} s")
+            return TIMED_OUT
+        lines = (folder / "console").read_text(errors="replace").replace("\r", "").splitlines()
+        say("the machine did not come up. The end of its console:")
+        sys.stderr.write("".join(f"  {line}\n" for line in lines[-LOG_LINES_SHOWN:]))
+        return NOT_BOOTED
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    if os.environ.get("CAIRN_TESTBED"):
+        return run_here(
+            arguments,
+            os.environ.get("CAIRN_TESTBED_ADDRESS", ""),
+            os.environ.get("CAIRN_TESTBED_NAMESPACES", "").split(),
+        )
+    drives = os.environ.get("CAIRN_TESTBED_DRIVES", "").split()
+    address = own_rdma_address()
+    if address and (drives or arguments.nvme == 0):
+        return run_here(arguments, address, drives)
+    return run_in_machine(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

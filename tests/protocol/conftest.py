@@ -9,20 +9,35 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from hurt_service import RDMA_HOST
 from raw_wire import RawSession
 
 from cairnkv.testing import RunningService
 
 
+# These need a device. Where there is one, they fail without pyverbs, and do not skip.
+collect_ignore = [] if RDMA_HOST else ["test_hostile_rdma.py", "test_raw_rdma.py"]
+
+
 @pytest.fixture(scope="session")
 def addresses() -> Iterator[dict[str, tuple[str, int] | str]]:
     with tempfile.TemporaryDirectory(prefix="cairn-") as folder:
-        service = RunningService(Path(folder), size="256MiB", slab="256MiB", admin="off")
+        service = RunningService(Path(folder), size="256MiB", slab="256MiB", admin="off", rdma_host=RDMA_HOST)
         service.start()
-        tcp = urlsplit(service.tcp_url)
-        yield {"tcp": (str(tcp.hostname), int(tcp.port or 0)), "shm": service.shm_url.removeprefix("shm://")}
+        found: dict[str, tuple[str, int] | str] = {"shm": service.shm_url.removeprefix("shm://")}
+        for url in (service.tcp_url, service.rdma_url):
+            parts = urlsplit(url)
+            found[parts.scheme] = (str(parts.hostname), int(parts.port or 0))
+        yield found
         assert service.process.running(), "a client ended the service"
         assert service.stop() == 0
+
+
+@pytest.fixture
+def rdma(addresses: dict[str, tuple[str, int] | str]) -> tuple[str, int]:
+    address = addresses["rdma"]
+    assert isinstance(address, tuple)
+    return address
 
 
 @pytest.fixture(autouse=True)

@@ -20,17 +20,27 @@ collect_ignore = [] if RDMA_HOST else ["test_hostile_rdma.py", "test_raw_rdma.py
 
 
 @pytest.fixture(scope="session")
-def addresses() -> Iterator[dict[str, tuple[str, int] | str]]:
+def service() -> Iterator[RunningService]:
     with tempfile.TemporaryDirectory(prefix="cairn-") as folder:
         service = RunningService(Path(folder), size="256MiB", slab="256MiB", admin="off", rdma_host=RDMA_HOST)
         service.start()
-        found: dict[str, tuple[str, int] | str] = {"shm": service.shm_url.removeprefix("shm://")}
-        for url in (service.tcp_url, service.rdma_url):
-            parts = urlsplit(url)
-            found[parts.scheme] = (str(parts.hostname), int(parts.port or 0))
-        yield found
+        yield service
         assert service.process.running(), "a client ended the service"
         assert service.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def addresses(service: RunningService) -> dict[str, tuple[str, int] | str]:
+    found: dict[str, tuple[str, int] | str] = {"shm": service.shm_url.removeprefix("shm://")}
+    for url in filter(None, (service.tcp_url, service.rdma_url)):
+        parts = urlsplit(url)
+        found[parts.scheme] = (str(parts.hostname), int(parts.port or 0))
+    return found
+
+
+@pytest.fixture
+def service_pid(service: RunningService) -> int:
+    return service.process.pid
 
 
 @pytest.fixture

@@ -74,12 +74,18 @@ class Offer:
 class Link:
     """One reliable connection. Waits for events, never spins: the testbed has one processor.
 
-    memory: what extents may point into, `memory_bytes` long. reads: how many RDMA reads it may have under way itself (the page
-    says none).
+    memory: what extents may point into, `memory_bytes` long. For those that break the page: reads is how many RDMA reads it may
+    have under way itself, receives how many messages it is ready for.
     """
 
     def __init__(
-        self, address: tuple[str, int], offer: Offer | None = None, *, memory_bytes: int = 1 << 20, reads: int = 0
+        self,
+        address: tuple[str, int],
+        offer: Offer | None = None,
+        *,
+        memory_bytes: int = 1 << 20,
+        reads: int = 0,
+        receives: int | None = None,
     ) -> None:
         self.offer = offer or Offer()
         self.dead = ""
@@ -93,10 +99,10 @@ class Link:
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self.close)
             self._resolve(*address)
-            self._make_queue_pair()
             self.memory = self._region(memory_bytes, int(e.IBV_ACCESS_MW_BIND))
+            self._make_queue_pair(receives)
             self._connect(reads)
-            self._sends = self._region(self._slots * self.message_bytes)
+            self._sends = self._region(self._slots * self.message_bytes + 64)
             self._free = deque(range(self._slots))
             on_failure.pop_all()
 
@@ -121,7 +127,7 @@ class Link:
         self.channel, self._cq_fd = with_descriptor(lambda: CompChannel(self.cmid.context), "infinibandevent")
         self._keep(self.channel)
 
-    def _make_queue_pair(self) -> None:
+    def _make_queue_pair(self, receives: int | None) -> None:
         """Receives are there before the first message can be: for all credit that is given, and two for credit alone."""
         count = min(self.offer.credits, 1024) + 2
         size = min(max(self.offer.message_bytes, 512), 1 << 20)
@@ -131,7 +137,7 @@ class Link:
         parameters = QPInitAttr(qp_type=e.IBV_QPT_RC, scq=self.cq, rcq=self.cq, cap=cap)
         self.qp = self._keep(QP(self.pd, parameters, QPAttr()))
         self._parts.callback(self._forget_memory)
-        for slot in range(count):
+        for slot in range(count if receives is None else receives):
             self._post_receive(slot)
 
     def _post_receive(self, slot: int) -> None:
@@ -259,7 +265,9 @@ class Link:
                 self.step()
             piece, flags = self.inbox.popleft()
             assert bool(flags & BEGINS) == (frame == b""), "pieces of two frames are mixed"
-            assert flags & ENDS or len(piece) == self.offer.message_bytes - PREFIX.size, "a message was not filled up"
+            assert flags & ENDS or len(piece) == self.offer.message_bytes - PREFIX.size, (
+                f"a message of {len(piece)} was not filled up"
+            )
             frame += piece
             if self.taken * 2 >= self.offer.credits:
                 self.send_piece(b"", 0)

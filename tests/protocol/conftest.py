@@ -14,7 +14,6 @@ from raw_wire import RawSession
 
 from cairnkv.testing import RunningService
 
-
 # These need a device. Where there is one, they fail without pyverbs, and do not skip.
 collect_ignore = [] if RDMA_HOST else ["test_hostile_rdma.py", "test_raw_rdma.py"]
 

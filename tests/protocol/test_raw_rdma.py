@@ -15,6 +15,8 @@ from raw_wire import (
     HELLO,
     HELLO_T,
     LAST,
+    PING_T,
+    PONG_T,
     PUT,
     REMOVE,
     RESULT,
@@ -204,6 +206,19 @@ def test_of_several_windows_the_first_that_was_used_is_shut(rdma: Address, fresh
     assert session.alive()
 
 
+def test_a_last_frame_in_many_messages_shuts_the_window_too(rdma: Address, fresh_key: Fresh) -> None:
+    session = RdmaSession.dial(rdma, Offer(message_bytes=512, credits=8))
+    key = fresh_key()
+    assert session.put(key, b"m" * 50)[0] == OK
+    window = session.link.open(0, 5000, WRITE)
+    session.link.invalidated.clear()
+    items = [item(key, 50, extent=(at, 1)) for at in range(100)]
+    extents = [session.extent(at * 50, 50, window) for at in range(100)]
+    assert session.results(session.request(GET, batch(items, extents), 100)) == dict.fromkeys(range(100), OK)
+    assert session.link.invalidated == [window]
+    assert session.link.memory.read(5000, 0) == b"m" * 5000
+
+
 def test_cancel(session: RdmaSession, fresh_key: Fresh) -> None:
     waiting = session.watch(after=2**64 - 2, deadline_ms=60_000)
     session.send(Frame(CANCEL, waiting, tag=session.tag))
@@ -260,6 +275,24 @@ def test_a_lane_over_rdma_joins_its_session_or_is_told_why_not(rdma: Address) ->
     else:
         assert lane.ends()[0] >= 0
     assert session.alive()
+
+
+def test_a_frame_may_come_in_more_messages_than_it_needs(rdma: Address, fresh_key: Fresh) -> None:
+    session = RdmaSession.dial(rdma)
+    whole = session.link.message_bytes
+    for size in (64, 100, 500):
+        session.link.message_bytes = size + PREFIX.size
+        assert session.statuses(EXISTS, [fresh_key() for _ in range(200)]) == [NOT_FOUND] * 200
+    session.link.message_bytes = whole
+    assert session.alive()
+
+
+def test_reserved_fields_of_a_prefix_are_ignored(rdma: Address) -> None:
+    session = RdmaSession.dial(rdma)
+    ping = Frame(PING_T, 7, tag=session.tag).encode()
+    session.link.credit -= 1
+    session.link.post(PREFIX.pack(len(ping), 0, 0xFFFF)[:8] + b"\xff" * 8 + ping)
+    assert session.receive().type == PONG_T
 
 
 def test_a_message_of_the_least_size_holds_a_header(rdma: Address) -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from raw_wire import HEADER
 from verbs import load, with_descriptor
 
 cm, ce, e = load("cmid"), load("cm_enums"), load("enums")
@@ -95,6 +96,7 @@ class Link:
         self.windows: dict[int, Any] = {}
         self.taken = 0  # messages taken in and not given back yet
         self._bound = 0
+        self._free: deque[int] = deque()  # room for messages to send
         self._parts = contextlib.ExitStack()  # closed in the order that the verbs ask for
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self.close)
@@ -103,7 +105,7 @@ class Link:
             self._make_queue_pair(receives)
             self._connect(reads)
             self._sends = self._region(self._slots * self.message_bytes + 64)
-            self._free = deque(range(self._slots))
+            self._free.extend(range(self._slots))
             on_failure.pop_all()
 
     # --- connecting ------------------------------------------------------------------------------------------
@@ -265,9 +267,7 @@ class Link:
                 self.step()
             piece, flags = self.inbox.popleft()
             assert bool(flags & BEGINS) == (frame == b""), "pieces of two frames are mixed"
-            assert flags & ENDS or len(piece) == self.offer.message_bytes - PREFIX.size, (
-                f"a message of {len(piece)} was not filled up"
-            )
+            assert frame or len(piece) >= HEADER.size, "a header in pieces"
             frame += piece
             if self.taken * 2 >= self.offer.credits:
                 self.send_piece(b"", 0)

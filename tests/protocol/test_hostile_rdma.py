@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from raw_wire import (
     EXISTS,
     EXTENT,
     GET,
+    GOODBYE_T,
     HELLO,
     HELLO_T,
     PING_T,
@@ -37,7 +37,7 @@ from rdma_link import BEGINS, ENDS, MAGIC, OFFER, PREFIX, READ, SGE, WRITE, Offe
 
 Fresh = Callable[[], bytes]
 Address = tuple[str, int]
-NOT_FOUND, INVALID, BAD_REGION = 2, 8, 9
+NOT_FOUND, TIMEOUT, INVALID, BAD_REGION = 2, 3, 8, 9
 KEY = bytes(16)
 WHOLE = BEGINS | ENDS
 REFUSED_BY_THE_DEVICE = {e.IBV_WC_REM_ACCESS_ERR, e.IBV_WC_REM_INV_REQ_ERR}
@@ -98,7 +98,8 @@ def test_the_greatest_sizes_that_may_be_offered_are_served(rdma: Address) -> Non
 
 def test_one_that_says_nothing_is_hung_up_on(rdma: Address) -> None:
     session = RdmaSession(rdma)
-    session.ends()
+    status, reason = session.ends()
+    assert status == TIMEOUT and len(reason) > 8
     assert session.link.dead
 
 
@@ -342,6 +343,37 @@ def test_the_client_invalidates_nothing_of_the_service(rdma: Address, honest: Rd
         assert honest.alive()
 
 
+@pytest.mark.parametrize(
+    ("opcode", "length"),
+    [
+        (e.IBV_WR_RDMA_WRITE_WITH_IMM, 0),  # takes a receive, and needs no key
+        (e.IBV_WR_RDMA_WRITE_WITH_IMM, 64),
+        (e.IBV_WR_SEND_WITH_IMM, 0),
+        (e.IBV_WR_SEND_WITH_IMM, 80),
+        (e.IBV_WR_RDMA_READ, 0),
+        (e.IBV_WR_RDMA_WRITE, 0),
+        (e.IBV_WR_ATOMIC_FETCH_AND_ADD, 8),
+        (e.IBV_WR_ATOMIC_CMP_AND_SWP, 8),
+    ],
+)
+def test_operations_that_the_page_does_not_know(opcode: int, length: int, rdma: Address, honest: RdmaSession) -> None:
+    for _ in range(40):  # more often than there are receives for one client
+        session = RdmaSession.dial(rdma, reads=1)
+        link = session.link
+        raw = message(Frame(PING_T, 7, tag=session.tag).encode(), WHOLE)
+        link.memory.write(raw, len(raw))
+        odd = SendWR(1 << 40, opcode, 1, 0, [SGE(link.memory.buf, length, link.memory.lkey)])
+        if opcode in (e.IBV_WR_ATOMIC_FETCH_AND_ADD, e.IBV_WR_ATOMIC_CMP_AND_SWP):
+            odd.set_wr_atomic(0x1234, 4096, 0, 0)
+        elif opcode != e.IBV_WR_SEND_WITH_IMM:
+            odd.set_wr_rdma(0, 0)
+        link.qp.post_send(odd)
+        session.send(Frame(GOODBYE_T, tag=session.tag))
+        session.ends()
+        session.close()
+    assert honest.alive()
+
+
 def service_keys(pid: int) -> list[int]:
     """Every key of the service's memory, as the kernel tells it to root; by the thread that registered it."""
     shown = subprocess.run(["rdma", "resource", "show", "mr", "-d", "-j"], check=True, capture_output=True).stdout
@@ -381,12 +413,20 @@ def test_one_that_never_takes_its_answers_in_does_not_stop_the_others(
         deaf.close()
 
 
-CHILD = """
+COMMON = """
 import sys
 sys.path[:0] = {path!r}
-from rdma_link import READ, Offer
+from rdma_link import PREFIX, READ, Offer
 from raw_rdma import RdmaSession
 from raw_wire import PUT, GET, batch, item
+"""
+FLOOD = """
+session = RdmaSession.dial({address!r})
+print("begun", flush=True)
+while True:
+    session.link.post(PREFIX.pack(0, 0, 0))
+"""
+PUTS = """
 session = RdmaSession.dial({address!r}, Offer(features={features}), memory_bytes=32 << 20)
 keys = [session.link.open(at << 20, 1 << 20, READ) for at in range(32)]
 extents = [session.extent(at << 20, 1 << 20, key) for at, key in enumerate(keys)]
@@ -398,16 +438,56 @@ session.link.step()
 """
 
 
+def begin(text: str, **values: object) -> subprocess.Popen[str]:
+    """A client in a process of its own, when it has begun."""
+    words = [sys.executable, "-c", (COMMON + text).format(path=sys.path, **values)]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "begun\n"
+    return child
+
+
+def end(child: subprocess.Popen[str]) -> None:
+    assert child.poll() is None and child.stdout is not None
+    child.kill()
+    child.wait()
+    child.stdout.close()
+
+
+def test_a_flood_of_messages_that_carry_nothing_does_not_stop_the_others(rdma: Address, honest: RdmaSession) -> None:
+    children = [begin(FLOOD, address=rdma) for _ in range(2)]
+    for _ in range(50):
+        assert honest.alive()
+    for child in children:
+        end(child)
+
+
+def queue_pairs(pid: int) -> int:
+    shown = subprocess.run(["rdma", "resource", "show", "qp", "-d", "-j"], check=True, capture_output=True).stdout
+    threads = {int(name) for name in os.listdir(f"/proc/{pid}/task")}
+    return sum(entry.get("pid") in threads for entry in json.loads(shown))
+
+
+def test_what_a_dead_client_held_is_given_back(rdma: Address, honest: RdmaSession, service_pid: int) -> None:
+    before = queue_pairs(service_pid)
+    child = begin(PUTS, address=rdma, features=1, seed=os.urandom(15))
+    sessions = [RdmaSession.dial(rdma) for _ in range(20)]
+    assert queue_pairs(service_pid) >= before + 20
+    end(child)
+    for number, session in enumerate(sessions):
+        if number % 2:
+            session.link.post(b"\xff" * 100)
+            session.ends()
+        session.close()
+    while queue_pairs(service_pid) > before:  # the time limit of the test is the limit
+        assert honest.alive()
+
+
 @pytest.mark.parametrize("features", [0, 1])
 def test_a_client_killed_in_mid_transfer(features: int, rdma: Address, honest: RdmaSession) -> None:
     for _ in range(3):
         seed = os.urandom(15)
-        text = CHILD.format(path=sys.path, address=rdma, features=features, seed=seed)
-        child = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None and child.stdout.readline() == "begun\n"
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
+        child = begin(PUTS, address=rdma, features=features, seed=seed)
+        end(child)
         names = [seed + bytes([at]) for at in range(32)]
         for name in names:
             status, data = honest.get(name, 1 << 20)

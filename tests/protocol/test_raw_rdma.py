@@ -24,11 +24,12 @@ from raw_wire import (
     STATUSES,
     Frame,
     batch,
+    crc32c,
     item,
 )
 from rdma_link import PREFIX, READ, WINDOWS, WRITE, Offer, fnv1a
 
-OK, EXISTS_ALREADY, NOT_FOUND, INVALID, BAD_REGION, BAD_RANGE, SHORT_BUFFER, DENIED = 0, 1, 2, 8, 9, 11, 10, 16
+OK, EXISTS_ALREADY, NOT_FOUND, BAD_REGION, SHORT_BUFFER, BAD_RANGE, BAD_CHECKSUM, DENIED = 0, 1, 2, 9, 10, 11, 15, 16
 Fresh = Callable[[], bytes]
 Address = tuple[str, int]
 
@@ -71,6 +72,13 @@ def test_ranges(session: RdmaSession, fresh_key: Fresh) -> None:
         assert session.get(key, 200_000, offset, count) == (OK, expected)
     assert session.get(key, 200_000, 199_999, 2)[0] == BAD_RANGE
     assert session.get(key, 10, 0, 11)[0] == SHORT_BUFFER
+
+
+def test_bytes_that_do_not_match_their_checksum_are_not_stored(session: RdmaSession, fresh_key: Fresh) -> None:
+    key, data = fresh_key(), os.urandom(5000)
+    assert session.put(key, data, crc=crc32c(data) ^ 1)[0] == BAD_CHECKSUM
+    assert session.get(key, 5000)[0] == NOT_FOUND
+    assert session.put(key, data, crc=crc32c(data))[0] == OK
 
 
 def test_exists_match_and_remove(session: RdmaSession, fresh_key: Fresh) -> None:

@@ -157,7 +157,9 @@ class Link:
         magic, version, zero, self.granted, self.message_bytes, self.features = ACCEPT.unpack_from(answer)
         assert (magic, version, zero) == (MAGIC, 1, 0)
         for state in (e.IBV_QPS_INIT, e.IBV_QPS_RTR, e.IBV_QPS_RTS):
-            self.qp.modify(*self.cmid.init_qp_attr(state))
+            attributes, mask = self.cmid.init_qp_attr(state)
+            attributes.max_rd_atomic = max(attributes.max_rd_atomic, reads)  # whatever the service agreed to
+            self.qp.modify(attributes, mask)
         self.cmid.establish()
         self._parts.callback(self._disconnect)
         self.credit = self.granted

@@ -15,7 +15,7 @@ from raw_wire import RawSession
 from cairnkv.testing import RunningService
 
 # These need a device. Where there is one, they fail without pyverbs, and do not skip.
-collect_ignore = [] if RDMA_HOST else ["test_hostile_rdma.py", "test_raw_rdma.py"]
+collect_ignore = [] if RDMA_HOST else ["test_hostile_rdma.py", "test_hostile_rdma_memory.py", "test_raw_rdma.py"]
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +58,18 @@ def hang_up() -> Iterator[None]:
 @pytest.fixture
 def fresh_key() -> Callable[[], bytes]:
     return lambda: os.urandom(16)
+
+
+@pytest.fixture
+def honest(rdma: tuple[str, int], fresh_key: Callable[[], bytes]) -> Iterator[RawSession]:
+    """A session with a block of its own; it works while the other one misbehaves, and afterwards."""
+    from raw_rdma import RdmaSession
+
+    session = RdmaSession.dial(rdma)
+    key, data = fresh_key(), os.urandom(50_000)
+    assert session.put(key, data)[0] == 0
+    yield session
+    assert session.get(key, len(data)) == (0, data), "an attack on another session hurt this one"
+    assert session.put(fresh_key(), data)[0] == 0
+    late = RdmaSession.dial(rdma)
+    assert late.get(key, len(data)) == (0, data), "the service takes no new session in"

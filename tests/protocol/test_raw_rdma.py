@@ -29,6 +29,7 @@ from raw_wire import (
 )
 from rdma_link import PREFIX, READ, WINDOWS, WRITE, Offer, fnv1a
 
+TIMEOUT = 3
 OK, EXISTS_ALREADY, NOT_FOUND, BAD_REGION, SHORT_BUFFER, BAD_RANGE, BAD_CHECKSUM, DENIED = 0, 1, 2, 9, 10, 11, 15, 16
 Fresh = Callable[[], bytes]
 Address = tuple[str, int]
@@ -238,22 +239,80 @@ def test_cancel(session: RdmaSession, fresh_key: Fresh) -> None:
     assert session.alive()
 
 
+def still(session: RdmaSession, size: int) -> bool:
+    """Nobody writes the memory any more: what is written now is there after another round trip."""
+    session.link.memory.write(b"\x11" * size, size)
+    alive = session.alive()
+    return alive and session.link.memory.read(size, 0) == b"\x11" * size
+
+
 def test_after_cancelled_the_memory_is_touched_no_more(session: RdmaSession, fresh_key: Fresh) -> None:
     size, key = 1 << 20, fresh_key()
     assert session.put(key, os.urandom(size))[0] == OK
-    for kind, access, wanted in ((GET, WRITE, key), (PUT, READ, fresh_key())):
+    for number in range(40):
+        kind, access, wanted = ((GET, WRITE, key), (PUT, READ, fresh_key()))[number % 2]
         with session.lent(size, access) as extent:
             request_id = session.request(kind, batch([item(wanted, size, extent=(0, 1))], [extent]), 1)
+            if number % 4 > 1:
+                session.send(Frame(PING_T, 1, tag=session.tag))
             session.send(Frame(CANCEL, request_id, tag=session.tag))
             frame = session.receive()
             while frame.type != CANCELLED:
-                assert frame.type == RESULTS and frame.request_id == request_id
+                assert frame.type == PONG_T or (frame.type, frame.request_id) == (RESULTS, request_id)
                 frame = session.receive()
             assert frame.request_id == request_id
-            session.link.memory.write(b"\x11" * size, size)
-            assert session.alive()
-            assert session.link.memory.read(size, 0) == b"\x11" * size
-    assert session.alive()
+            assert still(session, size)
+
+
+@pytest.mark.parametrize("deadline_ms", [1, 5, 20])
+def test_after_a_deadline_the_memory_is_touched_no_more(
+    deadline_ms: int, session: RdmaSession, fresh_key: Fresh
+) -> None:
+    size, key = 1 << 20, fresh_key()
+    assert session.put(key, os.urandom(size))[0] == OK
+    for number in range(10):
+        kind, access, wanted = ((GET, WRITE, key), (PUT, READ, fresh_key()))[number % 2]
+        with session.lent(size, access) as extent:
+            body = batch([item(wanted, size, extent=(0, 1))], [extent])
+            assert session.result(session.request(kind, body, 1, deadline_ms))[0] in (OK, TIMEOUT)
+            assert still(session, size)
+
+
+def test_who_cannot_wait_breaks_off_and_nothing_reaches_the_memory(rdma: Address, fresh_key: Fresh) -> None:
+    size, key = 1 << 20, fresh_key()
+    other = RdmaSession.dial(rdma)
+    assert other.put(key, os.urandom(size))[0] == OK
+    for features in (0, WINDOWS) * 5:
+        session = RdmaSession.dial(rdma, Offer(features=features))
+        window = session.link.open(0, size, WRITE)
+        session.request(GET, batch([item(key, size, extent=(0, 1))], [session.extent(0, size, window)]), 1)
+        session.link.break_off()
+        session.link.memory.write(b"\x22" * size, size)
+        assert other.alive() and other.alive()
+        assert session.link.memory.read(size, 0) == b"\x22" * size
+        session.close()
+
+
+def test_many_transfers_at_once(session: RdmaSession, fresh_key: Fresh) -> None:
+    blocks = [(fresh_key(), os.urandom(1 + number * 911)) for number in range(40)]
+    for kind, access in ((PUT, READ), (GET, WRITE)):
+        session.link.memory.write(bytes(1 << 20), 1 << 20)
+        places, at = [], 0
+        for _, data in blocks:
+            places.append((at, len(data)))
+            at += len(data)
+        if kind == PUT:
+            session.link.memory.write(b"".join(data for _, data in blocks), at)
+        with session.lent_all(places, access) as extents:
+            asked = {
+                session.request(kind, batch([item(key, len(data), extent=(0, 1))], [extent]), 1)
+                for (key, data), extent in zip(blocks, extents, strict=True)
+            }
+            for _ in blocks:
+                frame = session.receive()
+                asked.remove(frame.request_id)
+                assert frame.type == RESULTS and RESULT.unpack(frame.body)[1] == OK
+    assert session.link.memory.read(at, 0) == b"".join(data for _, data in blocks)
 
 
 def test_two_tenants_do_not_see_each_other(rdma: Address, fresh_key: Fresh) -> None:

@@ -169,7 +169,7 @@ class Link:
         """The private data that comes with the next event. Raises Rejected."""
         self._ready([self._cm_fd])
         event = cm.CMEvent(self.events)
-        kind, name, private = event.event_type, event.event_str(), event.private_data
+        kind, name, private = event.event_type, event.event_str(), bytes(event.private_data)
         event.ack_cm_event()
         if kind == ce.RDMA_CM_EVENT_REJECTED:
             magic, status, length = REJECT.unpack_from(private)

@@ -3,6 +3,7 @@ reason where one can be said, and nobody else anything. The service's end is che
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -27,7 +28,7 @@ from raw_wire import (
     batch,
     item,
 )
-from rdma_link import BEGINS, ENDS, MAGIC, OFFER, PREFIX, Offer, Rejected, e, fnv1a
+from rdma_link import BEGINS, ENDS, MAGIC, OFFER, PREFIX, Link, Offer, Rejected, ce, cm, fnv1a
 
 Fresh = Callable[[], bytes]
 Address = tuple[str, int]
@@ -35,7 +36,6 @@ NOT_FOUND, TIMEOUT, INVALID, BAD_REGION = 2, 3, 8, 9
 pytestmark = pytest.mark.usefixtures("honest")
 KEY = bytes(16)
 WHOLE = BEGINS | ENDS
-REFUSED_BY_THE_DEVICE = {e.IBV_WC_REM_ACCESS_ERR, e.IBV_WC_REM_INV_REQ_ERR}
 
 
 # --- connecting ----------------------------------------------------------------------------------------------
@@ -91,6 +91,26 @@ def test_one_that_has_no_receives_costs_nobody_else_anything(rdma: Address, hone
         session.send(Frame(HELLO_T, body=HELLO.pack(1, 1, 0, bytes(16), 7, 0, 0, 0) + b"default"))
     for _ in range(20):
         assert honest.alive()
+
+
+class HalfOpen(Link):
+    """Hears that it is accepted, and does not say that it heard."""
+
+    def _connect(self, reads: int) -> None:
+        private = self.offer.encode()
+        parameters = cm.ConnParam(depth=reads, qp_num=self.qp.qp_num, data_len=len(private))
+        parameters.set_private_data(private)
+        self.cmid.connect(parameters)
+        self._await_event(ce.RDMA_CM_EVENT_CONNECT_RESPONSE)
+        self._slots = self.message_bytes = 1
+
+
+def test_connections_that_are_never_established(rdma: Address, honest: RdmaSession) -> None:
+    links = [HalfOpen(rdma) for _ in range(20)]
+    for _ in range(20):
+        assert honest.alive()
+    for link in links:
+        link.close()
 
 
 # --- messages ------------------------------------------------------------------------------------------------
@@ -206,10 +226,9 @@ def test_more_messages_than_credit(kind: str, rdma: Address, honest: RdmaSession
     for _ in range(400):
         if session.link.dead:
             break
-        try:
+        with contextlib.suppress(ConnectionError):
             session.link.post(raw)
-        except ConnectionError:
-            break
+    assert bool(session.link.dead) == (kind != "credit"), "one without a frame takes no credit"
     assert honest.alive()
 
 

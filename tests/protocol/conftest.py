@@ -14,8 +14,9 @@ from raw_wire import RawSession
 
 from cairnkv.testing import RunningService
 
+NEEDING_RDMA = ["test_hostile_rdma.py", "test_hostile_rdma_memory.py", "test_mixed_lanes.py", "test_raw_rdma.py"]
 # These need a device. Where there is one, they fail without pyverbs, and do not skip.
-collect_ignore = [] if RDMA_HOST else ["test_hostile_rdma.py", "test_hostile_rdma_memory.py", "test_raw_rdma.py"]
+collect_ignore = [] if RDMA_HOST else NEEDING_RDMA
 
 
 @pytest.fixture(scope="session")

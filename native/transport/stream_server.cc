@@ -210,7 +210,8 @@ Status StreamServerLink::add_region(const RegionBody& region) {
 
 void StreamServerLink::share_regions(ServerLink& with) {
   CAIRN_CHECK(&with != this, "a link is to share its regions with itself");
-  regions_ = static_cast<StreamServerLink&>(with).regions_;
+  // A lane over RDMA has none to share: then this one's are its own.
+  if (const auto* stream = dynamic_cast<const StreamServerLink*>(&with)) regions_ = stream->regions_;
 }
 
 void StreamServerLink::close() {

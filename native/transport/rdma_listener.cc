@@ -121,7 +121,11 @@ class RdmaListener final : public Listener {
       verbs_.destroy_id(id);
       return nullptr;
     };
-    if (wrong != nullptr) return refuse(Status::invalid, wrong);
+    if (wrong != nullptr) {
+      const bool ours = given.size() >= sizeof(request) && request.magic == kRdmaMagic;
+      const bool version = ours && (request.version_least > kRdmaVersion || request.version_most < kRdmaVersion);
+      return refuse(version ? Status::bad_version : Status::invalid, wrong);
+    }
     std::string reason;
     RdmaDevice* device = device_of(id->verbs, reason);
     if (device == nullptr) return refuse(Status::busy, reason);

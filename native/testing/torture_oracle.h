@@ -46,11 +46,10 @@ class TortureBlocks {
 class TortureOracle {
  public:
   struct Known {
-    uint32_t versions = 0;  // it may be one of these, a bit each
-    uint32_t returning =
-        0;               // … or, once what was put since without being kept is lost, one of these: evicted, not deleted
-    bool absent = true;  // … or not there
-    bool raced = false;  // a put and a delete of it were out together: nobody can tell which came last
+    uint32_t versions = 0;   // it may be one of these, a bit each
+    uint32_t returning = 0;  // evicted, not deleted: once what was put since is lost, it may be one of these as well
+    bool absent = true;      // … or not there
+    bool raced = false;      // a put and a delete of it were out together: nobody can tell which came last
     uint8_t puts = 0, deletes = 0;
     uint8_t next = 0;
   };

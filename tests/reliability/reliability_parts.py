@@ -245,7 +245,8 @@ class Fuzzed:
 FUZZED = {
     "wire": Fuzzed("wire frames", seconds=15, amount=2_000_000),
     "link": Fuzzed("link, both ends", seconds=85, amount=1_000_000),
-    "ondisk": Fuzzed("on-disk pages", seconds=105, amount=1_000_000),
+    "ondisk": Fuzzed("on-disk pages", seconds=90, amount=1_000_000),
+    "rdma": Fuzzed("RDMA messages", seconds=15, amount=1_000_000),
     "recovery": Fuzzed("recovery of a store", seconds=25, amount=UNLIMITED, is_decoder=False),
 }
 

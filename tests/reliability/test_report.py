@@ -228,7 +228,7 @@ def test_every_part_has_a_row_and_fits_into_a_ci_run() -> None:
 def test_a_ci_run_feeds_every_decoder_a_million_times() -> None:
     sources = {path.stem.removesuffix("_fuzz") for path in (ROOT / "native" / "fuzz").glob("*_fuzz.cc")}
     assert sources == FUZZED.keys()
-    for name in ("wire", "link", "ondisk"):
+    for name in ("wire", "link", "ondisk", "rdma"):
         assert FUZZED[name].is_decoder
         assert FUZZED[name].amount >= 1_000_000
     for part in all_parts(Places(), with_coverage=False):

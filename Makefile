@@ -22,7 +22,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-native test-python test-fuzz check check-sanitizers fuzz build-fuzzers
-.PHONY: test-devices reliability soak coverage bench lock wheels clean
+.PHONY: test-devices reliability soak coverage bench bench-rdma lock wheels clean
 
 help:  ## this list
 	@echo 'Cairn. Each word sets up what it needs: minutes the first time, seconds after that.'
@@ -113,6 +113,10 @@ coverage: $(STAMPS)/coverage .venv/.packages  ## line, branch and MC/DC coverage
 
 bench: $(STAMPS)/bench build  ## measure: needs a quiet machine
 	@$(BIN)/python tools/bench.py
+
+bench-rdma: $(STAMPS)/bench build  ## measure RDMA and NVMe, on this machine's own or in the testbed; a quiet machine, root
+	@cmake --build $(NATIVE) --target cairn-connect-storm
+	@tools/testbed/run --nvme 2 --nvme-mb 2048 --timeout 3600 -- $(BIN)/python tools/bench_rdma.py
 
 wheels: build  ## the wheels of both distributions, in dist/
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist . ./dpu

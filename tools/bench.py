@@ -30,71 +30,50 @@ checks  checks_on_vs_off_NAME  items a second of NAME = exists, get (64 KiB, in 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+import contextlib
 import tempfile
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cairn_bench.checks import bench_checks
 from cairn_bench.drives import bench_drive, bench_large
-from cairn_bench.figures import Figures
+from cairn_bench.groups import Group, run_groups
 from cairn_bench.programs import bench_index, bench_lookup, bench_wear
 from cairn_bench.services import make_drive
 from cairn_bench.tenants import bench_tenant
 from cairn_bench.transports import bench_shm, bench_tcp
 
-# Each is given a folder with a short path for sockets, the drives, and how many rounds.
-GROUPS: dict[str, Callable[[Path, Sequence[Path], int], Figures]] = {
-    "tcp": bench_tcp,
-    "shm": bench_shm,
-    "drive": bench_drive,
-    "large": bench_large,
-    "lookup": bench_lookup,
-    "tenant": bench_tenant,
-    "index": bench_index,
-    "wear": bench_wear,
-    "checks": bench_checks,
+GROUPS = {
+    "tcp": Group(bench_tcp),
+    "shm": Group(bench_shm),
+    "drive": Group(bench_drive, drives=2),
+    "large": Group(bench_large, drives=3),
+    "lookup": Group(bench_lookup),
+    "tenant": Group(bench_tenant),
+    "index": Group(bench_index),
+    "wear": Group(bench_wear),
+    "checks": Group(bench_checks),
 }
-DRIVES = {"drive": 2, "large": 3}  # 1 for the others
 
 
-def words_of(text: str) -> list[str]:
-    unknown = set(text.split(",")) - GROUPS.keys()
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: expected some of {', '.join(GROUPS)}")
-    return [name for name in GROUPS if name in text.split(",")]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", type=words_of, default=list(GROUPS), help="which groups to run, with commas between")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dir", type=Path, default=Path("build"), help="where the drives' files go: a real disk, not tmpfs"
     )
     parser.add_argument("--drive-size", type=int, default=2 << 30)
-    options = parser.parse_args()
-    options.dir.mkdir(parents=True, exist_ok=True)
-    figures: Figures = {}
-    with (
-        tempfile.TemporaryDirectory(prefix="cairn-bench-", dir=options.dir) as on_disk,
-        tempfile.TemporaryDirectory(prefix="cb-") as short,
-    ):
-        drives = [
-            Path(on_disk) / f"drive{number}" for number in range(max(DRIVES.get(name, 1) for name in options.only))
-        ]
-        for drive in drives:
-            make_drive(drive, options.drive_size)
-        for name in options.only:
-            began = time.monotonic()
-            measured = GROUPS[name](Path(short), drives[: DRIVES.get(name, 1)], options.rounds)
-            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-            for figure, found in measured.items():
-                print(f"  {figure:40} {found.value:<10} {json.dumps(found.details)}", file=sys.stderr)
-            figures.update(measured)
-    print(json.dumps({name: figure.value for name, figure in figures.items()}))
+
+
+def main() -> None:
+    with contextlib.ExitStack() as stack:
+
+        def make_drives(options: argparse.Namespace, count: int) -> list[Path]:
+            options.dir.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cairn-bench-", dir=options.dir))
+            drives = [Path(folder) / f"drive{number}" for number in range(count)]
+            for drive in drives:
+                make_drive(drive, options.drive_size)
+            return drives
+
+        run_groups(__doc__ or "", GROUPS, make_drives, add_options)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ packages_of() {
 if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
     print("python%d.%d-dev" % sys.version_info[:2])'
       ;;
-    bench) echo fio redis-server ;;
+    bench) echo fio perftest redis-server ;;
     clang) version=$(clang_version); echo "clang-${version:-$CLANG} libclang-rt-${version:-$CLANG}-dev" ;;
     coverage)
       version=$(clang_version $MCDC_LEAST)

@@ -18,7 +18,7 @@ DEPTHS = {2: 16, 4: 8, 16: 4}
 LARGE = 64 * MIB
 
 
-def bench_drive(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
+def bench_drive(folder: Path, drives: Sequence[Path], rounds: int, kind: str = "drive") -> Figures:
     raw.demand_fio()
     figures: Figures = {}
     for block_mib, depth in DEPTHS.items():
@@ -28,14 +28,14 @@ def bench_drive(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
             put, get = one_round(folder, drives, block_mib * MIB, depth, ours_first=number % 2 == 1)
             puts.append(put)
             gets.append(get)
-        figures[f"drive_put_vs_fio_{block_mib}mib"] = ratio_of(puts)
-        figures[f"drive_get_vs_fio_{block_mib}mib"] = ratio_of(gets)
+        figures[f"{kind}_put_vs_fio_{block_mib}mib"] = ratio_of(puts)
+        figures[f"{kind}_get_vs_fio_{block_mib}mib"] = ratio_of(gets)
     return figures
 
 
 def total_bytes(drives: Sequence[Path]) -> int:
     """Half of what the drives hold, up to 1 GiB: four times the slab, and nothing is evicted."""
-    return min(1024 * MIB, sum(drive.stat().st_size for drive in drives) // 2 // LARGE * LARGE)
+    return min(1024 * MIB, sum(raw.drive_bytes(drive) for drive in drives) // 2 // LARGE * LARGE)
 
 
 def one_round(

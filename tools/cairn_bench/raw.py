@@ -16,6 +16,8 @@ from pathlib import Path
 from cairn_bench.blocks import BLOCK
 from cairn_bench.services import MIB
 
+COMMAND_BYTES_MOST = MIB  # what Linux lets one NVMe command carry, of most drives
+
 
 def socket_bytes_per_second(total: int) -> float:
     """One process sends 4 MiB pieces of a 64 MiB buffer, this one receives them into another: no protocol, no copy of ours."""
@@ -72,17 +74,33 @@ def demand_fio() -> None:
         raise SystemExit("fio is needed for the figures of drives: apt-get install fio")
 
 
+def drive_bytes(path: Path) -> int:
+    """Of a file, or of a namespace by the name of its character device."""
+    if not path.is_char_device():
+        return path.stat().st_size
+    block = path.name.replace("ng", "nvme", 1)
+    return int(Path(f"/sys/class/block/{block}/size").read_text()) * 512
+
+
 def fio_bytes_per_second(
     paths: Sequence[Path], mode: str, total: int, block_bytes: int = BLOCK, depth: int = 8, span: int = 0
 ) -> float:
-    """All files in one job, in turn, `depth` requests in flight over all of them.
+    """All files in one job, in turn, `depth` requests in flight over all of them. Namespaces get NVMe commands, as many bytes in
+    flight, of what one command may carry.
 
     span: how much of each file is touched, from its beginning (0: all of it).
     """
-    size = span or min(path.stat().st_size for path in paths)
-    command = ["fio", "--name=raw", f"--filename={':'.join(map(str, paths))}", "--ioengine=io_uring", "--direct=1"]
+    size = span or min(drive_bytes(path) for path in paths)
+    engine = ["--ioengine=io_uring", "--direct=1"]
+    if all(path.is_char_device() for path in paths):
+        engine = ["--ioengine=io_uring_cmd", "--cmd_type=nvme"]
+        pieces = max(block_bytes // COMMAND_BYTES_MOST, 1)
+        block_bytes, depth = block_bytes // pieces, depth * pieces
+    command = ["fio", "--name=raw", f"--filename={':'.join(map(str, paths))}", *engine]
     command += [f"--bs={block_bytes}", f"--iodepth={depth}", f"--rw={mode}", "--norandommap=0"]
     command += [f"--size={size * len(paths)}", f"--io_size={total}", "--output-format=json"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed: {done.stderr}")
     side = json.loads(done.stdout)["jobs"][0]["read" if "read" in mode else "write"]
     return float(side["bw_bytes"])

@@ -19,16 +19,22 @@ MIB = 1 << 20
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, drives: Sequence[Path], slab: str, settings: Sequence[str] = (), name: str = "s"
+    folder: Path,
+    drives: Sequence[Path],
+    slab: str,
+    settings: Sequence[str] = (),
+    name: str = "s",
+    listen: Sequence[str] = (),
 ) -> Iterator[ServiceProcess]:
-    """A `cairn-dpu serve` of our own, reachable over shm and tcp (urls[0], urls[1]). Two at once need two names."""
+    """A `cairn-dpu serve` of our own, reachable over shm and tcp (urls[0], urls[1]) and at what `listen` adds. Two at once need two
+    names."""
     own = folder / name
     own.mkdir(exist_ok=True)
     more = [word for drive in drives[1:] for word in ("--drive", str(drive))]
     process = ServiceProcess(
         own,
         drive=str(drives[0]),
-        listen=[f"shm://{own}/sock", "tcp://127.0.0.1:0"],
+        listen=[f"shm://{own}/sock", "tcp://127.0.0.1:0", *listen],
         slab=slab,
         # Nothing but what is measured reads the drives.
         settings=[*more, "--scrub-bytes-per-second", "0", *settings],

@@ -1,0 +1,50 @@
+"""Measures Cairn over RDMA and NVMe pass-through, against perftest and fio on the same devices in the same run.
+
+    make bench-rdma                 # in the testbed (docs/testbed.md), some fifteen minutes; the last line is one JSON object
+    tools/testbed/run --nvme 2 --nvme-mb 2048 -- .venv/bin/python tools/bench_rdma.py --only rdma --rounds 5
+
+The testbed has one processor, which client, service, network and drives share: only ratios mean anything. What is measured, by the word
+for --only (medians of --rounds; every other round begins with the other side):
+
+rdma    rdma_get_vs_ib_write_bw_Nmib   gets of blocks of N = 2, 4, 16 MiB in DRAM / ib_write_bw of as many messages of that size in flight
+        rdma_put_vs_ib_read_bw_Nmib    relaxed puts of fresh keys, in bursts that the slab takes in / ib_read_bw in the same way
+small   rdma_get_added_us_p50          a get of 64 KiB in DRAM, through the public client, less ib_write_lat of 64 KiB, which polls
+        rdma_get_added_over_send_lat_us_p50  the same less ib_send_lat that sleeps until it is woken, as ours does
+ng      ng_get_vs_fio_Nmib, ng_put_vs_fio_Nmib  gets of what is not in DRAM, and durable puts, over shm / fio io_uring_cmd, as many
+                                       bytes in flight over both namespaces
+both    end_to_end_get_vs_slower_Nmib  gets from the namespaces into a client's memory over RDMA / the slower of fio and ib_write_bw
+        end_to_end_put_vs_slower_Nmib  durable puts / the slower of fio and ib_read_bw
+        …_of_both_Nmib                 against the rate of a processor that does first the one and then the other
+connections  connects_per_second       connect, one exists, disconnect, one client after the other
+        bytes_per_idle_connection      what the service grows by for each of 1,000 sessions that do nothing
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cairn_bench.groups import Group, run_groups
+from cairn_bench.rdma import bench_connections, bench_end_to_end, bench_ng, bench_rdma, bench_rdma_small
+
+GROUPS = {
+    "rdma": Group(bench_rdma, drives=2),
+    "small": Group(bench_rdma_small),
+    "ng": Group(bench_ng, drives=2),
+    "both": Group(bench_end_to_end, drives=2),
+    "connections": Group(bench_connections),
+}
+
+
+def main() -> None:
+    namespaces = [Path(name) for name in os.environ.get("CAIRN_TESTBED_NAMESPACES", "").split()]
+    most = max(group.drives for group in GROUPS.values())
+    if len(namespaces) < most:
+        raise SystemExit(
+            f"there are not {most} namespaces to measure on: make bench-rdma, or tools/testbed/run --nvme {most} -- …"
+        )
+    run_groups(__doc__ or "", GROUPS, lambda _options, count: namespaces[:count])
+
+
+if __name__ == "__main__":
+    main()

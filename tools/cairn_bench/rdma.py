@@ -1,0 +1,184 @@
+"""RDMA against perftest, NVMe pass-through against fio, and both together: between a client's memory and namespaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cairn_bench import perftest, raw
+from cairn_bench.blocks import Blocks, fresh_keys, settle
+from cairn_bench.drives import DEPTHS, SLAB, bench_drive, demand_no_hits_in_memory, total_bytes
+from cairn_bench.figures import Figure, Figures, Pair, alternate, ratio_of
+from cairn_bench.programs import BUILT, run_program
+from cairn_bench.services import MIB, format_drive, serving
+from cairn_bench.transports import small_get_us_p50
+from cairnkv import _native
+from cairnkv.process import ServiceProcess
+
+ADDRESS = os.environ.get("CAIRN_TESTBED_ADDRESS", "")
+SMALL_BYTES = 65_536
+IN_DRAM_BYTES = 256 * MIB
+BURST_BYTES = 192 * MIB  # of relaxed puts: what the slab takes in before the drives have to
+IDLE_SESSIONS = 1000
+CYCLES = 1000
+RDMA = 2  # which of the service's URLs
+
+
+def demand_testbed() -> None:
+    if not ADDRESS:
+        raise SystemExit("there is no RDMA device to measure on: make bench-rdma, or tools/testbed/run --nvme 2 -- …")
+    perftest.demand_perftest()
+    raw.demand_fio()
+
+
+def serving_rdma(folder: Path, drives: Sequence[Path], slab: str) -> contextlib.AbstractContextManager[ServiceProcess]:
+    words = ["--allow-remote-without-credentials", "--sessions-most", str(IDLE_SESSIONS + 64)]
+    return serving(folder, drives, slab, words, listen=[f"rdma://{ADDRESS}:0"])
+
+
+def write_rate(block_bytes: int, depth: int, total: int) -> float:
+    return perftest.bytes_per_second(perftest.WRITE, ADDRESS, block_bytes, depth, total)
+
+
+def read_rate(block_bytes: int, depth: int, total: int) -> float:
+    return perftest.bytes_per_second(perftest.READ, ADDRESS, block_bytes, depth, total)
+
+
+def bench_rdma(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
+    demand_testbed()
+    figures: Figures = {}
+    for block_mib, depth in DEPTHS.items():
+        format_drive(*drives)
+        with serving_rdma(folder, drives, "1GiB") as service:
+            get, put = transfers(service.urls[RDMA], block_mib * MIB, depth, rounds)
+        figures[f"rdma_get_vs_ib_write_bw_{block_mib}mib"] = ratio_of(get)
+        figures[f"rdma_put_vs_ib_read_bw_{block_mib}mib"] = ratio_of(put)
+    return figures
+
+
+def transfers(url: str, block_bytes: int, depth: int, rounds: int) -> tuple[list[Pair], list[Pair]]:
+    """(get, put) of blocks in DRAM, against perftest's messages of that size, as many in flight."""
+    client = _native.Client(url)
+    blocks = Blocks(client, 64 * MIB // block_bytes, block_bytes, depth)
+    keys = blocks.stored(64 * MIB // block_bytes)
+    settle(client)
+    count = IN_DRAM_BYTES // block_bytes
+    get = alternate(rounds, lambda: blocks.get(keys, count), lambda: write_rate(block_bytes, depth, IN_DRAM_BYTES))
+
+    def burst() -> float:
+        settle(client)
+        return blocks.put(fresh_keys(BURST_BYTES // block_bytes), relaxed=True)
+
+    put = alternate(rounds, burst, lambda: read_rate(block_bytes, depth, BURST_BYTES))
+    client.close()
+    return get, put
+
+
+def bench_rdma_small(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
+    """One get of 64 KiB at a time, as a user calls it."""
+    demand_testbed()
+    format_drive(drives[0])
+    with serving_rdma(folder, drives[:1], "256MiB") as service:
+        ours = statistics.median(small_get_us_p50(service.urls[RDMA]) for _ in range(rounds))
+    details: dict[str, float | int | str] = {"get_us_p50": round(ours, 1)}
+    polled = statistics.median(
+        perftest.one_way_us(perftest.WRITE_LATENCY, ADDRESS, SMALL_BYTES, events=False) for _ in range(rounds)
+    )
+    woken = statistics.median(
+        perftest.one_way_us(perftest.SEND_LATENCY, ADDRESS, SMALL_BYTES, events=True) for _ in range(rounds)
+    )
+    details |= {"ib_write_lat_us": round(polled, 1), "ib_send_lat_events_us": round(woken, 1)}
+    return {
+        "rdma_get_added_us_p50": Figure(round(ours - polled, 1), details),
+        # ib_write_lat polls at both ends: where these share one processor, it measures the scheduler's time slices.
+        "rdma_get_added_over_send_lat_us_p50": Figure(round(ours - woken, 1), details),
+    }
+
+
+def bench_connections(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
+    demand_testbed()
+    format_drive(drives[0])
+    with serving_rdma(folder, drives[:1], "256MiB") as service:
+        url = service.urls[RDMA]
+        rates = [
+            run_program("cairn-connect-storm", [url, "--cycles", str(CYCLES)])["connects_per_second"]
+            for _ in range(rounds)
+        ]
+        before = resident_bytes(service.pid)
+        with idle_sessions(url):
+            grown = resident_bytes(service.pid) - before
+    return {
+        "connects_per_second": Figure(round(statistics.median(rates), 1), {"cycles": CYCLES}),
+        "bytes_per_idle_connection": Figure(round(grown / IDLE_SESSIONS), {"sessions": IDLE_SESSIONS}),
+    }
+
+
+@contextlib.contextmanager
+def idle_sessions(url: str) -> Iterator[None]:
+    """IDLE_SESSIONS sessions that do nothing while the block runs."""
+    command = [str(BUILT / "cairn-connect-storm"), url, "--cycles", "0", "--idle", str(IDLE_SESSIONS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
+        assert clients.stdin is not None
+        assert clients.stdout is not None
+        if not clients.stdout.readline():
+            raise SystemExit(f"{' '.join(command)} ended with exit status {clients.wait()}")
+        yield
+        clients.stdin.write("\n")
+        clients.stdin.flush()
+
+
+def resident_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
+
+
+def bench_ng(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
+    demand_testbed()
+    return bench_drive(folder, drives, rounds, kind="ng")
+
+
+def bench_end_to_end(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
+    """Gets that nothing of is in DRAM, and durable puts, over RDMA. Where one processor does the work of the client, the service, the
+    network and the drives, the rates alone cannot both be kept up: `of_both` is against the rate of the one after the other."""
+    demand_testbed()
+    figures: Figures = {}
+    for block_mib, depth in DEPTHS.items():
+        sides = [end_to_end_round(folder, drives, block_mib * MIB, depth) for _ in range(rounds)]
+        for name, number in (("put", 0), ("get", 1)):
+            pairs = [side[number] for side in sides]
+            slower = ratio_of([(ours, min(wire, drive)) for ours, wire, drive in pairs])
+            both = ratio_of([(ours, wire * drive / (wire + drive)) for ours, wire, drive in pairs])
+            figures[f"end_to_end_{name}_vs_slower_{block_mib}mib"] = slower
+            figures[f"end_to_end_{name}_of_both_{block_mib}mib"] = both
+    return figures
+
+
+Sides = tuple[float, float, float]  # ours, the network alone, the drives alone
+
+
+def end_to_end_round(folder: Path, drives: Sequence[Path], block_bytes: int, depth: int) -> tuple[Sides, Sides]:
+    """(put, get)."""
+    total = total_bytes(drives)
+    span = total // len(drives) + 64 * MIB
+
+    def fio(mode: str) -> float:
+        return raw.fio_bytes_per_second(drives, mode, total, block_bytes, depth, span)
+
+    fio_put = fio("write")
+    format_drive(*drives)
+    keys = fresh_keys(total // block_bytes)
+    with serving_rdma(folder, drives, SLAB) as service:
+        client = _native.Client(service.urls[RDMA])
+        our_put = Blocks(client, 64 * MIB // block_bytes, block_bytes, depth).put(keys)
+        client.close()
+    with serving_rdma(folder, drives, SLAB) as service:  # a fresh one: nothing is in DRAM
+        client = _native.Client(service.urls[RDMA])
+        our_get = Blocks(client, 64 * MIB // block_bytes, block_bytes, depth).get(sorted(keys))
+        demand_no_hits_in_memory(client)
+        client.close()
+    put = our_put, read_rate(block_bytes, depth, IN_DRAM_BYTES), fio_put
+    return put, (our_get, write_rate(block_bytes, depth, IN_DRAM_BYTES), fio("randread"))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cairnkv.findings import Finding
-from cairnkv.hardware import cuda, gpu, iommu, memory, network, nvme, pcie, processor, rdma, verbs
+from cairnkv.hardware import cuda, gpu, iommu, memory, network, nvme, pcie, processor, rdma, topology, verbs
 from cairnkv.hardware.machine import Machine
 
 AREAS = ("processor and kernel", "memory", "rdma", "nvme", "gpu", "pcie")
@@ -29,7 +29,7 @@ def examine(machine: Machine | None = None, libraries: Libraries | None = None) 
         memory.examine(machine, libraries.locked_most(), has_rdma),
         _rdma(machine, libraries),
         nvme.examine(machine),
-        gpu.examine(machine, libraries.gpus),
+        _gpu(machine, libraries),
         _pcie(machine, has_rdma),
     )
     for area, findings in zip(AREAS, parts, strict=True):
@@ -40,6 +40,11 @@ def examine(machine: Machine | None = None, libraries: Libraries | None = None) 
 def _rdma(machine: Machine, libraries: Libraries) -> Iterator[Finding]:
     yield from rdma.examine(machine, libraries.missing(), libraries.limits)
     yield from network.examine(machine)
+
+
+def _gpu(machine: Machine, libraries: Libraries) -> Iterator[Finding]:
+    yield from gpu.examine(machine, libraries.gpus)
+    yield from topology.examine(machine, gpu.gpus(machine), rdma.cards(machine))
 
 
 def _pcie(machine: Machine, has_rdma: bool) -> Iterator[Finding]:

@@ -34,7 +34,7 @@ def examine(machine: Machine, ask: AskGpus) -> Iterator[Finding]:
         return
     yield Finding("gpu", OK, f"{len(found)}: {', '.join(found)}")
     for name in found:
-        yield pcie.check_link(machine, f"gpu {name}", f"{pcie.DEVICES}/{name}")
+        yield pcie.check_link(machine, f"gpu {name}", machine.resolve(f"{pcie.DEVICES}/{name}") or "")
     driver = machine.text(DRIVER)
     if driver is None:
         yield Finding("gpu driver", WARN, "NVIDIA's kernel driver is not loaded", "install it, or: modprobe nvidia")

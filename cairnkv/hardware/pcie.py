@@ -29,6 +29,17 @@ class Link:
     width_most: int
 
 
+def device_of(machine: Machine, folder: str) -> str | None:
+    """The PCI device behind a folder of /sys/devices: itself; of a sub-function the device that it is part of; of a virtual
+    function the real one, which has the link. None: there is none."""
+    words = folder.split("/")
+    for end in range(len(words), 2, -1):
+        found = "/".join(words[:end])
+        if machine.exists(f"{found}/vendor"):
+            return machine.resolve(f"{found}/physfn") or found
+    return None
+
+
 def link_of(machine: Machine, folder: str) -> Link | None:
     """folder: a PCI device's. None where the kernel tells nothing: a virtual device, or one that is no PCI device."""
     speed, width = _speed(machine.text(f"{folder}/current_link_speed")), machine.number(f"{folder}/current_link_width")
@@ -46,7 +57,8 @@ def _speed(text: str | None) -> float:
 
 def check_link(machine: Machine, name: str, folder: str) -> Finding:
     """Whether the device at `folder` has all the link that it could have."""
-    link = link_of(machine, folder)
+    device = device_of(machine, folder)
+    link = link_of(machine, device) if device else None
     if link is None:
         return Finding(
             f"{name} pcie", NOT_CHECKED, "no PCI Express link is told of it", "type: lspci -vv | grep LnkSta"
@@ -95,7 +107,8 @@ def examine_fabric(machine: Machine, has_peers: bool) -> Iterator[Finding]:
         if name in bridges and (word_of(configs[name], ACS, ACS_CONTROL_AT) or 0) & ACS_REDIRECTS
     ]  # fmt: skip
     if not redirecting:
-        yield Finding("pcie acs", OK, f"none of {len(bridges)} bridges sends traffic between devices over the root")
+        shown = f"none of {len(bridges)} bridges sends" if bridges else "there is no bridge that sends"
+        yield Finding("pcie acs", OK, f"{shown} traffic between devices over the root")
     else:
         shown = ", ".join(redirecting[:4]) + (" …" if len(redirecting) > 4 else "")
         text = f"{len(redirecting)} of {len(bridges)} bridges redirect traffic between devices ({shown})"

@@ -1,5 +1,6 @@
 """RDMA devices: the libraries, each device's limits, each port's link and addresses."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 
@@ -9,6 +10,7 @@ from cairnkv.hardware.machine import Machine
 from cairnkv.hardware.verbs import Limits
 
 DEVICES = "/sys/class/infiniband"
+FILES = "/dev/infiniband"
 PACKAGES = "apt-get install libibverbs1 librdmacm1 ibverbs-providers"
 MTU_BYTES_WANTED = 4096
 ETHERNET_MTU_WANTED = 4200  # 4096 bytes and the headers of RoCE
@@ -30,6 +32,13 @@ def ports_of(machine: Machine, device: str) -> list[int]:
     return [int(name) for name in machine.names(f"{DEVICES}/{device}/ports") if name.isdigit()]
 
 
+def cards(machine: Machine) -> dict[str, str]:
+    """The folder of the PCI device of every RDMA device that is one, by its name."""
+    folders = {name: machine.resolve(f"{DEVICES}/{name}/device") for name in devices(machine)}
+    found = {name: pcie.device_of(machine, folder) for name, folder in folders.items() if folder}
+    return {name: folder for name, folder in found.items() if folder}
+
+
 def examine(machine: Machine, missing: list[str], ask: AskLimits) -> Iterator[Finding]:
     """missing: as of verbs.missing_libraries(). ask: as verbs.limits_of_devices; it is called only where nothing is missing."""
     names = devices(machine)
@@ -39,6 +48,7 @@ def examine(machine: Machine, missing: list[str], ask: AskLimits) -> Iterator[Fi
         yield Finding("rdma devices", NOT_CHECKED, "the kernel has no RDMA device", advice)
         return
     yield Finding("rdma devices", OK, ", ".join(names))
+    yield _files(machine)
     said = {} if missing else ask({name: ports_of(machine, name) for name in names})
     for name in names:
         limits = said.get(name, "the libraries that it would be asked with are missing")
@@ -52,6 +62,32 @@ def _libraries(missing: list[str], wanted: bool) -> Finding:
         return Finding("rdma libraries", OK, "libibverbs and librdmacm can be loaded")
     level = FAIL if wanted else NOT_CHECKED
     return Finding("rdma libraries", level, "; ".join(missing), PACKAGES)
+
+
+def _files(machine: Machine) -> Finding:
+    """By which a program reaches the devices. A container has them only when it is given them."""
+    names = machine.names(FILES)
+    missing = [
+        what
+        for what, there in (
+            ("rdma_cm", "rdma_cm" in names),
+            ("uverbs*", any(name.startswith("uverbs") for name in names)),
+        )
+        if not there
+    ]
+    if missing:
+        advice = "modprobe ib_uverbs rdma_ucm; a container needs --device /dev/infiniband"
+        return Finding(
+            "rdma files", FAIL, f"there is no {' and no '.join(f'{FILES}/{name}' for name in missing)}", advice
+        )
+    wanted = [name for name in names if name == "rdma_cm" or name.startswith("uverbs")]
+    refused = [name for name in wanted if not os.access(machine.path(f"{FILES}/{name}"), os.R_OK | os.W_OK)]
+    if refused:
+        advice = "run as a user of their group, or: a rule of udev with MODE=0666, as the distributions have it"
+        return Finding(
+            "rdma files", FAIL, f"this user may not open {', '.join(f'{FILES}/{name}' for name in refused)}", advice
+        )
+    return Finding("rdma files", OK, ", ".join(f"{FILES}/{name}" for name in wanted))
 
 
 def _device(machine: Machine, name: str, limits: Limits | str) -> Iterator[Finding]:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_machine import BRIDGE, DRIVE, GPU, NIC, PORT, MadeMachine, configuration, levels
+from made_machine import BRIDGE, DRIVE, FOLDERS, GPU, NIC, PORT, ROOT_COMPLEX, MadeMachine, configuration, levels
 from typer.testing import CliRunner
 
 from cairnkv import cli
 from cairnkv.findings import FAIL, LEVELS, NOT_CHECKED, OK, WARN, Finding
-from cairnkv.hardware import checklist, pcie, verbs
+from cairnkv.hardware import checklist, pcie, topology, verbs
 from cairnkv.hardware.machine import Machine
 
 Break = Callable[[MadeMachine], object]
@@ -75,6 +75,10 @@ BROKEN: list[tuple[str, Break, str, str, str]] = [
                               m.write("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]")),
      WARN, "transparent ones are never", "vm.nr_hugepages"),
     ("rdma libraries", lambda m: m.answers(missing=lambda: ["librdmacm.so.1: not found"]), FAIL, "librdmacm", "apt-get"),
+    ("rdma files", lambda m: m.remove("dev/infiniband/rdma_cm"), FAIL, "no /dev/infiniband/rdma_cm", "--device"),
+    ("rdma files", lambda m: m.remove("dev/infiniband"), FAIL, "and no /dev/infiniband/uverbs*", "modprobe"),
+    (f"gpu {GPU} neighbour", lambda m: m.point("sys/class/infiniband/mlx5_0/device", FOLDERS[DRIVE]),
+     WARN, "under one root complex with, and no nearer to, mlx5_0", "PCIe switch"),
     ("mlx5_0 limits", lambda m: m.answers(limits=lambda _: {"mlx5_0": "it cannot be opened: Permission denied"}),
      NOT_CHECKED, "Permission denied", "ibv_devinfo -v -d mlx5_0"),
     ("mlx5_0 limits", lambda m: m.limits(max_qp=64), WARN, "64 queue pairs", "few queue pairs"),
@@ -122,6 +126,27 @@ def test_a_warning_always_says_what_to_do(machine: MadeMachine) -> None:
     serious = [finding for finding in machine.findings().values() if finding.level in (WARN, FAIL)]
     assert len(serious) > 10
     assert not [finding.name for finding in serious if not finding.advice]
+
+
+def test_a_sub_function_and_a_virtual_function_have_the_link_of_their_device(machine: MadeMachine) -> None:
+    """The ports of a DPU are mostly these, and none of them has a link of its own."""
+    machine.write(f"{FOLDERS[NIC]}/mlx5_core.sf.4/sfnum", "4")
+    machine.point("sys/class/infiniband/mlx5_0/device", f"{FOLDERS[NIC]}/mlx5_core.sf.4")
+    found = machine.findings()
+    assert (found["mlx5_0 pcie"].text, found[f"gpu {GPU} neighbour"].level) == ("32 GT/s x16", OK)
+    machine.write(f"{ROOT_COMPLEX}/0000:03:00.2/vendor", "0x15b3")
+    machine.write(f"{ROOT_COMPLEX}/0000:03:00.2/current_link_speed", "Unknown")
+    machine.point(f"{ROOT_COMPLEX}/0000:03:00.2/physfn", FOLDERS[NIC])
+    machine.point("sys/class/infiniband/mlx5_0/device", f"{ROOT_COMPLEX}/0000:03:00.2")
+    assert machine.findings()["mlx5_0 pcie"].text == "32 GT/s x16"
+
+
+def test_devices_of_two_root_complexes_are_apart() -> None:
+    here, there = f"/{FOLDERS[GPU]}", "/sys/devices/pci0000:80/0000:80:01.0/0000:83:00.0"
+    assert topology.nearness(here, there) == topology.APART
+    assert topology.nearness(here, f"/{FOLDERS[DRIVE]}") == topology.ONE_ROOT
+    assert topology.nearness(here, f"/{FOLDERS[NIC]}") == topology.ONE_BRIDGE
+    assert topology.nearness("/sys/devices/virtual/block", here) == topology.APART
 
 
 def test_redirecting_bridges_matter_only_between_a_gpu_and_a_card(machine: MadeMachine) -> None:

@@ -57,6 +57,16 @@ FILES = {
     "sys/class/nvme/nvme0/transport": "pcie",
     "sys/class/nvme-generic/ng0n1/dev": "241:0",
     "dev/ng0n1": "",
+    "dev/infiniband/rdma_cm": "",
+    "dev/infiniband/uverbs0": "",
+}
+# A bridge below the root complex, with a card and a GPU below it; the drive hangs on the root complex itself.
+ROOT_COMPLEX = "sys/devices/pci0000:00"
+FOLDERS = {
+    BRIDGE: f"{ROOT_COMPLEX}/{BRIDGE}",
+    NIC: f"{ROOT_COMPLEX}/{BRIDGE}/{NIC}",
+    GPU: f"{ROOT_COMPLEX}/{BRIDGE}/{GPU}",
+    DRIVE: f"{ROOT_COMPLEX}/{DRIVE}",
 }
 PARTS = {NIC: (0x15B3, 0x020000), DRIVE: (0x144D, 0x010802), GPU: (0x10DE, 0x030200), BRIDGE: (0x8086, 0x060400)}
 
@@ -85,15 +95,23 @@ class MadeMachine:
         for name, text in FILES.items():
             self.write(name, text)
         for address, (vendor, kind) in PARTS.items():
-            self.write(f"sys/bus/pci/devices/{address}/vendor", f"{vendor:#06x}")
-            self.write(f"sys/bus/pci/devices/{address}/class", f"{kind:#08x}")
+            self.write(f"{FOLDERS[address]}/vendor", f"{vendor:#06x}")
+            self.write(f"{FOLDERS[address]}/class", f"{kind:#08x}")
+            self.point(f"sys/bus/pci/devices/{address}", FOLDERS[address])
             self.link(address, 32.0, 16)
             self.configure(
                 address, configuration((ACS, 0x01)) if address == BRIDGE else configuration((0x0001, 0), (ATS, 0))
             )
-        os.symlink(f"../../../bus/pci/devices/{NIC}", root / "sys/class/infiniband/mlx5_0/device")
-        os.symlink(f"../../../bus/pci/devices/{DRIVE}", root / "sys/class/nvme/nvme0/device")
+        self.point("sys/class/infiniband/mlx5_0/device", FOLDERS[NIC])
+        self.point("sys/class/nvme/nvme0/device", FOLDERS[DRIVE])
         (root / "sys/module/nvidia_peermem").mkdir(parents=True)
+
+    def point(self, name: str, to: str) -> None:
+        """A link to another place below the root, in place of the one that is there."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(os.path.relpath(self.root / to, path.parent))
 
     def write(self, name: str, text: str) -> None:
         path = self.root / name
@@ -111,10 +129,10 @@ class MadeMachine:
             path.rmdir()
 
     def configure(self, address: str, space: bytes) -> None:
-        (self.root / f"sys/bus/pci/devices/{address}/config").write_bytes(space)
+        (self.root / FOLDERS[address] / "config").write_bytes(space)
 
     def link(self, address: str, speed: float, width: int, speed_most: float = 32.0, width_most: int = 16) -> None:
-        folder = f"sys/bus/pci/devices/{address}"
+        folder = FOLDERS[address]
         self.write(f"{folder}/current_link_speed", f"{speed} GT/s PCIe")
         self.write(f"{folder}/max_link_speed", f"{speed_most} GT/s PCIe")
         self.write(f"{folder}/current_link_width", str(width))

@@ -76,7 +76,7 @@ def _measured(value: float, unit: str, what: str) -> Input:
 
 # What a core costs, on the machine where it was measured: medians of three runs, rounded.
 PROCESSOR = {
-    "crc_gb_s": _measured(14.6, "GB/s", "cairn-parts-bench, crc32c_2mib_cold_gb_s"),
+    "crc_gb_s": _measured(14.8, "GB/s", "cairn-parts-bench, crc32c_2mib_cold_gb_s"),
     "get_us": _measured(3.7, "µs", "cairn-parts-bench, store_get_4kib_us"),
     "put_us": _measured(4.2, "µs", "cairn-parts-bench, store_put_4kib_us"),
     "hit_us": _measured(0.09, "µs", "cairn-parts-bench, store_hit_4kib_us"),
@@ -114,7 +114,7 @@ COMMON = {
     "request_us": Input(5, "µs", GUESS, "a request of one block through the reactor: session, shares, waking up"),
     "command_bytes": Input(1 << 20, "B", GUESS, "what common drives take; cairn-dpu inventory tells yours"),
     "rdma_us": Input(0.5, "µs", GUESS, "a work request, posted and completed; a get or put has two"),
-    "index_bytes": _measured(59.3, "B", "cairn-parts-bench, index_bytes / index_entries"),
+    "index_bytes": _measured(59.2, "B", "cairn-parts-bench, index_bytes / index_entries"),
 }  # fmt: skip
 
 CARDS = {

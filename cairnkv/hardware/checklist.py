@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cairnkv.findings import Finding
-from cairnkv.hardware import cuda, gpu, iommu, memory, network, nvme, pcie, processor, rdma, topology, verbs
+from cairnkv.hardware import cuda, gpu, iommu, memory, network, nvme, pcie, processor, qos, rdma, topology, verbs
 from cairnkv.hardware.machine import Machine
 
 AREAS = ("processor and kernel", "memory", "rdma", "nvme", "gpu", "pcie")
@@ -12,10 +12,11 @@ AREAS = ("processor and kernel", "memory", "rdma", "nvme", "gpu", "pcie")
 
 @dataclass(frozen=True)
 class Libraries:
-    """What is asked of libraries and of this process rather than of files. A test puts its own answers here."""
+    """What is asked of libraries, programs and this process rather than of files. A test puts its own answers here."""
 
     missing: Callable[[], list[str]] = verbs.missing_libraries
     limits: rdma.AskLimits = verbs.limits_of_devices
+    qos: network.AskQos = qos.ask
     gpus: gpu.AskGpus = cuda.ask_gpus
     locked_most: Callable[[], int | None] = memory.locked_bytes_most
 
@@ -39,7 +40,7 @@ def examine(machine: Machine | None = None, libraries: Libraries | None = None) 
 
 def _rdma(machine: Machine, libraries: Libraries) -> Iterator[Finding]:
     yield from rdma.examine(machine, libraries.missing(), libraries.limits)
-    yield from network.examine(machine)
+    yield from network.examine(machine, libraries.qos)
 
 
 def _gpu(machine: Machine, libraries: Libraries) -> Iterator[Finding]:

@@ -1,37 +1,33 @@
 """What keeps RoCE from losing packets: as far as the kernel tells of it, and the commands to type where it does not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cairnkv.findings import NOT_CHECKED, OK, WARN, Finding
-from cairnkv.hardware import rdma
+from cairnkv.hardware import qos, rdma
 from cairnkv.hardware.machine import Machine
 
 PRIORITIES = range(8)
 TRAFFIC_CLASS = "/sys/kernel/config/rdma_cm/{device}/ports/{port}/default_roce_tos"
 
+AskQos = Callable[[str], qos.Qos | str]
 
-def examine(machine: Machine) -> Iterator[Finding]:
-    """Congestion notification (ECN), flow control (PFC), and by what packets are sorted (DSCP), of every RoCE port."""
+
+def examine(machine: Machine, ask: AskQos) -> Iterator[Finding]:
+    """Congestion notification (ECN), flow control (PFC), and by what packets are sorted (DSCP), of every RoCE port. ask: as
+    qos.ask; it is called only for network cards."""
     for device in rdma.devices(machine):
         for port in rdma.ports_of(machine, device):
             if machine.text(f"{rdma.DEVICES}/{device}/ports/{port}/link_layer") == "Ethernet":
-                yield from _port(machine, device, port)
+                yield from _port(machine, device, port, ask)
 
 
-def _port(machine: Machine, device: str, port: int) -> Iterator[Finding]:
+def _port(machine: Machine, device: str, port: int, ask: AskQos) -> Iterator[Finding]:
     name, network = f"{device} port {port}", network_of(machine, device, port)
     if machine.resolve(f"{rdma.DEVICES}/{device}/device") is None:
         yield Finding(f"{name} flow control", NOT_CHECKED, "it is no network card, but software")
         return
-    shown = network or "DEVICE"
     yield _congestion(machine, name, network)
-    advice = (
-        f"type: mlnx_qos -i {shown} (or: dcb pfc show dev {shown}; dcb app show dev {shown}); wanted: trust of dscp, PFC on "
-        "the priority of RoCE and on no other"
-    )
-    yield Finding(
-        f"{name} flow control", NOT_CHECKED, "the kernel does not tell PFC and trust of DSCP in a file", advice
-    )
+    yield _flow_control(name, network, ask(network) if network else "its network device is unknown")
     tos = machine.number(TRAFFIC_CLASS.format(device=device, port=port))
     if tos:
         yield Finding(
@@ -42,6 +38,27 @@ def _port(machine: Machine, device: str, port: int) -> Iterator[Finding]:
         yield Finding(
             f"{name} dscp", NOT_CHECKED, "no default for connections is set, or configfs is not mounted", advice
         )
+
+
+def _flow_control(name: str, network: str, said: qos.Qos | str) -> Finding:
+    shown, name = network or "DEVICE", f"{name} flow control"
+    if isinstance(said, str):
+        advice = (
+            f"type: mlnx_qos -i {shown} (or: dcb pfc show dev {shown}; dcb app show dev {shown}); wanted: trust of dscp, PFC "
+            "on the priority of RoCE and on no other"
+        )
+        return Finding(name, NOT_CHECKED, said, advice)
+    paused = ", ".join(map(str, said.paused))
+    if said.trust != "dscp":
+        text = f"packets are sorted by {said.trust}, which the marks of RoCE over a routed network are not"
+        return Finding(name, WARN, text, f"mlnx_qos -i {shown} --trust dscp")
+    if not said.paused:
+        text = "sorted by dscp; no priority has PFC: lost packets are sent again, unless ECN is quick enough"
+        return Finding(name, WARN, text, f"mlnx_qos -i {shown} --pfc 0,0,0,1,0,0,0,0, and the same on the switch")
+    if len(said.paused) > 1:
+        text = f"sorted by dscp; PFC on priorities {paused}: what pauses one class may pause others"
+        return Finding(name, WARN, text, f"mlnx_qos -i {shown} --pfc 0,0,0,1,0,0,0,0: on the priority of RoCE alone")
+    return Finding(name, OK, f"sorted by dscp; PFC on priority {paused}")
 
 
 def network_of(machine: Machine, device: str, port: int) -> str:

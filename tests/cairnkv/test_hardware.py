@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from cairnkv import cli
 from cairnkv.findings import FAIL, LEVELS, NOT_CHECKED, OK, WARN, Finding
-from cairnkv.hardware import checklist, pcie, topology, verbs
+from cairnkv.hardware import checklist, pcie, qos, topology, verbs
 from cairnkv.hardware.machine import Machine
+from cairnkv.hardware.qos import Qos
 
 Break = Callable[[MadeMachine], object]
 
@@ -27,9 +28,7 @@ def machine(tmp_path: Path) -> MadeMachine:
 def test_a_machine_on_which_all_is_well(machine: MadeMachine) -> None:
     found = machine.findings()
     assert levels(found, FAIL, WARN) == []
-    # What no file tells, on whatever machine.
-    assert levels(found, NOT_CHECKED) == ["mlx5_0 port 1 flow control"]
-    assert "mlnx_qos -i eth0" in found["mlx5_0 port 1 flow control"].advice
+    assert levels(found, NOT_CHECKED) == []
     assert found["mlx5_0 pcie"].text == found["nvme0 pcie"].text == found[f"gpu {GPU} pcie"].text == "32 GT/s x16"
     assert "0a00:0001 on eth0" in found["mlx5_0 port 1 addresses"].text
     assert found["gpu memory for rdma"].text == "by dma-buf, on all 1 GPUs"
@@ -92,6 +91,11 @@ BROKEN: list[tuple[str, Break, str, str, str]] = [
      WARN, "link-local", "ip address add"),
     ("mlx5_0 port 1 ecn", lambda m: m.write("sys/class/net/eth0/ecn/roce_rp/enable/3", "0"), WARN, "not answered", "roce_rp"),
     ("mlx5_0 port 1 ecn", lambda m: m.remove("sys/class/net/eth0/ecn"), NOT_CHECKED, "does not tell", "ethtool -S eth0"),
+    ("mlx5_0 port 1 flow control", lambda m: m.answers(qos=lambda _: "mlnx_qos is not installed"),
+     NOT_CHECKED, "not installed", "type: mlnx_qos -i eth0"),
+    ("mlx5_0 port 1 flow control", lambda m: m.answers(qos=lambda _: Qos("pcp", (3,))), WARN, "by pcp", "--trust dscp"),
+    ("mlx5_0 port 1 flow control", lambda m: m.answers(qos=lambda _: Qos("dscp", ())), WARN, "no priority", "--pfc"),
+    ("mlx5_0 port 1 flow control", lambda m: m.answers(qos=lambda _: Qos("dscp", (0, 3))), WARN, "0, 3", "alone"),
     ("mlx5_0 port 1 dscp", lambda m: m.remove("sys/kernel/config"), NOT_CHECKED, "no default", "--rdma-dscp"),
     ("mlx5_0 pcie", lambda m: m.link(NIC, 16.0, 8), WARN, "16 GT/s x8; the device could have 32 GT/s x16", "slot"),
     ("nvme0 pcie", lambda m: m.link(DRIVE, 32.0, 2, width_most=4), WARN, "32 GT/s x2; the device could have", "slot"),
@@ -147,6 +151,38 @@ def test_devices_of_two_root_complexes_are_apart() -> None:
     assert topology.nearness(here, f"/{FOLDERS[DRIVE]}") == topology.ONE_ROOT
     assert topology.nearness(here, f"/{FOLDERS[NIC]}") == topology.ONE_BRIDGE
     assert topology.nearness("/sys/devices/virtual/block", here) == topology.APART
+
+
+PRINTED = """DCBX mode: OS controlled
+Priority trust state: dscp
+dscp2prio mapping:
+\tprio:0 dscp:07,06,05,04,03,02,01,00,
+Cable len: 7
+PFC configuration:
+\tpriority    0   1   2   3   4   5   6   7
+\tenabled     0   0   0   1   0   0   0   0
+\tbuffer      0   0   0   1   0   0   0   0
+tc: 0 ratelimit: unlimited, tsa: vendor
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (f"cat <<'.'\n{PRINTED}.", Qos("dscp", (3,))),
+        ("echo hello", "mlnx_qos prints something else than is known of it"),
+        ("echo 'Netlink error: no such device' >&2; exit 1", "mlnx_qos fails: Netlink error: no such device"),
+        ("exit 7", "mlnx_qos fails: exit status 7"),
+    ],
+)
+def test_what_mlnx_qos_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, said: Qos | str) -> None:
+    """Of the program itself none was at hand: what it prints is from NVIDIA's documents."""
+    (tmp_path / "mlnx_qos").write_text(f"#!/bin/sh\n{body}\n")
+    (tmp_path / "mlnx_qos").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert qos.ask("eth0") == said
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert qos.ask("eth0") == "mlnx_qos is not installed"
 
 
 def test_redirecting_bridges_matter_only_between_a_gpu_and_a_card(machine: MadeMachine) -> None:

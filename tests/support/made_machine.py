@@ -11,6 +11,7 @@ from pathlib import Path
 from cairnkv.findings import Finding
 from cairnkv.hardware.checklist import Libraries, examine
 from cairnkv.hardware.machine import Machine
+from cairnkv.hardware.qos import Qos
 from cairnkv.hardware.verbs import Limits
 
 NIC, DRIVE, GPU, BRIDGE = "0000:03:00.0", "0000:04:00.0", "0000:05:00.0", "0000:00:01.0"
@@ -89,6 +90,7 @@ class MadeMachine:
         self.libraries = Libraries(
             missing=list,
             limits=lambda _: {"mlx5_0": GOOD_LIMITS},
+            qos=lambda _: Qos("dscp", (3,)),
             gpus=lambda: [(True, True)],
             locked_most=lambda: None,
         )

@@ -50,9 +50,9 @@ Result<std::unique_ptr<ExposedMemory>> RdmaClientDomain::expose(ByteSpan memory)
 RdmaDialled::~RdmaDialled() {
   queue.reset();
   pool.reset();
-  if (completions != nullptr) domain->verbs().destroy_cq(completions);
-  if (channel != nullptr) domain->verbs().destroy_comp_channel(channel);
-  if (events != nullptr) domain->verbs().destroy_event_channel(events);
+  if (completions != nullptr) verbs.destroy_cq(completions);
+  if (channel != nullptr) verbs.destroy_comp_channel(channel);
+  if (events != nullptr) verbs.destroy_event_channel(events);  // there is no domain yet when an address leads nowhere
   if (waits >= 0) ::close(waits);
 }
 

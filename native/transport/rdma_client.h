@@ -53,6 +53,7 @@ class RdmaExposed final : public ExposedMemory {
 
 // What a connection is made of before it is a link. Ends in the other order.
 struct RdmaDialled {
+  const Verbs& verbs;
   std::shared_ptr<RdmaClientDomain> domain;
   rdma_event_channel* events = nullptr;
   ibv_comp_channel* channel = nullptr;
@@ -63,7 +64,7 @@ struct RdmaDialled {
   bool windows = false;  // the service takes them back
   int waits = -1;        // readable when any of the two channels is
 
-  RdmaDialled() = default;
+  explicit RdmaDialled(const Verbs& library) : verbs(library) {}
   RdmaDialled(const RdmaDialled&) = delete;
   RdmaDialled& operator=(const RdmaDialled&) = delete;
   ~RdmaDialled();

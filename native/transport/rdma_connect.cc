@@ -26,7 +26,7 @@ class Dialling {
         address_(address),
         options_(options),
         deadline_ms_(deadline_ms),
-        dialled_(std::make_unique<RdmaDialled>()) {}
+        dialled_(std::make_unique<RdmaDialled>(verbs)) {}
   ~Dialling() {
     if (id_ != nullptr) verbs_.destroy_id(id_);
   }
@@ -41,6 +41,7 @@ class Dialling {
     if (verbs_.create_id(dialled_->events, &id_, nullptr, RDMA_PS_TCP) != 0) return errno;
     if (verbs_.resolve_addr(id_, nullptr, const_cast<sockaddr*>(to), left_ms()) != 0) return errno;
     if (const int code = await(RDMA_CM_EVENT_ADDR_RESOLVED); code != 0) return code;
+    if (id_->verbs == nullptr) return ENODEV;  // a loopback address resolves to no device at all
     if (verbs_.resolve_route(id_, left_ms()) != 0) return errno;
     return await(RDMA_CM_EVENT_ROUTE_RESOLVED);
   }
@@ -57,8 +58,12 @@ class Dialling {
   }
 
   bool fail(int code, const std::string& what) {
-    const Status status = code == ETIMEDOUT ? Status::timeout : Status::unreachable;
-    failure_ = {status, Error::from_errno(code, "cannot connect to " + to_url(address_) + ": " + what).message};
+    if (code == ETIMEDOUT) {
+      failure_ = {Status::timeout, "cannot connect to " + to_url(address_) + ": " + what + " in time"};
+      return false;
+    }
+    failure_ = {Status::unreachable,
+                Error::from_errno(code, "cannot connect to " + to_url(address_) + ": " + what).message};
     return false;
   }
 
@@ -242,21 +247,26 @@ std::variant<Connected, ConnectFailure> connect_rdma(const Address& address, con
   if (!found) return ConnectFailure{Status::unreachable, found.error().message};
   std::vector<const sockaddr*> places;
   for (const addrinfo* one = found.value().get(); one != nullptr; one = one->ai_next) places.push_back(one->ai_addr);
-  const uint64_t deadline_ms = system_clock().now_ms() + static_cast<uint64_t>(options.timeout_ms);
+  const uint64_t until_ms = system_clock().now_ms() + static_cast<uint64_t>(options.timeout_ms);
   int code = EADDRNOTAVAIL;
   for (size_t i = 0; i < places.size(); ++i) {
-    Dialling dialling(*verbs.value(), address, options, deadline_ms);
+    // An address that does not answer leaves time for the others.
+    const uint64_t now_ms = system_clock().now_ms();
+    const uint64_t share_ms = (until_ms > now_ms ? until_ms - now_ms : 0) / (places.size() - i);
+    Dialling dialling(*verbs.value(), address, options, now_ms + share_ms);
     code = dialling.resolve(places[(options.lane + i) % places.size()]);
     if (code != 0) continue;
     auto connected = dialling.run();
     const auto* failure = std::get_if<ConnectFailure>(&connected);
-    if (failure == nullptr || failure->status != Status::unreachable || i + 1 == places.size()) return connected;
+    const bool silent =
+        failure != nullptr && (failure->status == Status::unreachable || failure->status == Status::timeout);
+    if (!silent || i + 1 == places.size()) return connected;
   }
-  const Status status = code == ETIMEDOUT ? Status::timeout : Status::unreachable;
   const std::string what = "cannot connect to " + to_url(address);
+  if (code == ETIMEDOUT) return ConnectFailure{Status::timeout, what + ": its address does not answer in time"};
   if (code == ENODEV)
-    return ConnectFailure{status, Error::from_errno(code, what, "; this host has no RDMA device").message};
-  return ConnectFailure{status, Error::from_errno(code, what).message};
+    return ConnectFailure{Status::unreachable, Error::from_errno(code, what, "; this host has no RDMA device").message};
+  return ConnectFailure{Status::unreachable, Error::from_errno(code, what).message};
 }
 
 }  // namespace cairn

@@ -71,6 +71,12 @@ SERVICE = (
     _service("cancelled", "cancelled_total", "counter", "Requests the client cancelled."),
     _service("received_bytes", "received_bytes_total", "counter", "Payload of puts that succeeded."),
     _service("sent_bytes", "sent_bytes_total", "counter", "Payload sent to clients."),
+    _service(
+        "copied_bytes",
+        "copied_bytes_total",
+        "counter",
+        "Payload that the service's own processor copied; over RDMA none is, whatever the drive.",
+    ),
     _service("drives_absent", "drives_absent", "gauge", "Drives it was told of that could not be opened."),
     _service("loaded", "loaded", "gauge", "1 when the index is whole, 0 while drives are being read."),
     Row("listeners", "cairn_listener_info", "info", "Always 1, once per URL where clients connect.", ("url",)),

@@ -152,6 +152,7 @@ class Snapshot(_Model):
     cancelled: int
     received_bytes: int
     sent_bytes: int
+    copied_bytes: int
     drives_absent: int
     loaded: bool = Field(description="whether the index is whole")
     listeners: list[str]

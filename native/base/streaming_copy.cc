@@ -1,5 +1,6 @@
 #include "base/streaming_copy.h"
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 
@@ -8,6 +9,16 @@
 #endif
 
 namespace cairn {
+
+namespace {
+
+std::atomic<uint64_t> copied{0};
+
+}  // namespace
+
+uint64_t copied_bytes() {
+  return copied.load(std::memory_order_relaxed);
+}
 
 #ifdef __SSE2__
 
@@ -30,6 +41,7 @@ void stream_line(std::byte* to, const std::byte* from) {
 }  // namespace
 
 void copy_streaming(std::byte* to, const std::byte* from, size_t bytes) {
+  copied.fetch_add(bytes, std::memory_order_relaxed);
   if (bytes < kStreamedBytesLeast) {
     std::memcpy(to, from, bytes);
     return;
@@ -50,6 +62,7 @@ void copy_streaming(std::byte* to, const std::byte* from, size_t bytes) {
 
 // Cores of other kinds see for themselves that whole lines are written.
 void copy_streaming(std::byte* to, const std::byte* from, size_t bytes) {
+  copied.fetch_add(bytes, std::memory_order_relaxed);
   std::memcpy(to, from, bytes);
 }
 

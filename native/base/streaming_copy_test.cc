@@ -29,5 +29,15 @@ TEST(StreamingCopy, IsAsMemcpyWhateverTheLengthAndWhereItLies) {
   }
 }
 
+TEST(StreamingCopy, CountsWhatItCopies) {
+  std::vector<std::byte> from(kStreamedBytesLeast), to(from.size());
+  const uint64_t before = copied_bytes();
+  copy_streaming(to.data(), from.data(), 0);
+  EXPECT_EQ(copied_bytes(), before);
+  copy_streaming(to.data(), from.data(), 5);
+  copy_streaming(to.data(), from.data(), from.size());
+  EXPECT_EQ(copied_bytes(), before + 5 + from.size());
+}
+
 }  // namespace
 }  // namespace cairn

@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "base/json.h"
+#include "base/streaming_copy.h"
 #include "server/reactor.h"
 
 namespace cairn {
@@ -119,6 +120,7 @@ std::string Reactor::stats_json(std::optional<uint32_t> tenant) const {
   json.number("timeouts", counters_.timeouts).number("cancelled", counters_.cancelled);
   json.number("drives_absent", drives_absent_).boolean("loaded", store_.loaded());
   json.number("received_bytes", counters_.received_bytes).number("sent_bytes", counters_.sent_bytes);
+  json.number("copied_bytes", copied_bytes());
   json.begin_array("listeners");
   for (const auto& [number, listener] : listeners_) json.text({}, listener->url());
   json.end_array().begin_object("operations");

@@ -7,6 +7,8 @@
 #include <climits>
 #include <cstring>
 
+#include "base/streaming_copy.h"
+
 namespace cairn {
 
 namespace {
@@ -285,7 +287,8 @@ bool StreamIo::take_payload() {
     CAIRN_CHECK(into_at_ < into_.size(), "staged payload has no memory to go to");
     const iovec part = into_[into_at_];
     const size_t take = std::min<size_t>(part.iov_len, staged_to_ - staged_from_);
-    if (part.iov_base != nullptr) std::memcpy(part.iov_base, staged_.data() + staged_from_, take);
+    if (part.iov_base != nullptr)
+      copy_streaming(static_cast<std::byte*>(part.iov_base), staged_.data() + staged_from_, take);
     staged_from_ += take;
     advance_payload(take);
   }

@@ -12,6 +12,10 @@ def limits() -> dict[str, int]:
     group_members_most, lease_ms_most, events_most, deadline_ms_default, deadline_ms_most, credits_default, session_lanes_most, protocol_version."""
 
 def crc32c(data: Any, previous: int = 0) -> int: ...
+def copied_bytes() -> int:
+    """All payload that the native clients of this process copied so far: between memory that is not registered and memory that
+    is (rdma), and what came with the head of a frame (tcp)."""
+
 def fill_pattern(buffer: Any, seed: int) -> None:
     """Fills a writable buffer with the bytes that `seed` (64 bits) stands for. Releases the GIL."""
 
@@ -72,9 +76,13 @@ class Operation:
 class Client:
     """A session with one service over one URL. Any thread may call any method; calls run side by side.
 
-    url: tcp://HOST:PORT or shm:///PATH. Connects in the constructor (raises ConnectError); afterwards a lost
+    url: auto://HOST:PORT, rdma://HOST:PORT, tcp://HOST:PORT or shm:///PATH. Connects in the constructor (raises ConnectError); afterwards a lost
     connection is re-made in the background of calls with back-off behind a circuit breaker, and what was outstanding
     is settled as `disconnected`, what comes while the breaker is open as `unreachable`.
+
+    auto: RDMA at HOST:PORT, TCP at the same HOST:PORT while RDMA cannot be had. RDMA is tried again after 1 s to 30 s, twice as
+    long each time, on a thread of the client's own; when it is there, new calls go that way and those under way end the old way.
+    No call fails for that.
 
     An item's memory ("Memory") is: an object with the buffer protocol (C-contiguous), an (address, nbytes) tuple whose memory the
     caller keeps alive, or a sequence of these (extents, joined in order). Keys are bytes objects of 16.
@@ -95,7 +103,8 @@ class Client:
     def alloc(self, nbytes: int) -> Region:
         """Zeroed memory that the service can reach without a copy where the transport can (shm)."""
     def register(self, memory: Any) -> Region:
-        """Makes caller's memory known, for transports that need it. On tcp it changes nothing. On shm the service cannot map
+        """Makes caller's memory known, for transports that need it. On tcp it changes nothing. On auto it counts whenever the
+        session goes by RDMA. On shm the service cannot map
         memory that exists already: its bytes are streamed through the socket as over tcp (two copies by the kernel instead of one
         by the service); memory from alloc() is not. Keeps `memory` alive until close()."""
     def put(
@@ -143,5 +152,6 @@ class Client:
     def take_completed(self) -> list[int]:
         """Ids of operations settled since the last call (only after completion_fd() was asked for)."""
     def info(self) -> dict[str, Any]:
-        """What the handshake told: server_id, version, transport, lanes, limits; and connected, reconnects, breaker."""
+        """What the handshake told: server_id, version, transport, lanes, limits; and connected, reconnects, returns, breaker,
+        last_error."""
     def close(self) -> None: ...

@@ -32,11 +32,13 @@ def connect(
     connect_timeout_ms: int = 5000,
     name: str = "",
 ) -> "Client":
-    """A client of the service at `url`: tcp://HOST:PORT, shm:///PATH.sock, or local:DIR (a private service, see local.py).
+    """A client of the service at `url`: auto://HOST:PORT (RDMA there, TCP while that cannot be had), rdma://HOST:PORT,
+    tcp://HOST:PORT, shm:///PATH.sock, or local:DIR (a private service, see local.py).
 
     What is not given comes from CAIRN_SERVERS, CAIRN_TENANT, CAIRN_TOKEN and CAIRN_DEADLINE_MS, then from the defaults in
-    config.py. deadline_ms holds for every call that names none. lanes: TCP connections of the session. verify: checksums are
-    computed on this side too. name: what the service's logs call this client.
+    config.py. deadline_ms holds for every call that names none. lanes: connections of the session, over RDMA spread
+    over the addresses that HOST has. verify: checksums are computed on this side too. name: what the service's logs call
+    this client.
 
     Raises ConnectError, or UsageError for a setting that is wrong.
     """
@@ -232,7 +234,8 @@ class Client:
         return self._connection.register(memory)
 
     def info(self) -> dict[str, Any]:
-        """What is known of the session: server_id, version, transport, lanes, limits; connected, reconnects, breaker."""
+        """What is known of the session: server_id, version, transport (in use now), lanes, limits; connected, reconnects,
+        returns (to RDMA, of auto://), breaker, last_error (why a connection failed or ended, the last time one did)."""
         return self._connection.info()
 
     @property

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from cairnkv.errors import UsageError
 
+FORMS = "auto://HOST:PORT, rdma://HOST:PORT, tcp://HOST:PORT, shm:///PATH.sock or local:DIR"
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -18,7 +20,7 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("servers", "CAIRN_SERVERS", "", "Where the service is: tcp://HOST:PORT, shm:///PATH.sock or local:DIR."),
+    Setting("servers", "CAIRN_SERVERS", "", f"Where the service is: {FORMS}."),
     Setting("tenant", "CAIRN_TENANT", "default", "Whose keyspace."),
     Setting("token", "CAIRN_TOKEN", "", "The tenant's secret. This release has no credentials yet and ignores it."),
     Setting("deadline_ms", "CAIRN_DEADLINE_MS", "30000", "Milliseconds a call may take when it names no deadline."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from cairnkv import _native, calls
-from cairnkv.config import default_deadline_ms, default_of, setting
+from cairnkv.config import FORMS, default_deadline_ms, default_of, setting
 from cairnkv.errors import ClosedError, ConnectError, UsageError
 from cairnkv.local import LocalService, acquire
 from cairnkv.memory import LIMITS, prepare
@@ -17,8 +17,6 @@ from cairnkv.status import Status
 
 if TYPE_CHECKING:
     from cairnkv.memory import Memory
-
-FORMS = "rdma://HOST:PORT, tcp://HOST:PORT, shm:///PATH.sock or local:DIR"
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -106,7 +104,7 @@ def check_url(url: str) -> str:
     if "," in url and not url.startswith("local:"):
         raise UsageError(f"'{url}' names several services; this release knows one: name one URL ({FORMS})")
     scheme, colon, rest = url.partition(":")
-    if not colon or scheme not in ("rdma", "tcp", "shm", "local"):
+    if not colon or scheme not in ("auto", "rdma", "tcp", "shm", "local"):
         raise UsageError(f"'{url}' is no URL of a service; forms: {FORMS}")
     if scheme == "local" and rest.startswith("//"):
         raise UsageError(

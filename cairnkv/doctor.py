@@ -100,7 +100,10 @@ def _handshake(info: dict[str, Any]) -> Finding:
         f"{info['url']} over {info['transport']}, protocol {info['version']}, {info['lanes']} lane(s), {info['credits']} "
         f"requests in flight, blocks up to {info['block_bytes_most'] >> 20} MiB"
     )
-    return Finding("connect", OK, text)
+    if not info["url"].startswith("auto:") or info["transport"] == "rdma":
+        return Finding("connect", OK, text)
+    advice = "if RDMA should work here: cairn doctor --hardware, and a service that listens at rdma:// on the same port"
+    return Finding("connect", WARN, f"{text}; not over RDMA: {info['last_error'] or 'it rests'}", advice)
 
 
 def _round_trip(client: Client) -> Finding:

@@ -325,7 +325,9 @@ class MemorySession:
             "server_id": self.store.server_id,
             "connected": True,
             "reconnects": 0,
+            "returns": 0,
             "breaker": "closed",
+            "last_error": "",
         }
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn, ParamSpec, TypeVar
 import typer
 
 from cairnkv.client import Client, connect
+from cairnkv.config import FORMS
 from cairnkv.errors import CairnError, ConnectError, InUseError, StatusError, UsageError
 from cairnkv.status import Status
 
@@ -68,7 +69,7 @@ Server = Annotated[
     str | None,
     typer.Option(
         "--server", "-s", metavar="URL", show_default=False,
-        help="tcp://HOST:PORT, shm:///PATH.sock or local:DIR. Default: $CAIRN_SERVERS.",
+        help=f"{FORMS}. Default: $CAIRN_SERVERS.",
     ),
 ]  # fmt: skip
 Tenant = Annotated[

@@ -7,6 +7,7 @@
 
 #include "base/crc32c.h"
 #include "base/pattern.h"
+#include "base/streaming_copy.h"
 #include "bindings/cairnkv_memory.h"
 #include "client/client.h"
 
@@ -347,6 +348,7 @@ nb::dict info(PyClient& self) {
   out["block_bytes_most"] = info.block_bytes_most;
   out["connected"] = info.connected;
   out["reconnects"] = info.reconnects;
+  out["returns"] = info.returns;
   out["breaker"] = info.breaker;
   out["last_error"] = info.last_error;
   return out;
@@ -426,6 +428,7 @@ void bind_values(nb::module_& m) {
   m.def("status_table", &status_table);
   m.def("limits", &limits);
   m.def("crc32c", &checksum, "data"_a, "previous"_a = 0);
+  m.def("copied_bytes", &cairn::copied_bytes);
   m.def("fill_pattern", &fill, "buffer"_a, "seed"_a);
   m.def("check_pattern", &check, "buffer"_a, "seed"_a);
   connect_error = PyErr_NewException("cairnkv._native.ConnectError", nullptr, nullptr);

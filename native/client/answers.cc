@@ -55,6 +55,10 @@ void Client::Lane::on_frame(const FrameHeader& header, ConstByteSpan body) {
 }
 
 void Client::Lane::on_closed(Status status, std::string_view reason) {
+  if (leaving) {
+    broken = true;  // the better session goes on; end_left() settles what was asked of this one
+    return;
+  }
   // Anything but a peer that left is our own verdict on what it sent.
   client->lose_session(reason, status != Status::disconnected);
 }

@@ -23,7 +23,8 @@ class Bounce {
   Buffer take(MemoryDomain& domain, uint64_t bytes, std::string& error);
   // Of a buffer from take(), for let_in().
   const ExposedMemory& exposed(const MemoryDomain& domain) const { return *exposed_.at(&domain); }
-  bool holds(const MemoryDomain& domain) const { return exposed_.contains(&domain); }
+  // The device is used no more: no request's memory is let in to by it.
+  void forget(const MemoryDomain& domain) { exposed_.erase(&domain); }
 
  private:
   std::unique_ptr<Slab> slab_;

@@ -101,7 +101,8 @@ void Client::submit(std::shared_ptr<Operation> operation) {
   } else if (!ensure_connected(lock, op.due_ns_)) {
     settle_rest(op, Status::unreachable);
   } else if (op.state_ == Operation::State::open) {
-    move_to_better();
+    // Who drives is waiting for the links of now, and was woken when the better ones were found.
+    if (!driving_) move_to_better();
     split(operation);
     reap();
     seek_better();
@@ -338,11 +339,13 @@ Result<MemoryRegion*> Client::keep_region(std::unique_ptr<MemoryRegion> owned) {
   if (regions_.contains(region->base())) return Error{EEXIST, "that memory is registered already"};
   // Pinning takes its time; nobody else's call waits for it.
   const Domains domains = domains_;
+  const bool by_device = state_ == Link::up && !lost_ && way_->kind == Address::Kind::rdma;
   lock.unlock();
   for (const auto& domain : domains) {
     auto exposed = domain->expose({region->base(), region->bytes()});
-    if (!exposed) return exposed.error();
-    region->exposed.emplace(domain.get(), exposed.take());
+    // While nothing goes by that device it may be gone: install() tries again.
+    if (!exposed && by_device) return exposed.error();
+    if (exposed.ok()) region->exposed.emplace(domain.get(), exposed.take());
   }
   lock.lock();
   const bool fresh = regions_.emplace(region->base(), std::move(owned)).second;
@@ -401,10 +404,13 @@ void Client::free_region(MemoryRegion* region) {
 // --- the end ---------------------------------------------------------------------------------------------
 
 void Client::close() {
+  std::thread pump;
+  std::thread better;
   {
     Lock lock(lock_);
-    if (closed_ && !pump_.joinable()) return;
-    closed_ = true;
+    closed_ = true;  // no thread is started from here on
+    pump = std::move(pump_);
+    better = std::move(better_thread_);
     std::vector<std::shared_ptr<Operation>> open;
     for (const auto& [key, operation] : open_) open.push_back(operation);
     for (const auto& operation : open) {
@@ -432,8 +438,8 @@ void Client::close() {
     reap();
     changed_.notify_all();
   }
-  if (pump_.joinable()) pump_.join();
-  if (better_thread_.joinable()) better_thread_.join();
+  if (pump.joinable()) pump.join();
+  if (better.joinable()) better.join();
   const Lock lock(lock_);
   move_to_better();  // to hang up
 }

@@ -91,7 +91,7 @@ class Client {
   std::vector<uint64_t> take_completed();
 
   ClientInfo info();
-  // Settles everything that is open as cancelled and hangs up. Idempotent.
+  // Settles everything that is open as cancelled and hangs up. Idempotent, and several threads may do it at once.
   void close();
 
  private:
@@ -113,6 +113,7 @@ class Client {
     uint32_t credits = 0;
     SessionTag tag{};
     bool leaving = false;  // a better session is there: what this one was asked is answered, and then it ends
+    bool broken = false;   // … its link closed before that
 
     bool source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length,
                 std::vector<iovec>& out) override;
@@ -131,14 +132,17 @@ class Client {
     const Address* way = nullptr;
     std::vector<Connected> lanes;
   };
-  // By whatever way there is. Whoever calls holds the lock or is alone; it is not held while waiting.
+  // By whatever way there is. The lock is not held while waiting. A failure tells of every way that was tried.
   std::variant<Dialled, ConnectFailure> dial(Lock& lock, int timeout_ms);
   std::variant<Dialled, ConnectFailure> dial_way(const Address& way, int timeout_ms, Domains domains) const;
   void install(Dialled dialled);
-  // A better way than that of the session, tried for on a thread of its own: nobody's call waits for it.
+  void keep_domains(Domains domains);
+  // A better way than that of the session, tried for on a thread of its own: nobody's call waits for it, but close()
+  // does, for as long as one attempt takes.
   void seek_better();
   void try_better();
   void move_to_better();
+  static bool owes_nothing(const Lane& lane);
   void end_left();
   static void say_goodbye(Lane& lane);
   void wait_longer();
@@ -146,6 +150,7 @@ class Client {
   void lose_session(std::string_view reason, bool by_us);
   bool detach_regions();
   void reap();
+  void bury(Lane& lane);
   void add_region(MemoryRegion& region);
   Result<MemoryRegion*> keep_region(std::unique_ptr<MemoryRegion> region);
 
@@ -206,7 +211,7 @@ class Client {
   Link state_ = Link::down;
   std::vector<std::unique_ptr<Lane>> lanes_;
   size_t next_lane_ = 0;
-  const Address* way_ = nullptr;  // of the session
+  const Address* way_ = nullptr;  // of the session, or of the last one
   uint64_t installed_ns_ = 0;
   WelcomeBody welcome_{};
   bool lost_ = false;     // the session is over; reap() buries it
@@ -227,7 +232,7 @@ class Client {
 
   enum class Better : uint8_t { idle, trying, found };
   Better better_state_ = Better::idle;
-  Dialled better_;
+  Dialled better_;  // found, and not taken yet
   std::thread better_thread_;
   uint64_t returns_ = 0;
 

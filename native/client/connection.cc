@@ -2,7 +2,9 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <iterator>
 #include <random>
 #include <system_error>
 
@@ -25,9 +27,38 @@ constexpr int kBetterTimeoutMs = 1000;
 // A session that ends sooner than this was worth nothing: the next one waits, and longer each time.
 constexpr uint64_t kLivedNs = 1'000'000'000;
 
+constexpr size_t kNameBytes = 8;
+
+// Leases belong to a name. Over several transports a client without one would lose its own at every change.
+std::string made_up_name() {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::array<std::byte, kNameBytes> bytes{};
+  fill_entropy(bytes);
+  std::string name = "auto-";
+  for (const std::byte one : bytes) {
+    name += kDigits[static_cast<uint8_t>(one) >> 4];
+    name += kDigits[static_cast<uint8_t>(one) & 15];
+  }
+  return name;
+}
+
 uint64_t random_number() {
   static thread_local std::minstd_rand random{entropy<std::minstd_rand::result_type>()};
   return random();
+}
+
+// One failure of all: the status of the one that says most, and every reason.
+ConnectFailure together(std::vector<std::pair<const Address*, ConnectFailure>> failures) {
+  CAIRN_CHECK(!failures.empty(), "a failure is told that did not happen");
+  const auto vague = [](const auto& one) {
+    const Status status = one.second.status;
+    return status == Status::unreachable || status == Status::timeout || status == Status::unsupported;
+  };
+  const auto telling = std::find_if_not(failures.begin(), failures.end(), vague);
+  ConnectFailure all = telling != failures.end() ? telling->second : failures.back().second;
+  if (telling != failures.end()) return all;
+  for (size_t i = failures.size() - 1; i-- > 0;) all.reason += "; " + failures[i].second.reason;
+  return all;
 }
 
 // Clients that lost one service together should not come back together.
@@ -46,7 +77,9 @@ std::variant<std::unique_ptr<Client>, ConnectFailure> Client::connect(const std:
   }
   const int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake < 0) return ConnectFailure{Status::busy, "cannot make an event for the client: " + cause_and_advice(errno)};
-  std::unique_ptr<Client> client(new Client(ways.take(), options, wake));
+  ClientOptions named = options;
+  if (named.name.empty() && ways.value().several()) named.name = made_up_name();
+  std::unique_ptr<Client> client(new Client(ways.take(), std::move(named), wake));
   Lock lock(client->lock_);
   auto dialled = client->dial(lock, options.connect_timeout_ms);
   if (auto* failure = std::get_if<ConnectFailure>(&dialled)) {
@@ -88,7 +121,8 @@ std::variant<Client::Dialled, ConnectFailure> Client::dial(Lock& lock, int timeo
   CAIRN_CHECK(lock.owns_lock(), "a service is dialled without the lock");
   const uint64_t until_ms = system_clock().now_ms() + static_cast<uint64_t>(timeout_ms);
   const auto order = ways_.order(system_clock().now_ns());
-  for (size_t i = 0;; ++i) {
+  std::vector<std::pair<const Address*, ConnectFailure>> failures;
+  for (size_t i = 0; i < order.size(); ++i) {
     const uint64_t now_ms = system_clock().now_ms();
     // A way that does not answer leaves time for the next.
     const uint64_t left_ms = (until_ms > now_ms ? until_ms - now_ms : 1) / (i + 1 < order.size() ? 2 : 1);
@@ -96,12 +130,29 @@ std::variant<Client::Dialled, ConnectFailure> Client::dial(Lock& lock, int timeo
     lock.unlock();
     auto dialled = dial_way(*order[i], static_cast<int>(std::max<uint64_t>(left_ms, 1)), domains);
     lock.lock();
-    const auto* failure = std::get_if<ConnectFailure>(&dialled);
-    if (failure == nullptr) return dialled;
-    ways_.failed(*order[i], failure->status, system_clock().now_ns(), random_number());
-    if (i + 1 == order.size()) return dialled;
-    last_error_ = failure->reason;
+    if (auto* failure = std::get_if<ConnectFailure>(&dialled)) {
+      failures.emplace_back(order[i], std::move(*failure));
+      if (failures.back().second.status == Status::denied) break;  // the service has spoken
+      continue;
+    }
+    for (const auto& [way, failure] : failures) {
+      ways_.failed(*way, failure.status, system_clock().now_ns(), random_number());
+      last_error_ = failure.reason;
+    }
+    return dialled;
   }
+  return together(std::move(failures));
+}
+
+void Client::keep_domains(Domains domains) {
+  if (domains.empty()) return;
+  for (const auto& one : domains_) {
+    if (std::find(domains.begin(), domains.end(), one) != domains.end()) continue;
+    // Or memory would be pinned once more for every time that a device comes back.
+    for (const auto& [base, region] : regions_) region->exposed.erase(one.get());
+    bounce_.forget(*one);
+  }
+  domains_ = std::move(domains);
 }
 
 void Client::install(Dialled dialled) {
@@ -129,7 +180,7 @@ void Client::install(Dialled dialled) {
     lanes_.push_back(std::move(lane));
   }
   for (auto& lane : leaving) lanes_.push_back(std::move(lane));
-  if (!domains.empty()) domains_ = std::move(domains);
+  keep_domains(std::move(domains));
   next_lane_ = 0;
   state_ = Link::up;
   for (const auto& [base, region] : regions_) add_region(*region);
@@ -191,13 +242,15 @@ void Client::try_better() {
   lock.lock();
   if (const auto* failure = std::get_if<ConnectFailure>(&dialled)) {
     ways_.failed(way, failure->status, system_clock().now_ns(), random_number());
+    last_error_ = failure->reason;
     better_state_ = Better::idle;
     return;
   }
   better_ = std::get<Dialled>(std::move(dialled));
   better_state_ = Better::found;
-  wake_driver();
-  changed_.notify_all();
+  if (driving_) return wake_driver();  // whoever waits for the links of now takes it
+  move_to_better();
+  end_left();
 }
 
 // Whatever is asked from now on goes the better way; what was asked is still answered by the other.
@@ -205,10 +258,14 @@ void Client::move_to_better() {
   if (better_state_ != Better::found) return;
   Dialled better = std::exchange(better_, {});
   better_state_ = Better::idle;
-  const bool other = better.lanes.front().welcome.body.server_id != welcome_.server_id;
-  if (closed_ || state_ != Link::up || lost_ || ways_.prefers(*way_) || other) {
+  CAIRN_CHECK(!better.lanes.empty(), "a better session was found that has no connections");
+  const bool wanted = !closed_ && state_ == Link::up && !lost_ && !ways_.prefers(*way_);
+  const bool same = better.lanes.front().welcome.body.server_id == welcome_.server_id;
+  if (!wanted || !same) {
     for (Connected& one : better.lanes) one.link->close();
-    if (other) ways_.failed(*better.way, Status::invalid, system_clock().now_ns(), random_number());
+    if (!wanted) return;
+    ways_.failed(*better.way, Status::invalid, system_clock().now_ns(), random_number());
+    last_error_ = "another service than that of " + to_url(*way_) + " answers at " + to_url(*better.way);
     return;
   }
   for (const auto& lane : lanes_) lane->leaving = true;
@@ -216,18 +273,32 @@ void Client::move_to_better() {
   install(std::move(better));
 }
 
-// Sessions that were left and have nothing to answer any more.
+// Of what was given up no answer is waited for, but where the service may still touch its memory.
+bool Client::owes_nothing(const Lane& lane) {
+  return std::none_of(lane.requests.begin(), lane.requests.end(),
+                      [](const auto& one) { return one.second.operation != nullptr || one.second.fencing != nullptr; });
+}
+
+// The session that was left, when it has nothing to answer any more or can answer nothing.
 void Client::end_left() {
-  const bool open = std::any_of(lanes_.begin(), lanes_.end(),
-                                [](const auto& lane) { return lane->leaving && !lane->requests.empty(); });
-  if (open || lost_) return;
-  bool told = false;
-  for (const auto& lane : lanes_) {
-    if (!lane->leaving) continue;
-    if (!std::exchange(told, true)) say_goodbye(*lane);
+  if (lost_ || lanes_.empty() || !lanes_.back()->leaving) return;  // those that leave stand behind
+  const auto left = std::find_if(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->leaving; });
+  const bool broken = std::any_of(left, lanes_.end(), [](const auto& lane) { return lane->broken; });
+  if (!broken && !std::all_of(left, lanes_.end(), [](const auto& lane) { return owes_nothing(*lane); })) return;
+  if (!broken) say_goodbye(**left);
+  std::vector<std::unique_ptr<Lane>> gone(std::make_move_iterator(left), std::make_move_iterator(lanes_.end()));
+  lanes_.erase(left, lanes_.end());
+  for (const auto& lane : gone) {
     lane->link->close();
+    bury(*lane);
   }
-  if (told) std::erase_if(lanes_, [](const auto& lane) { return lane->leaving; });
+}
+
+// What a lane whose link is closed was asked and has not answered.
+void Client::bury(Lane& lane) {
+  lane.credits = 0;
+  lane.waiting.clear();
+  while (!lane.requests.empty()) finish_request(lane, lane.requests.begin()->first, Status::disconnected);
 }
 
 void Client::say_goodbye(Lane& lane) {
@@ -277,9 +348,7 @@ void Client::reap() {
   for (const auto& [base, region] : regions_) region->usable = false;
   for (const auto& lane : lanes) {
     lane->link->close();
-    lane->credits = 0;
-    lane->waiting.clear();
-    while (!lane->requests.empty()) finish_request(*lane, lane->requests.begin()->first, Status::disconnected);
+    bury(*lane);
   }
 }
 

@@ -10,6 +10,12 @@ namespace {
 constexpr uint64_t kRestLeastMs = 1000;
 constexpr uint64_t kRestMostMs = 30'000;
 constexpr std::string_view kAuto = "auto://";
+static_assert(kRestLeastMs > 0 && kRestLeastMs <= kRestMostMs, "a way rests for less than nothing");
+constexpr std::string_view kExpected = "expected ";
+
+void replace(std::string& text, std::string_view what, std::string_view with) {
+  if (const size_t at = text.find(what); at != std::string::npos) text.replace(at, what.size(), with);
+}
 
 }  // namespace
 
@@ -24,8 +30,8 @@ Result<Ways> Ways::parse(std::string_view url) {
     auto address = parse_address(one);
     if (!address) {
       Error error = address.error();
-      if (const size_t at = error.message.find(one); at != std::string::npos)
-        error.message.replace(at, one.size(), url);
+      replace(error.message, one, url);
+      replace(error.message, kExpected, "expected auto://HOST:PORT, ");  // a service does not listen at these
       return error;
     }
     ways.all_.push_back(address.take());

@@ -4,7 +4,6 @@
 // preferred way that failed rests, twice as long each time, and is tried again then: a client goes back to RDMA.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -16,28 +15,32 @@ namespace cairn {
 // Not for several threads at a time.
 class Ways {
  public:
+  // The error says what is wrong and shows the right form.
   static Result<Ways> parse(std::string_view url);
 
-  // In the order in which they are to be tried now; never empty.
+  // In the order in which they are to be tried now; never empty. They are ours: good for as long as this is.
   std::vector<const Address*> order(uint64_t now_ns) const;
   bool prefers(const Address& way) const { return &way == &all_.front(); }
   // Whether a session by `way` should try for a better one now.
   bool wants_better(const Address& way, uint64_t now_ns) const {
     return !prefers(way) && !hopeless_ && now_ns >= rest_until_ns_;
   }
+  bool several() const { return all_.size() > 1; }
   const Address& best() const { return all_.front(); }
   bool any(Address::Kind kind) const;
 
-  // `way` could not be taken, or broke soon. `jitter`: any number; clients that failed together do not return together.
+  // `way` could not be taken although the service could be reached another way, or it broke soon. `jitter`: any number;
+  // clients that failed together do not return together. `unsupported`: this host has not the means, and it is not
+  // tried again unless nothing else works.
   void failed(const Address& way, Status status, uint64_t now_ns, uint64_t jitter);
-  // `way` has carried a session for a while.
+  // `way` has carried a session for a while: should it fail, it rests for the shortest time again.
   void held(const Address& way);
 
  private:
   std::vector<Address> all_;  // the best first; never changed, so that addresses of them stay
   uint64_t rest_ms_ = 0;
   uint64_t rest_until_ns_ = 0;
-  bool hopeless_ = false;  // this host cannot do it at all
+  bool hopeless_ = false;
 };
 
 }  // namespace cairn

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 import cairnkv
 from cairnkv import ConnectError, Status, UsageError
-from cairnkv.config import SETTINGS, default_deadline_ms, setting
+from cairnkv.config import FORMS, SETTINGS, default_deadline_ms, setting
 from cairnkv.connecting import check_url
 from cairnkv.testing import RunningService
 
 
-@pytest.mark.parametrize("url", ["tcp://host:9600", "shm:///run/cairn.sock", "local:/var/tmp/cairn", "local:here"])
+@pytest.mark.parametrize(
+    "url", ["auto://host:9600", "rdma://host:9600", "tcp://host:9600", "shm:///run/cairn.sock", "local:/var/tmp/cairn", "local:here"]
+)
 def test_urls_that_are_known(url: str) -> None:
     assert check_url(f" {url}\n") == url
 
@@ -32,10 +39,21 @@ def test_urls_that_are_not(url: str, told: str) -> None:
         check_url(url)
 
 
-@pytest.mark.parametrize("url", ["tcp://host", "tcp://host:port", "shm://relative.sock", f"shm:///{'x' * 120}"])
+@pytest.mark.parametrize(
+    "url", ["tcp://host", "tcp://host:port", "auto://host", "auto:host:9600", "shm://relative.sock", f"shm:///{'x' * 120}"]
+)
 def test_urls_that_the_native_client_refuses(url: str) -> None:
-    with pytest.raises(UsageError, match="cannot use the URL"):
+    with pytest.raises(UsageError, match=rf"cannot use the URL '{re.escape(url)}'.*expected auto://HOST:PORT, rdma://HOST:PORT"):
         cairnkv.connect(url)
+
+
+def test_every_text_knows_every_form() -> None:
+    root = Path(__file__).parents[2]
+    for form in FORMS.replace(" or ", ", ").split(", "):
+        scheme = form.partition(":")[0] + ":"
+        assert scheme in (root / "docs" / "cli.md").read_text(), form
+        assert scheme in str(cairnkv.connect.__doc__), form
+        assert any(scheme in row.help for row in SETTINGS), form
 
 
 def test_nobody_listens() -> None:
@@ -44,6 +62,22 @@ def test_nobody_listens() -> None:
     ) as caught:
         cairnkv.connect("tcp://127.0.0.1:1", connect_timeout_ms=500)
     assert caught.value.status == Status.unreachable
+
+
+def test_nobody_listens_either_way() -> None:
+    with pytest.raises(ConnectError, match=r"auto://127.0.0.1:1: cannot connect to tcp://127.0.0.1:1.*; .*(RDMA|rdma)"):
+        cairnkv.connect("auto://127.0.0.1:1", connect_timeout_ms=500)
+
+
+def test_a_host_that_has_no_rdma_is_served_by_tcp(running: RunningService, fresh: Callable[[], bytes]) -> None:
+    with cairnkv.connect(running.tcp_url.replace("tcp:", "auto:"), lanes=2) as client:
+        key, data = fresh(), os.urandom(100_000)
+        region = client.register(bytearray(data))
+        assert client.put_one(key, region).ok
+        assert client.get_bytes(key)[1] == data
+        info = client.info()
+        assert (info["transport"], info["returns"], info["reconnects"], info["lanes"]) == ("tcp", 0, 0, 2)
+        assert info["last_error"], "it does not say why this is not RDMA"
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,13 @@ test-python: build  ## the tests in Python, the whole service included
 	@cmake --build $(NATIVE) --target cairn-torture
 	$(BIN)/python -m pytest tests -m 'not wheels'
 
-test-devices: build  ## the tests that need NVMe, on this machine's own or in the testbed (docs/testbed.md); root
+test-devices: build  ## the tests that need RDMA or NVMe, on this machine's own or in the testbed (docs/testbed.md); root
 	@cmake --build $(NATIVE) --target drive_test
 	tools/testbed/run --nvme 2 -- $(NATIVE)/drive_test --gtest_filter='*Nvme*'
 	tools/testbed/run --nvme 2 -- $(BIN)/python -m pytest tests/integration/test_nvme.py tests/dpu/test_inventory.py \
 	  tests/cairnkv/test_hardware.py
+	tools/testbed/run --rdma 2 --nvme 1 -- $(BIN)/python -m pytest tests/integration/test_auto.py \
+	  tests/integration/test_several_cards.py tests/integration/test_copied.py
 
 # A short run of every fuzzer. It needs clang: root installs it, as it does every other missing package; anybody else
 # without it is told, and has run everything but this.

@@ -151,6 +151,7 @@ class Client {
   bool detach_regions();
   void reap();
   void bury(Lane& lane);
+  void judge();
   void add_region(MemoryRegion& region);
   Result<MemoryRegion*> keep_region(std::unique_ptr<MemoryRegion> region);
 

@@ -26,6 +26,10 @@ static_assert(kSessionLanesMost <= kCreditsDefault, "a lane of a session has no 
 constexpr int kBetterTimeoutMs = 1000;
 // A session that ends sooner than this was worth nothing: the next one waits, and longer each time.
 constexpr uint64_t kLivedNs = 1'000'000'000;
+// A way whose session ends sooner than this rests: where small messages pass and payload does not, a session lives
+// until the first deadline.
+constexpr uint64_t kHeldNs = 30'000'000'000;
+static_assert(kHeldNs > kLivedNs, "a way that held for its sessions was worth nothing");
 
 constexpr size_t kNameBytes = 8;
 
@@ -334,15 +338,7 @@ void Client::reap() {
   check_session();
   lost_ = false;
   state_ = Link::down;
-  const uint64_t now = system_clock().now_ns();
-  if (now - installed_ns_ >= kLivedNs) {
-    ways_.held(*way_);
-    backoff_ms_ = 0;
-    next_attempt_ns_ = 0;
-  } else {
-    ways_.failed(*way_, Status::disconnected, now, random_number());
-    wait_longer();
-  }
+  judge();
   std::vector<std::unique_ptr<Lane>> lanes;
   lanes.swap(lanes_);
   for (const auto& [base, region] : regions_) region->usable = false;
@@ -350,6 +346,20 @@ void Client::reap() {
     lane->link->close();
     bury(*lane);
   }
+}
+
+// What a session that is over says of its way, and of the next.
+void Client::judge() {
+  const uint64_t now = system_clock().now_ns();
+  CAIRN_CHECK(now >= installed_ns_, "a session ended before it began");
+  if (now - installed_ns_ >= kHeldNs) {
+    ways_.held(*way_);
+  } else {
+    ways_.failed(*way_, Status::disconnected, now, random_number());
+  }
+  if (now - installed_ns_ < kLivedNs) return wait_longer();
+  backoff_ms_ = 0;
+  next_attempt_ns_ = 0;
 }
 
 void Client::add_region(MemoryRegion& region) {

@@ -29,7 +29,7 @@ class Ways {
   const Address& best() const { return all_.front(); }
   bool any(Address::Kind kind) const;
 
-  // `way` could not be taken although the service could be reached another way, or it broke soon. `jitter`: any number;
+  // `way` could not be taken although the service could be reached another way, or broke soon. `jitter`: any number;
   // clients that failed together do not return together. `unsupported`: this host has not the means, and it is not
   // tried again unless nothing else works.
   void failed(const Address& way, Status status, uint64_t now_ns, uint64_t jitter);

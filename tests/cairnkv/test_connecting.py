@@ -17,7 +17,15 @@ from cairnkv.testing import RunningService
 
 
 @pytest.mark.parametrize(
-    "url", ["auto://host:9600", "rdma://host:9600", "tcp://host:9600", "shm:///run/cairn.sock", "local:/var/tmp/cairn", "local:here"]
+    "url",
+    [
+        "auto://host:9600",
+        "rdma://host:9600",
+        "tcp://host:9600",
+        "shm:///run/cairn.sock",
+        "local:/var/tmp/cairn",
+        "local:here",
+    ],
 )
 def test_urls_that_are_known(url: str) -> None:
     assert check_url(f" {url}\n") == url
@@ -40,10 +48,13 @@ def test_urls_that_are_not(url: str, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["tcp://host", "tcp://host:port", "auto://host", "auto:host:9600", "shm://relative.sock", f"shm:///{'x' * 120}"]
+    "url",
+    ["tcp://host", "tcp://host:port", "auto://host", "auto:host:9600", "shm://relative.sock", f"shm:///{'x' * 120}"],
 )
 def test_urls_that_the_native_client_refuses(url: str) -> None:
-    with pytest.raises(UsageError, match=rf"cannot use the URL '{re.escape(url)}'.*expected auto://HOST:PORT, rdma://HOST:PORT"):
+    with pytest.raises(
+        UsageError, match=rf"cannot use the URL '{re.escape(url)}'.*expected auto://HOST:PORT, rdma://HOST:PORT"
+    ):
         cairnkv.connect(url)
 
 

@@ -2,7 +2,7 @@
 # The first and only process of the testbed's machine: makes its devices, runs the command, switches the machine off.
 #
 # tools/testbed/run.py gives it, as words on the kernel's command line, testbed_folder (which holds `command` and gets
-# `up` before that runs, and `status` after it), testbed_address, testbed_nvme and testbed_nvme_mb. What it says itself
+# `up` before that runs, and `status` after it), testbed_rdma, testbed_nvme and testbed_nvme_mb. What it says itself
 # goes to the console, which is shown when the machine does not come up.
 set -u
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -29,10 +29,13 @@ mount_all() {
 
 make_rdma() {
   need ip link set lo up
-  ip link show dummy0 >/dev/null 2>&1 || need ip link add dummy0 type dummy
-  need ip link set dummy0 mtu 9000 up
-  need ip address add "$testbed_address/24" dev dummy0
-  need rdma link add rxe0 type rxe netdev dummy0
+  local number
+  for number in $(seq 0 $((testbed_rdma - 1))); do
+    ip link show "dummy$number" >/dev/null 2>&1 || need ip link add "dummy$number" type dummy
+    need ip link set "dummy$number" mtu 9000 up
+    need ip address add "10.77.0.$((number + 1))/24" dev "dummy$number"
+    need rdma link add "rxe$number" type rxe netdev "dummy$number"
+  done
 }
 
 # Subsystem $1 of the kernel's own NVMe target, on a loop device over a file in memory, and its controller.

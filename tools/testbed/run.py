@@ -7,12 +7,13 @@
 
 It boots a second Linux kernel as an ordinary process (User-Mode Linux), in about two seconds, on this machine's own
 root file system: the command sees the same files, tools and virtual environments, in the same folder, with the same
-environment, and what it writes to disk is written here. In there are an RDMA device (rxe0, at 10.77.0.1) and NVMe
+environment, and what it writes to disk is written here. In there are an RDMA device (rxe0, at 10.77.0.1) or more and NVMe
 namespaces (/dev/nvme0n1, /dev/ng0n1, …) that forget everything when it ends. docs/testbed.md says what it is not.
 
 The command is told what it has:
     CAIRN_TESTBED=1                                    it runs in a testbed
     CAIRN_TESTBED_ADDRESS=10.77.0.1                    the address of the RDMA device
+    CAIRN_TESTBED_ADDRESSES="10.77.0.1 10.77.0.2"      of all of them, with --rdma 2
     CAIRN_TESTBED_NAMESPACES="/dev/ng0n1 /dev/ng1n1"   namespaces whose contents it may destroy
 
 On a machine with RDMA of its own, name namespaces, whose contents will be lost, and the command runs right there:
@@ -44,7 +45,8 @@ from typing import IO, NoReturn
 ROOT = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).resolve().parent / "guest.sh"
 KERNELS = (ROOT.parent / "shared" / "testbed" / "linux-uml", ROOT / "build" / "testbed" / "linux-uml")
-ADDRESS = "10.77.0.1"
+ADDRESSES = "10.77.0.{}"  # the first device has number 1
+RDMA_MOST = 8
 TIMED_OUT = 124
 NOT_BOOTED = 125
 BOOT_SECONDS_MOST = 60.0  # a kernel that panics, or has too little memory, may stand still for ever
@@ -67,6 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tools/testbed/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--rdma", type=int, default=1, metavar="N", help="RDMA devices (default: %(default)s)")
     parser.add_argument("--nvme", type=int, default=1, metavar="N", help="namespaces (default: %(default)s)")
     parser.add_argument("--nvme-mb", type=int, default=1024, metavar="MB", help="size of each (default: %(default)s)")
     parser.add_argument(
@@ -85,21 +88,25 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="and its arguments, behind --")
     arguments = parser.parse_args()
+    if not 1 <= arguments.rdma <= RDMA_MOST:
+        parser.error(f"--rdma is a number from 1 to {RDMA_MOST}")
     arguments.mem = arguments.mem or 3072 + arguments.nvme * arguments.nvme_mb
     return arguments
 
 
-def testbed_environment(address: str, namespaces: list[str]) -> dict[str, str]:
+def testbed_environment(addresses: list[str], namespaces: list[str]) -> dict[str, str]:
     return {
         **os.environ,
         "CAIRN_TESTBED": "1",
-        "CAIRN_TESTBED_ADDRESS": address,
+        "CAIRN_TESTBED_ADDRESS": addresses[0] if addresses else "",
+        "CAIRN_TESTBED_ADDRESSES": " ".join(addresses),
         "CAIRN_TESTBED_NAMESPACES": " ".join(namespaces),
     }
 
 
-def own_rdma_address() -> str:
-    """The address of the first RDMA device of this machine that has one; empty without."""
+def own_rdma_addresses() -> list[str]:
+    """One of each RDMA device of this machine that has an address."""
+    addresses = []
     for device in sorted(Path("/sys/class/infiniband").glob("*/ports/*/gid_attrs/ndevs/0")):
         try:
             interface = device.read_text().strip()
@@ -108,16 +115,17 @@ def own_rdma_address() -> str:
         found = subprocess.run(
             ["ip", "-json", "-4", "address", "show", "dev", interface], capture_output=True, check=False
         )
-        for link in json.loads(found.stdout or "[]"):
-            for address in link.get("addr_info", []):
-                return str(address["local"])
-    return ""
+        of_device = [info["local"] for link in json.loads(found.stdout or "[]") for info in link.get("addr_info", [])]
+        addresses += [str(address) for address in of_device[:1]]
+    return addresses
 
 
-def run_here(arguments: argparse.Namespace, address: str, namespaces: list[str]) -> int:
+def run_here(arguments: argparse.Namespace, addresses: list[str], namespaces: list[str]) -> int:
     if len(namespaces) < arguments.nvme:
         stop(f"--nvme {arguments.nvme}, but there are only these: {' '.join(namespaces) or 'none'}")
-    environment = testbed_environment(address, namespaces[: arguments.nvme])
+    if len(addresses) < arguments.rdma:
+        stop(f"--rdma {arguments.rdma}, but this machine has these addresses: {' '.join(addresses) or 'none'}")
+    environment = testbed_environment(addresses, namespaces[: arguments.nvme])
     try:
         return subprocess.run(arguments.command, env=environment, timeout=arguments.timeout, check=False).returncode
     except subprocess.TimeoutExpired:
@@ -137,10 +145,11 @@ def find_kernel() -> Path:
 
 def write_command(folder: Path, arguments: argparse.Namespace) -> None:
     namespaces = [f"/dev/ng{number}n1" for number in range(arguments.nvme)]
+    addresses = [ADDRESSES.format(number) for number in range(1, arguments.rdma + 1)]
     lines = [f"cd {shlex.quote(os.getcwd())} || exit 125"]
     lines += [
         f"export {name}={shlex.quote(value)}"
-        for name, value in testbed_environment(ADDRESS, namespaces).items()
+        for name, value in testbed_environment(addresses, namespaces).items()
         if NAME.fullmatch(name) and name not in NOT_HANDED_ON
     ]
     (folder / "command").write_text("\n".join([*lines, shlex.join(arguments.command), ""]))
@@ -182,7 +191,7 @@ def boot(kernel: Path, folder: Path, arguments: argparse.Namespace, processor: i
                 *(str(kernel), f"mem={arguments.mem}M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw"),
                 *(f"init={folder}/guest.sh", "quiet", "loglevel=4", "con=null", f"con0=null,fd:{console.fileno()}"),
                 *(f"con1=null,fd:{out_write}", f"con2=null,fd:{error_write}"),
-                *(f"testbed_folder={folder}", f"testbed_address={ADDRESS}"),
+                *(f"testbed_folder={folder}", f"testbed_rdma={arguments.rdma}"),
                 *(f"testbed_nvme={arguments.nvme}", f"testbed_nvme_mb={arguments.nvme_mb}"),
             ],
             stdin=subprocess.DEVNULL,
@@ -242,13 +251,13 @@ def main() -> int:
     if os.environ.get("CAIRN_TESTBED"):
         return run_here(
             arguments,
-            os.environ.get("CAIRN_TESTBED_ADDRESS", ""),
+            os.environ.get("CAIRN_TESTBED_ADDRESSES", "").split(),
             os.environ.get("CAIRN_TESTBED_NAMESPACES", "").split(),
         )
     drives = os.environ.get("CAIRN_TESTBED_DRIVES", "").split()
-    address = own_rdma_address()
-    if address and (drives or arguments.nvme == 0):
-        return run_here(arguments, address, drives)
+    addresses = own_rdma_addresses()
+    if addresses and (drives or arguments.nvme == 0):
+        return run_here(arguments, addresses, drives)
     return run_in_machine(arguments)
 
 

@@ -136,6 +136,7 @@ class Client {
   std::variant<Dialled, ConnectFailure> dial(Lock& lock, int timeout_ms);
   std::variant<Dialled, ConnectFailure> dial_way(const Address& way, int timeout_ms, Domains domains) const;
   void install(Dialled dialled);
+  static Domains domains_of(const std::vector<Connected>& lanes);
   void keep_domains(Domains domains);
   // A better way than that of the session, tried for on a thread of its own: nobody's call waits for it, but close()
   // does, for as long as one attempt takes.
@@ -169,6 +170,10 @@ class Client {
   MemoryRegion* region_at(const std::byte* base, uint64_t length);
 
   // --- memory that the peer reads and writes by itself, rdma (reached.cc) ---
+  // Makes the memory that is registered known to the devices of a session before that is installed. Pinning takes its
+  // time: the lock is not held meanwhile, and nobody else's call waits for it.
+  void expose_regions(Lock& lock, const Domains& domains);
+  void forget_domain(const MemoryDomain& domain);
   MemoryRegion* exposed_at(const MemoryDomain& domain, const std::byte* base, uint64_t length);
   bool is_exposed(const MemoryDomain& domain, const Operation& operation, uint32_t item);
   uint32_t share_of_bounce(const MemoryDomain& domain, const Operation& operation, uint32_t first, uint32_t most);

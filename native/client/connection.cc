@@ -143,9 +143,21 @@ std::variant<Client::Dialled, ConnectFailure> Client::dial(Lock& lock, int timeo
       ways_.failed(*way, failure.status, system_clock().now_ns(), random_number());
       last_error_ = failure.reason;
     }
+    expose_regions(lock, domains_of(std::get<Dialled>(dialled).lanes));
     return dialled;
   }
   return together(std::move(failures));
+}
+
+// Each once.
+Client::Domains Client::domains_of(const std::vector<Connected>& lanes) {
+  Domains domains;
+  for (const Connected& one : lanes) {
+    auto domain = one.link->memory_domain();
+    if (domain != nullptr && std::find(domains.begin(), domains.end(), domain) == domains.end())
+      domains.push_back(std::move(domain));
+  }
+  return domains;
 }
 
 void Client::keep_domains(Domains domains) {
@@ -153,8 +165,7 @@ void Client::keep_domains(Domains domains) {
   for (const auto& one : domains_) {
     if (std::find(domains.begin(), domains.end(), one) != domains.end()) continue;
     // Or memory would be pinned once more for every time that a device comes back.
-    for (const auto& [base, region] : regions_) region->exposed.erase(one.get());
-    bounce_.forget(*one);
+    forget_domain(*one);
   }
   domains_ = std::move(domains);
 }
@@ -170,7 +181,7 @@ void Client::install(Dialled dialled) {
   installed_ns_ = system_clock().now_ns();
   std::vector<std::unique_ptr<Lane>> leaving;
   leaving.swap(lanes_);
-  Domains domains;
+  Domains domains = domains_of(dialled.lanes);
   for (Connected& one : dialled.lanes) {
     auto lane = std::make_unique<Lane>();
     lane->client = this;
@@ -178,9 +189,6 @@ void Client::install(Dialled dialled) {
     lane->link->set_handler(lane.get());
     lane->tag = dialled.lanes.front().welcome.tag;
     lane->credits = std::max<uint32_t>(1, welcome_.credits / static_cast<uint32_t>(dialled.lanes.size()));
-    if (auto domain = lane->link->memory_domain();
-        domain != nullptr && std::find(domains.begin(), domains.end(), domain) == domains.end())
-      domains.push_back(std::move(domain));
     lanes_.push_back(std::move(lane));
   }
   for (auto& lane : leaving) lanes_.push_back(std::move(lane));
@@ -250,6 +258,7 @@ void Client::try_better() {
     better_state_ = Better::idle;
     return;
   }
+  expose_regions(lock, domains_of(std::get<Dialled>(dialled).lanes));
   better_ = std::get<Dialled>(std::move(dialled));
   better_state_ = Better::found;
   if (driving_) return wake_driver();  // whoever waits for the links of now takes it
@@ -266,6 +275,9 @@ void Client::move_to_better() {
   const bool wanted = !closed_ && state_ == Link::up && !lost_ && !ways_.prefers(*way_);
   const bool same = better.lanes.front().welcome.body.server_id == welcome_.server_id;
   if (!wanted || !same) {
+    for (const auto& domain : domains_of(better.lanes)) {
+      if (std::find(domains_.begin(), domains_.end(), domain) == domains_.end()) forget_domain(*domain);
+    }
     for (Connected& one : better.lanes) one.link->close();
     if (!wanted) return;
     ways_.failed(*better.way, Status::invalid, system_clock().now_ns(), random_number());

@@ -31,6 +31,37 @@ void add_extent(std::vector<Reached>& all, const ExposedMemory& memory, const io
 
 }  // namespace
 
+void Client::expose_regions(Lock& lock, const Domains& domains) {
+  CAIRN_CHECK(lock.owns_lock(), "memory is made known without the lock");
+  struct Known {
+    std::byte* base;
+    uint64_t bytes, serial;
+  };
+  std::vector<Known> all;
+  for (const auto& [base, region] : regions_) all.push_back({region->base(), region->bytes(), region->serial});
+  for (const auto& domain : domains) {
+    for (const Known& one : all) {
+      // It may be freed at any time, and other memory may be registered at its address.
+      const auto still = [&]() -> MemoryRegion* {
+        const auto found = regions_.find(one.base);
+        const bool same = found != regions_.end() && found->second->serial == one.serial;
+        return same && !found->second->exposed.contains(domain.get()) ? found->second.get() : nullptr;
+      };
+      if (still() == nullptr) continue;
+      lock.unlock();
+      auto exposed = domain->expose({one.base, one.bytes});
+      lock.lock();
+      MemoryRegion* region = still();
+      if (exposed.ok() && region != nullptr) region->exposed.emplace(domain.get(), exposed.take());
+    }
+  }
+}
+
+void Client::forget_domain(const MemoryDomain& domain) {
+  for (const auto& [base, region] : regions_) region->exposed.erase(&domain);
+  bounce_.forget(domain);
+}
+
 MemoryRegion* Client::exposed_at(const MemoryDomain& domain, const std::byte* base, uint64_t length) {
   auto after = regions_.upper_bound(base);
   if (after == regions_.begin()) return nullptr;

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -12,6 +13,8 @@
 namespace cairn {
 
 namespace {
+
+std::atomic<uint64_t> regions_made{0};
 
 constexpr uint64_t kPageBytes = 4096;
 static_assert((kPageBytes & (kPageBytes - 1)) == 0, "pages are powers of two");
@@ -54,7 +57,7 @@ std::unique_ptr<MemoryRegion> MemoryRegion::over(ByteSpan memory) {
 }
 
 MemoryRegion::MemoryRegion(std::byte* base, uint64_t bytes, int descriptor, bool ours)
-    : base_(base), bytes_(bytes), descriptor_(descriptor), ours_(ours) {
+    : serial(++regions_made), base_(base), bytes_(bytes), descriptor_(descriptor), ours_(ours) {
   CAIRN_CHECK(base_ != nullptr, "a region without memory");
   CAIRN_CHECK(bytes_ > 0, "a region of nothing");
   CAIRN_CHECK(!ours_ || reinterpret_cast<uintptr_t>(base_) % kPageBytes == 0,

@@ -30,8 +30,9 @@ class MemoryRegion {
   // still holds the old memfd writes where nobody looks. False when there is no memory for it.
   bool detach();
 
-  uint32_t id = 0;      // in the session
-  bool usable = false;  // the service has mapped it
+  const uint64_t serial;  // no other region of this process has or had it
+  uint32_t id = 0;        // in the session
+  bool usable = false;    // the service has mapped it
   // What devices know of it (rdma).
   std::map<const MemoryDomain*, std::unique_ptr<ExposedMemory>> exposed;
 

@@ -275,6 +275,10 @@ def test_doctor(cairn: Cairn, running: RunningService) -> None:
     assert re.search(r"^ok +round trip: 64 KiB, every byte checked", shown, re.MULTILINE)
     without = cairn("doctor", CAIRN_SERVERS="").decode()
     assert "warn  service: none is named — add --server URL" in without
+    automatic = cairn("doctor", "-s", running.tcp_url.replace("tcp:", "auto:")).decode()
+    assert re.search(
+        r"^warn +connect: auto://.* over tcp, .*; not over RDMA: .+ — if RDMA should work", automatic, re.MULTILINE
+    )
     failing = cairn("doctor", "-s", "tcp://127.0.0.1:1", code=1).decode()
     assert "fail  connect: cannot reach the service at tcp://127.0.0.1:1" in failing
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -109,6 +114,47 @@ def test_the_environment(running: RunningService, monkeypatch: pytest.MonkeyPatc
         assert red.info()["transport"] == "tcp" and blue.info()["transport"] == "shm"
         assert red.put_one("whose", b"red").status == blue.put_one("whose", b"blue").status == Status.ok
         assert red.get_bytes("whose")[1] == b"red"
+
+
+@pytest.fixture
+def fickle(running: RunningService) -> Iterator[tuple[str, list[float]]]:
+    """A way to the service on which each connection ends as soon as the service has welcomed it; when each began."""
+    began: list[float] = []
+    place = urlsplit(running.tcp_url)
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                near, _ = server.accept()
+            except OSError:
+                return
+            began.append(time.monotonic())
+            with near, socket.create_connection((str(place.hostname), int(place.port or 0))) as far:
+                far.sendall(near.recv(4096))
+                near.sendall(far.recv(4096))
+
+    thread = threading.Thread(target=serve, name="fickle", daemon=True)
+    thread.start()
+    yield f"//127.0.0.1:{server.getsockname()[1]}", began
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    thread.join(10)
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "auto"])
+def test_sessions_that_end_at_once_are_made_again_at_ever_longer_intervals(
+    scheme: str, fickle: tuple[str, list[float]]
+) -> None:
+    place, began = fickle
+    with cairnkv.connect(f"{scheme}:{place}") as client:
+        until = time.monotonic() + 60
+        while len(began) < 6 and time.monotonic() < until:
+            assert client.exists(["block"])[0].status in (Status.disconnected, Status.unreachable)
+        pauses = [later - earlier for earlier, later in pairwise(began)]
+    # 50 ms, 100 ms, … each three quarters of it at least.
+    assert len(pauses) == 5
+    assert all(pause > 0.75 * 0.05 * 2**number for number, pause in enumerate(pauses)), pauses
 
 
 def test_which_setting_wins() -> None:

@@ -20,6 +20,7 @@ from both_ways import (
     mend_rdma,
     sent_packets,
     serving_both,
+    within,
 )
 
 import cairnkv
@@ -62,6 +63,16 @@ def sent() -> list[int]:
     return [sent_packets(number) for number in (0, 1)]
 
 
+def await_sent(before: list[int], nbytes: list[int]) -> None:
+    """At least that much payload left by each device since then. What the kernel tells of it is a little old."""
+
+    def enough() -> bool:
+        packets = [after - earlier for after, earlier in zip(sent(), before, strict=True)]
+        return all(count >= wanted // PACKET_BYTES_MOST for count, wanted in zip(packets, nbytes, strict=True))
+
+    assert within(5, enough), (before, sent(), nbytes)
+
+
 def exchange(client: cairnkv.Client, source: _native.Region, targets: list[_native.Region]) -> None:
     """Puts fresh blocks of registered memory, one for each target, and gets them back."""
     keys = [os.urandom(16) for _ in targets]
@@ -79,9 +90,8 @@ def test_the_lanes_of_a_session_use_both_devices_for_registered_memory(connect: 
     targets = [client.register(bytearray(500_000)) for _ in range(4)]
     copied, before = _native.copied_bytes(), sent()
     exchange(client, source, targets)
-    packets = [after - earlier for after, earlier in zip(sent(), before, strict=True)]
     # Two of the four blocks, there and back.
-    assert min(packets) >= 2 * 2 * 500_000 // PACKET_BYTES_MOST, packets
+    await_sent(before, [2 * 2 * 500_000, 2 * 2 * 500_000])
     assert _native.copied_bytes() == copied, "memory is registered with one of the devices only"
 
 
@@ -90,8 +100,7 @@ def test_memory_that_is_not_registered_goes_by_both_devices(connect: Connect) ->
     with Load(client, block_bytes=300_000) as load:
         load.await_rounds()
     assert load.failed() == 0
-    packets = [after - earlier for after, earlier in zip(sent(), before, strict=True)]
-    assert min(packets) >= 3 * 4 * 2 * 300_000 // PACKET_BYTES_MOST, packets
+    await_sent(before, [3 * 4 * 2 * 300_000, 3 * 4 * 2 * 300_000])
 
 
 @pytest.mark.parametrize("gone", [0, 1])
@@ -107,7 +116,6 @@ def test_a_device_that_goes_ends_the_session_and_the_other_goes_on(connect: Conn
         load.await_rounds()
     before, copied = sent(), _native.copied_bytes()
     exchange(client, source, targets)
-    packets = [after - earlier for after, earlier in zip(sent(), before, strict=True)]
-    assert packets[1 - gone] >= 4 * 2 * 200_000 // PACKET_BYTES_MOST, packets
+    await_sent(before, [4 * 2 * 200_000 if number != gone else 0 for number in (0, 1)])
     assert client.info()["lanes"] == 2
     assert _native.copied_bytes() == copied

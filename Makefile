@@ -51,7 +51,7 @@ test-devices: build  ## the tests that need RDMA or NVMe, on this machine's own 
 	tools/testbed/run --nvme 2 -- $(NATIVE)/drive_test --gtest_filter='*Nvme*'
 	tools/testbed/run --nvme 2 -- $(BIN)/python -m pytest tests/integration/test_nvme.py tests/dpu/test_inventory.py \
 	  tests/cairnkv/test_hardware.py
-	tools/testbed/run --rdma 2 --nvme 1 -- $(BIN)/python -m pytest tests/integration/test_auto.py \
+	tools/testbed/run --rdma 2 --nvme 3 --nvme-mb 512 -- $(BIN)/python -m pytest tests/integration/test_auto.py \
 	  tests/integration/test_several_cards.py tests/integration/test_copied.py
 
 # A short run of every fuzzer. It needs clang: root installs it, as it does every other missing package; anybody else

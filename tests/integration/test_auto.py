@@ -169,3 +169,26 @@ def test_a_link_that_comes_and_goes_is_left_alone_longer_each_time(connect: Conn
             rests.append(time.monotonic() - began)
     assert rests[1] > 1.4 and rests[2] > 2.9, rests
     assert client.info()["returns"] == 3
+
+
+@pytest.mark.skipif(len(NAMESPACES) < 3, reason="it needs three namespaces")
+def test_another_service_at_the_port_of_rdma_is_not_gone_over_to(short_dir: Path) -> None:
+    """Somebody's mistake: its blocks would be misses, and those that are put there be lost to others."""
+    for namespace in NAMESPACES[1:3]:
+        format_drive(namespace)
+    other_dir = short_dir / "other"
+    other_dir.mkdir()
+    mend_rdma(0)
+    with (
+        serving_both(short_dir, NAMESPACES[1], ["tcp"]) as (_, port),
+        serving_both(other_dir, NAMESPACES[2], ["rdma"], port),
+    ):
+        cut_rdma(0)
+        with cairnkv.connect(f"auto://{ADDRESSES[0]}:{port}") as client, Load(client) as load:
+            assert client.put_one("mine", b"here").ok
+            mend_rdma(0)
+            load.await_until(lambda: "another service than that of tcp://" in client.info()["last_error"])
+            load.await_rounds()
+            assert client.info()["transport"] == "tcp" and client.info()["returns"] == 0
+            assert client.get_bytes("mine")[1] == b"here"
+            assert load.failed() == 0

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cairnkv
@@ -80,10 +80,12 @@ def sent_packets(number: int) -> int:
 
 
 @contextlib.contextmanager
-def serving_both(folder: Path, drive: str) -> Iterator[tuple[ServiceProcess, int]]:
+def serving_both(
+    folder: Path, drive: str, schemes: Sequence[str] = ("rdma", "tcp"), port: int = 0
+) -> Iterator[tuple[ServiceProcess, int]]:
     """A service at every address of the machine, and its port, which is one for RDMA and for TCP."""
-    port = free_port()
-    listen = [f"rdma://0.0.0.0:{port}", f"tcp://0.0.0.0:{port}"]
+    port = port or free_port()
+    listen = [f"{scheme}://0.0.0.0:{port}" for scheme in schemes]
     service = ServiceProcess(folder, drive=drive, listen=listen, settings=["--allow-remote-without-credentials"])
     service.start()
     try:

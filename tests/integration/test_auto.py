@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from both_ways import (
 import cairnkv
 from cairnkv import EventKind, Status, _native
 from cairnkv.doctor import examine
+from cairnkv.session import Operation
 
 pytestmark = pytest.mark.skipif(
     not (THROWN_AWAY and ADDRESSES and NAMESPACES), reason="there is no testbed: make test-devices"
@@ -124,6 +126,31 @@ def test_what_was_asked_over_tcp_is_answered_there(connect: Connect) -> None:
     # The session over TCP has ended by itself: nothing is left of it but one over RDMA, and perhaps the other client's.
     assert client.delete(["over rdma"])[0].ok
     assert within(30, lambda: other.stats()["sessions"] <= sessions)
+
+
+def test_gets_under_way_at_the_change_end_well(connect: Connect) -> None:
+    """32 at any time, of more bytes than sockets hold: whenever the change comes, most are on their way."""
+    cut_rdma(0)
+    client = connect()
+    session = client._connection.session
+    key, block = os.urandom(16), bytearray(1_000_000)
+    _native.fill_pattern(block, 7)
+    put = session.put([key], [block])
+    put.wait()
+    under_way: deque[tuple[Operation, bytearray]] = deque()
+    afterwards = 0
+    mend_rdma(0)
+    while afterwards < 64:
+        memory = bytearray(len(block))
+        under_way.append((session.get([key], [memory]), memory))
+        if len(under_way) < 32:
+            continue
+        operation, memory = under_way.popleft()
+        operation.wait()
+        assert operation.statuses == [Status.ok]
+        assert _native.check_pattern(memory, 7) == -1
+        afterwards += client.info()["returns"]
+    assert client.info()["transport"] == "rdma"
 
 
 def test_memory_that_was_registered_over_tcp_counts_over_rdma(connect: Connect) -> None:

@@ -198,7 +198,7 @@ def test_a_terminal_is_spared_what_is_not_text(cairn: Cairn, key: str, running: 
         (["stats", "--deadline", "0"], 2, "deadline"),
         (["exists"], 2, "Missing argument 'KEY"),
         (["stats", "-s", "rdma://host:port"], 2, "rdma://HOST:PORT"),
-        (["stats", "-s", "host:9600"], 2, "is no URL of a service; forms: rdma://HOST:PORT, tcp://HOST:PORT"),
+        (["stats", "-s", "host:9600"], 2, "is no URL of a service; forms: auto://HOST:PORT, rdma://HOST:PORT"),
         (["stats", "-s", "tcp://127.0.0.1:1"], 1, "is the service running"),
         (["bench", "--block-size", "64"], 2, "write a number with a unit, such as 64KiB"),
         (["bench", "--block-size", "65MiB"], 2, "a block has 1 B to 64 MiB, not 65MiB"),

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "transport/rdma_completions.h"
 #include "transport/rdma_end.h"
 
 namespace cairn {
@@ -120,8 +121,8 @@ class RdmaDevice {
   bool poll();
   // Asks to be woken. False when something is complete already.
   bool arm();
-  bool clear_event();  // whether there was one
-  int event_fd() const { return channel_->fd; }
+  bool clear_event() { return completions_->clear_event(); }  // whether there was one
+  int event_fd() const { return completions_->event_fd(); }
   void fail_links(std::string_view reason);
   const ibv_context* context() const { return context_; }
 
@@ -144,7 +145,6 @@ class RdmaDevice {
   };
   RdmaDevice(const Verbs& verbs, ibv_context* context, ByteSpan slab) : verbs_(verbs), context_(context), slab_(slab) {}
   void say_last_words();
-  bool reserve_completions(uint32_t more);
   bool reclaim(const RdmaDomain* keep);
   // nullptr or false: the refusal says why.
   RdmaDomain* domain_of(uint64_t mark, Refusal& refusal);
@@ -160,10 +160,7 @@ class RdmaDevice {
   ibv_context* context_;
   ByteSpan slab_;
   ibv_device_attr facts_{};
-  ibv_comp_channel* channel_ = nullptr;
-  ibv_cq* completions_ = nullptr;
-  bool armed_ = false;     // the next completion makes an event
-  uint32_t reserved_ = 0;  // completions that may be outstanding at once
+  std::unique_ptr<Completions> completions_;  // gone after every queue pair
   SendChain chain_;
   std::unordered_map<uint32_t, std::unique_ptr<RdmaDomain>> domains_;
   uint32_t next_domain_ = 1;

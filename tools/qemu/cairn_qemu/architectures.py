@@ -1,0 +1,54 @@
+"""The processors that there is a machine for. Everything that differs between them stands here."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """name: as uname says it. triple: of the cross-compiler, and of the library folders in the guest. console: the serial port that
+    the kernel writes to. wheels: what uv calls its wheels."""
+
+    name: str
+    debian: str
+    triple: str
+    emulator: str
+    machine: tuple[str, ...]
+    console: str
+    wheels: str
+
+    @property
+    def compiler(self) -> str:
+        """The C++ compiler that makes programs for it."""
+        return f"{self.triple}-g++"
+
+    @property
+    def can_use_kvm(self) -> bool:
+        """Whether this machine's own processor is of the kind."""
+        return platform.machine() == self.name
+
+
+ARCHITECTURES = {
+    "arm64": Architecture(
+        name="aarch64",
+        debian="arm64",
+        triple="aarch64-linux-gnu",
+        emulator="qemu-system-aarch64",
+        # The nearest that QEMU 7.2 has to the Cortex-A78 of a BlueField-3: the same instructions, without pointer authentication,
+        # which costs an emulator much.
+        machine=("-machine", "virt,gic-version=3", "-cpu", "cortex-a76"),
+        console="ttyAMA0",
+        wheels="aarch64-manylinux_2_28",
+    ),
+    "x86_64": Architecture(
+        name="x86_64",
+        debian="amd64",
+        triple="x86_64-linux-gnu",
+        emulator="qemu-system-x86_64",
+        machine=("-machine", "q35", "-cpu", "max"),
+        console="ttyS0",
+        wheels="x86_64-manylinux_2_28",
+    ),
+}

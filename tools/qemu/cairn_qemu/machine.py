@@ -1,0 +1,171 @@
+"""One machine in QEMU, from power on to power off or to the moment when its power is cut; and the line to the agent in it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cairn_qemu.architectures import Architecture
+
+MEMORY_MB = 1536
+PROCESSORS = 2
+END_SECONDS_MOST = 60.0
+CONSOLE_LINES_SHOWN = 25
+PR_SET_PDEATHSIG = 1
+
+
+class MachineError(Exception):
+    """It did not come up, or did not answer, or what was asked for could not be done there."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a machine is made of. drive: the words that give QEMU a block device of the name `drive`."""
+
+    architecture: Architecture
+    kernel: Path
+    initramfs: Path
+    images: tuple[Path, ...]
+    drive: tuple[str, ...]
+    logical_block_bytes: int
+    accelerator: str
+
+    def command(self, console: Path, port: int) -> list[str]:
+        words = [self.architecture.emulator, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
+        words += [*self.architecture.machine, "-accel", self.accelerator, "-m", str(MEMORY_MB), "-smp", str(PROCESSORS)]
+        words += ["-kernel", str(self.kernel), "-initrd", str(self.initramfs)]
+        # A kernel that panics, or whose first process ends, starts again at once, which ends QEMU.
+        words += ["-append", f"console={self.architecture.console} panic=-1 quiet loglevel=4"]
+        words += ["-serial", f"file:{console}", "-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]
+        words += ["-chardev", f"socket,id=cairn,fd={port}", "-device", "virtserialport,chardev=cairn,name=cairn"]
+        for number, image in enumerate(self.images):
+            words += ["-blockdev", f"driver=file,node-name=image{number},filename={image},read-only=on"]
+            words += ["-device", f"virtio-blk-pci,drive=image{number}"]
+        words += [*self.drive, "-device", f"nvme,serial=cairn,drive=drive,logical_block_size={self.logical_block_bytes}"]
+        return words
+
+
+def end_with_parent() -> None:
+    """QEMU must not outlive this program, however that ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Machine:
+    """Switched on when it is made; a context manager: leaving it ends it at once."""
+
+    def __init__(self, parts: Parts, folder: Path) -> None:
+        self._console = folder / "console.log"
+        ours, theirs = socket.socketpair()
+        self._line = ours
+        self._read = b""
+        self.begun = time.monotonic()
+        with theirs:
+            self._process = subprocess.Popen(
+                parts.command(self._console, theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut_power()
+        self._line.close()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+    def cut_power(self) -> None:
+        """SIGKILL to QEMU: whatever it was doing, it does no more of it."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def ask(self, word: str, **details: Any) -> None:
+        """Gives the agent an order. What it says of it comes by `heard`."""
+        try:
+            self._line.sendall(json.dumps({"do": word, **details}).encode() + b"\n")
+        except OSError as error:
+            raise MachineError(self._why_gone(f"could not be told to {word} ({error.strerror})")) from None
+
+    def heard(self, seconds: float) -> dict[str, Any]:
+        """The next thing that the agent said. Raises MachineError when there is none in time, and when it says that it failed."""
+        end = time.monotonic() + seconds
+        while (said := self._next_said()) is None:
+            if not select.select([self._line], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise MachineError(self._why_gone(f"said nothing for {seconds:.0f} s"))
+            part = self._line.recv(1 << 16)
+            if not part:
+                raise MachineError(self._why_gone("ended"))
+            self._read += part
+        if "failed" in said:
+            log = "".join(f"\n    {line}" for line in said["log"].splitlines())
+            raise MachineError(f"in the guest: {said['failed']} ({said['kind']}). The end of the service's log:{log}")
+        return said
+
+    def heard_within(self, seconds: float) -> Iterator[dict[str, Any]]:
+        """What the agent says in the next so many seconds."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if b"\n" in self._read or select.select([self._line], [], [], left)[0]:
+                yield self.heard(left)
+
+    def heard_before_the_cut(self) -> Iterator[dict[str, Any]]:
+        """After `cut_power`: what was said, and was on its way to us."""
+        while part := self._line.recv(1 << 16):
+            self._read += part
+        while (said := self._next_said()) is not None:
+            yield said
+
+    def result(self, word: str, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Until the order `word` is done: its answer, and what was said before it. seconds: the longest silence."""
+        said = []
+        while True:
+            latest = self.heard(seconds)
+            if latest.get("done") == word:
+                return latest, said
+            said.append(latest)
+
+    def do(self, word: str, seconds: float, **details: Any) -> dict[str, Any]:
+        self.ask(word, **details)
+        return self.result(word, seconds)[0]
+
+    def end(self) -> None:
+        """The agent ends, and the guest switches itself off."""
+        self.ask("end")
+        try:
+            status = self._process.wait(END_SECONDS_MOST)
+        except subprocess.TimeoutExpired:
+            raise MachineError(self._why_gone(f"did not switch itself off in {END_SECONDS_MOST:.0f} s")) from None
+        if status != 0:
+            raise MachineError(self._why_gone("did not end well"))
+
+    def _next_said(self) -> dict[str, Any] | None:
+        line, ended, rest = self._read.partition(b"\n")
+        if not ended:
+            return None
+        self._read = rest
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+    def _why_gone(self, what: str) -> str:
+        self.cut_power()
+        status = self._process.returncode
+        error = self._process.stderr.read().decode(errors="replace").strip() if self._process.stderr else ""
+        lines = self._console.read_text(errors="replace").replace("\r", "").splitlines() if self._console.exists() else []
+        console = "".join(f"\n    {line}" for line in lines[-CONSOLE_LINES_SHOWN:]) or " (it wrote nothing)"
+        return f"the machine {what}; QEMU ended with {status}. {error}\n  The end of its console:{console}"

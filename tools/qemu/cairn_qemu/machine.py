@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ class Machine:
         ours, theirs = socket.socketpair()
         self._line = ours
         self._read = b""
+        self.cut = False
+        self._killing = threading.Lock()
         self.begun = time.monotonic()
         with theirs:
             self._process = subprocess.Popen(
@@ -84,16 +87,21 @@ class Machine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.cut_power()
+        self._kill()
         self._line.close()
         if self._process.stderr is not None:
             self._process.stderr.close()
 
     def cut_power(self) -> None:
-        """SIGKILL to QEMU: whatever it was doing, it does no more of it."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        """SIGKILL to QEMU: whatever it was doing, it does no more of it. Any thread may do it."""
+        self.cut = True
+        self._kill()
+
+    def _kill(self) -> None:
+        with self._killing:  # one at a time: the number of a process that was waited for may be another's
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
     def ask(self, word: str, **details: Any) -> None:
         """Gives the agent an order. What it says of it comes by `heard`."""
@@ -106,28 +114,30 @@ class Machine:
         """The next thing that the agent said. Raises MachineError when there is none in time, and when it says that it failed."""
         end = time.monotonic() + seconds
         while (said := self._next_said()) is None:
-            if not select.select([self._line], [], [], max(0.0, end - time.monotonic()))[0]:
+            part = self._receive(end - time.monotonic())
+            if part is None:
                 raise MachineError(self._why_gone(f"said nothing for {seconds:.0f} s"))
-            part = self._line.recv(1 << 16)
             if not part:
                 raise MachineError(self._why_gone("ended"))
-            self._read += part
-        if "failed" in said:
-            log = "".join(f"\n    {line}" for line in said["log"].splitlines())
-            raise MachineError(f"in the guest: {said['failed']} ({said['kind']}). The end of the service's log:{log}")
         return said
 
     def heard_within(self, seconds: float) -> Iterator[dict[str, Any]]:
-        """What the agent says in the next so many seconds."""
+        """What the agent says in the next so many seconds, or until the power is cut."""
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if b"\n" in self._read or select.select([self._line], [], [], left)[0]:
-                yield self.heard(left)
+        while not self.cut:
+            if (said := self._next_said()) is not None:
+                yield said
+                continue
+            part = self._receive(end - time.monotonic())
+            if part is None:
+                return
+            if not part and not self.cut:
+                raise MachineError(self._why_gone("ended"))
 
     def heard_before_the_cut(self) -> Iterator[dict[str, Any]]:
         """After `cut_power`: what was said, and was on its way to us."""
-        while part := self._line.recv(1 << 16):
-            self._read += part
+        while self._receive(END_SECONDS_MOST):
+            pass
         while (said := self._next_said()) is not None:
             yield said
 
@@ -154,16 +164,27 @@ class Machine:
         if status != 0:
             raise MachineError(self._why_gone("did not end well"))
 
+    def _receive(self, seconds: float) -> bytes | None:
+        """Empty at the end, None when nothing came in time."""
+        if not select.select([self._line], [], [], max(0.0, seconds))[0]:
+            return None
+        part = self._line.recv(1 << 16)
+        self._read += part
+        return part
+
     def _next_said(self) -> dict[str, Any] | None:
         line, ended, rest = self._read.partition(b"\n")
         if not ended:
             return None
         self._read = rest
         said: dict[str, Any] = json.loads(line)
+        if "failed" in said:
+            log = "".join(f"\n    {line}" for line in said["log"].splitlines())
+            raise MachineError(f"in the guest: {said['failed']} ({said['kind']}). The end of the service's log:{log}")
         return said
 
     def _why_gone(self, what: str) -> str:
-        self.cut_power()
+        self._kill()
         status = self._process.returncode
         error = self._process.stderr.read().decode(errors="replace").strip() if self._process.stderr else ""
         lines = self._console.read_text(errors="replace").replace("\r", "").splitlines() if self._console.exists() else []

@@ -22,6 +22,11 @@ FIRST_BLOCKS = 40  # put and got without a power cut, for the figures
 BLOCKS_MOST = 400  # of one put that is cut off; it never gets so far
 ACKNOWLEDGED_LEAST, ACKNOWLEDGED_MOST = 10, 80
 LINGER_SECONDS_MOST = 0.4  # between the acknowledgement that was waited for and the cut
+# The other cuts come in the middle of a write: when so many wait in the drive's cache.
+UNFLUSHED_SHARE = 0.7
+UNFLUSHED_MOST = 6
+UNFLUSHED_SECONDS_MOST = 10.0
+REQUESTS_OF_A_START = 60  # after the guest is up; more than a start makes
 DELETES = 3
 
 
@@ -37,6 +42,7 @@ class Tally:
     right: int = 0
     missing: int = 0
     recovered_blocks: int = 0
+    writes_kept: int = 0
     writes_lost: int = 0
     writes_torn: int = 0
     boot_seconds: list[float] = field(default_factory=list)
@@ -67,12 +73,16 @@ class PowerCuts:
             self.drive.lies = lying_drive
             self._cut(machine)
         for cycle in range(1, cycles + 1):
+            if cycle % 2 == 0:
+                with self._boot() as machine:
+                    self._cut_at_start(machine)
             with self._boot() as machine:
                 self._serve(machine, formatted=False)
                 self._verify(machine)
-                say(f"power cut {cycle} of {cycles}: {self._summary()}")
                 if self.tally.violations:
+                    say(f"cycle {cycle} of {cycles}: {len(self.tally.violations)} VIOLATIONS")
                     return self.tally
+                say(f"cycle {cycle} of {cycles}: {len(self.oracle.having(KEPT))} blocks are there, with their own bytes")
                 self._delete(machine)
                 if cycle < cycles:
                     self._cut(machine)
@@ -80,12 +90,6 @@ class PowerCuts:
                     self._measure(machine)
                     self._end(machine)
         return self.tally
-
-    def _summary(self) -> str:
-        tally = self.tally
-        return f"{len(self.oracle.having(KEPT))} blocks kept, all of {tally.checked} checks right" if not tally.violations else (
-            f"{len(tally.violations)} VIOLATIONS"
-        )
 
     def _boot(self) -> Machine:
         self.drive.serve_one()
@@ -140,11 +144,31 @@ class PowerCuts:
         acknowledged = 0
         while acknowledged < wanted:
             acknowledged += self._hear(machine.heard(STEP_SECONDS_MOST))
-        for said in machine.heard_within(self.dice.uniform(0.0, LINGER_SECONDS_MOST)):
+        linger_seconds = self.dice.uniform(0.0, LINGER_SECONDS_MOST)
+        if self.dice.random() < UNFLUSHED_SHARE:
+            least = self.dice.randint(1, UNFLUSHED_MOST)
+            self.drive.when(lambda: self.drive.unflushed >= least, machine.cut_power)
+            linger_seconds = UNFLUSHED_SECONDS_MOST
+        for said in machine.heard_within(linger_seconds):
             acknowledged += self._hear(said)
+        self._lose_power(machine, acknowledged)
+
+    def _cut_at_start(self, machine: Machine) -> None:
+        """While the service reads its drive, or has just read it."""
+        least = self.drive.requests + self.dice.randint(1, REQUESTS_OF_A_START)
+        self.drive.when(lambda: self.drive.requests >= least, machine.cut_power)
+        machine.ask("serve")
+        for said in machine.heard_within(STEP_SECONDS_MOST):
+            if said.get("done") == "serve":
+                break
+        self._lose_power(machine, 0)
+
+    def _lose_power(self, machine: Machine, acknowledged: int) -> None:
+        """What the guest said until then counts; what lay in the drive's cache may be gone."""
         machine.cut_power()
         for said in machine.heard_before_the_cut():
-            acknowledged += self._hear(said)
+            acknowledged += len(said.get("acknowledged", ()))
+            self.oracle.hear(said)
         self.drive.wait_until_unused(UNUSED_SECONDS_MOST)
         lost = self.drive.lose_power(self.dice)
         in_doubt = len(self.oracle.having(DOUBT))
@@ -152,11 +176,12 @@ class PowerCuts:
         tally.cuts += 1
         tally.acknowledged += acknowledged
         tally.in_doubt_at_cuts += in_doubt
+        tally.writes_kept += lost.whole
         tally.writes_lost += lost.dropped
         tally.writes_torn += lost.torn
         say(
-            f"cut the power: {acknowledged} blocks acknowledged, {in_doubt} on their way; the drive kept {lost.whole} of the writes"
-            f" in its cache, lost {lost.dropped}, tore {lost.torn}"
+            f"cut the power: {acknowledged} blocks acknowledged, {in_doubt} on their way; of the writes in its cache the drive"
+            f" kept {lost.whole}, lost {lost.dropped}, tore {lost.torn}"
         )
 
     def _hear(self, said: dict[str, Any]) -> int:

@@ -12,7 +12,7 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,10 @@ class VolatileDrive:
         self.nbytes = nbytes
         self.socket = folder / "drive.sock"
         self.flushes = 0
+        self.requests = 0
         self.lies = False
+        self._due: Callable[[], bool] = never
+        self._act: Callable[[], None] = nothing
         self._medium, self._view = (self._make(folder / name) for name in ("medium", "view"))
         self._cache: list[tuple[int, bytes]] = []
         self._listener = socket.socket(socket.AF_UNIX)
@@ -69,6 +72,7 @@ class VolatileDrive:
 
     def serve_one(self) -> None:
         """In the background: the next machine, until it ends."""
+        self._due = never
         self._serving = threading.Thread(target=self._serve, name="volatile-drive", daemon=True)
         self._serving.start()
 
@@ -91,6 +95,7 @@ class VolatileDrive:
 
         How much survives is drawn first, so that among many cuts there are those that keep nearly all and nearly nothing.
         """
+        self._due = never
         lost, kept_share = Lost(), 0.0 if self.lies else dice.random()
         for offset, content in self._cache:
             if dice.random() < TORN_SHARE and len(content) > SECTOR_BYTES:
@@ -107,6 +112,15 @@ class VolatileDrive:
             os.pwrite(self._view, os.pread(self._medium, len(content), offset), offset)
         self._cache.clear()
         return lost
+
+    @property
+    def unflushed(self) -> int:
+        """Writes in the cache."""
+        return len(self._cache)
+
+    def when(self, due: Callable[[], bool], act: Callable[[], None]) -> None:
+        """Calls `act` once, between a request that makes `due` true and its answer: in the middle of what the machine does."""
+        self._due, self._act = due, act
 
     def flush(self) -> None:
         if self.lies:
@@ -155,8 +169,20 @@ class VolatileDrive:
             error = EINVAL
         if kind == FLUSH or flags & FUA:
             self.flush()
+        self.requests += 1
+        if self._due():
+            self._due = never
+            self._act()
         connection.sendall(struct.pack(">IIQ", REPLY_MAGIC, error, cookie) + answer)
         return True
+
+
+def never() -> bool:
+    return False
+
+
+def nothing() -> None:
+    pass
 
 
 def receive(connection: socket.socket, nbytes: int) -> bytes:

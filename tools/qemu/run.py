@@ -34,7 +34,7 @@ from typing import NoReturn
 
 from cairn_qemu.architectures import ARCHITECTURES
 from cairn_qemu.base_image import BaseImage
-from cairn_qemu.building import BUILD, say, stop
+from cairn_qemu.building import ROOT, say, stop
 from cairn_qemu.machine import MachineError, Parts
 from cairn_qemu.power_cuts import PowerCuts, Tally
 from cairn_qemu.product_image import ProductImage
@@ -53,14 +53,24 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cycles", type=int, default=2, metavar="N", help="power cuts (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=None, help="of all that is drawn (default: drawn, and told)")
     parser.add_argument(
-        "--logical-block", type=int, choices=(512, 4096), default=512, help="bytes of a logical block (default: %(default)s)"
+        "--logical-block",
+        type=int,
+        choices=(512, 4096),
+        default=512,
+        help="bytes of a logical block (default: %(default)s)",
     )
     parser.add_argument("--kvm", action="store_true", help="use this machine's own processor, where it is of the kind")
     parser.add_argument(
-        "--timeout", type=int, default=1800, metavar="S", help="seconds it may take, building left out (default: %(default)s)"
+        "--timeout",
+        type=int,
+        default=1800,
+        metavar="S",
+        help="seconds it may take, building left out (default: %(default)s)",
     )
     parser.add_argument("--build-only", action="store_true", help="make the guest, and end")
-    parser.add_argument("--self-check", action="store_true", help="one power cut on a drive that lies; 0 if that was noticed")
+    parser.add_argument(
+        "--self-check", action="store_true", help="one power cut on a drive that lies; 0 if that was noticed"
+    )
     arguments = parser.parse_args()
     if arguments.cycles < 1:
         parser.error("--cycles: at least 1")
@@ -69,6 +79,17 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.seed is None:
         arguments.seed = random.SystemRandom().getrandbits(32)
     return arguments
+
+
+def use_own_python() -> None:
+    """Goes on in .venv, which has what builds the guest."""
+    python = ROOT / ".venv" / "bin" / "python"
+    if Path(sys.prefix) == ROOT / ".venv":
+        os.environ["PATH"] = f"{python.parent}:{os.environ['PATH']}"
+        return
+    if not python.exists():
+        stop("there is no .venv, which builds the guest: make build makes it")
+    os.execv(python, [str(python), *sys.argv])
 
 
 def accelerator(arguments: argparse.Namespace) -> str:
@@ -85,7 +106,11 @@ def end_on_signals(timeout_seconds: int) -> None:
     """So that the machine is ended whatever ends us."""
 
     def ended(number: int, _: object) -> NoReturn:
-        stop(f"time-out after {timeout_seconds} s" if number == signal.SIGALRM else f"ended by {signal.strsignal(number)}")
+        stop(
+            f"time-out after {timeout_seconds} s"
+            if number == signal.SIGALRM
+            else f"ended by {signal.strsignal(number)}"
+        )
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, ended)
@@ -96,7 +121,7 @@ def report(arguments: argparse.Namespace, tally: Tally, seconds: float) -> None:
     for violation in tally.violations[:VIOLATIONS_SHOWN]:
         say(violation)
     facts = dataclasses.asdict(tally)
-    for name in [name for name, value in facts.items() if name.endswith("second") or name.endswith("seconds")]:
+    for name in [name for name, value in facts.items() if name.endswith(("second", "seconds"))]:
         facts[name] = round(statistics.median(facts[name]), 1) if facts[name] else None
     facts |= {"arch": arguments.arch, "seed": arguments.seed, "seconds": round(seconds)}
     facts["violations"] = len(tally.violations)
@@ -132,6 +157,7 @@ def check(arguments: argparse.Namespace, base: BaseImage, product: ProductImage,
 
 def main() -> int:
     arguments = parse_arguments()
+    use_own_python()
     architecture = ARCHITECTURES[arguments.arch]
     if shutil.which(architecture.emulator) is None:
         stop(f"there is no {architecture.emulator}: tools/setup.sh system qemu installs it, or says how")
@@ -143,7 +169,6 @@ def main() -> int:
         return 0
     say(f"{arguments.arch}, {accelerator(arguments)}, seed {arguments.seed}")
     end_on_signals(arguments.timeout)
-    BUILD.mkdir(parents=True, exist_ok=True)
     # A socket's name may have 107 bytes, and the checkout may lie deep; the drives are sparse.
     with tempfile.TemporaryDirectory(prefix="cairn-qemu.") as name:
         try:

@@ -124,18 +124,17 @@ class Agent:
             except Exception as error:
                 problems.append(f"{type(error).__name__}: {error}")
 
-        with client() as store, contextlib.closing(store.register(bytearray(BATCH_BLOCKS * LARGEST_BYTES))) as region:
-            with memoryview(region) as memory:
-                begun = time.monotonic()
-                threads = [
-                    threading.Thread(target=work, args=(store, memory if at == 0 else None), name=f"put-{at}")
-                    for at in range(PUT_THREADS)
-                ]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-                seconds = time.monotonic() - begun
+        with client() as store, registered(store, BATCH_BLOCKS * LARGEST_BYTES) as memory:
+            begun = time.monotonic()
+            threads = [
+                threading.Thread(target=work, args=(store, memory if at == 0 else None), name=f"put-{at}")
+                for at in range(PUT_THREADS)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            seconds = time.monotonic() - begun
         if problems:
             raise AgentError("; ".join(problems))
         return {**totals, "seconds": seconds}
@@ -164,17 +163,16 @@ class Agent:
     def get(self, seed: int, numbers: list[int]) -> dict[str, Any]:
         """What the service returns for each, as it is: the host judges."""
         total_bytes, call_seconds = 0, 0.0
-        with client() as store, contextlib.closing(store.register(bytearray(LARGEST_BYTES))) as region:
-            with memoryview(region) as registered:
-                for number in numbers:
-                    # Every other one into memory that the device does not know.
-                    memory = registered if number % 2 else memoryview(bytearray(LARGEST_BYTES))
-                    begun = time.monotonic()
-                    result = store.get_one(key_of(seed, number), memory[: nbytes_of(seed, number)])
-                    call_seconds += time.monotonic() - begun
-                    total_bytes += result.nbytes if result.ok else 0
-                    digest = digest_of(memory[: result.nbytes]) if result.ok else ""
-                    self.port.say(got=[number, result.status.name, result.nbytes, digest])
+        with client() as store, registered(store, LARGEST_BYTES) as known:
+            for number in numbers:
+                # Every other one into memory that the device does not know.
+                memory = known if number % 2 else memoryview(bytearray(LARGEST_BYTES))
+                begun = time.monotonic()
+                result = store.get_one(key_of(seed, number), memory[: nbytes_of(seed, number)])
+                call_seconds += time.monotonic() - begun
+                total_bytes += result.nbytes if result.ok else 0
+                digest = digest_of(memory[: result.nbytes]) if result.ok else ""
+                self.port.say(got=[number, result.status.name, result.nbytes, digest])
         return {"bytes": total_bytes, "call_seconds": call_seconds}
 
     def delete(self, seed: int, numbers: list[int]) -> dict[str, Any]:
@@ -200,6 +198,13 @@ class Agent:
 
 def client() -> cairnkv.Client:
     return cairnkv.connect(URL, deadline_ms=DEADLINE_MS, connect_timeout_ms=60_000, name="qemu")
+
+
+@contextlib.contextmanager
+def registered(store: cairnkv.Client, nbytes: int) -> Iterator[memoryview]:
+    """Memory that the RDMA device knows, and that is read and written in place."""
+    with contextlib.closing(store.register(bytearray(nbytes))) as region, memoryview(region) as memory:
+        yield memory
 
 
 def machine() -> dict[str, Any]:

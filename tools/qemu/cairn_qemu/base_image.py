@@ -53,7 +53,10 @@ class BaseImage:
         words = [SUITE, kernel, *PACKAGES, *sources()]
         own = Path(__file__)
         step(
-            f"the base image ({self.architecture.debian})", self.folder / "base.stamp", [*words, own], lambda: self._make_image(kernel)
+            f"the base image ({self.architecture.debian})",
+            self.folder / "base.stamp",
+            [*words, own],
+            lambda: self._make_image(kernel),
         )
         first = [HERE.parent / "initramfs-init.sh", HERE / "cpio.py", own, self.folder / "base.stamp"]
         step("its initramfs", self.folder / "initramfs.stamp", first, self._make_initramfs)
@@ -76,7 +79,9 @@ class BaseImage:
             *("mmdebstrap", "--variant=extract", f"--architectures={self.architecture.debian}"),
             *(f"--include={','.join((kernel, *PACKAGES))}", "--format=tar"),
             # An empty suite: what the lists of this machine say. Without them the tool's own knowledge of the suite is used.
-            *(["", archive, *sources()] if sources() else [SUITE, archive]),
+            "" if sources() else SUITE,
+            archive,
+            *sources(),
         )
         run(self.log, "tar", "-xf", archive, "-C", self.root, "--no-same-owner", "--exclude=./dev/*")
         archive.unlink()
@@ -92,7 +97,10 @@ class BaseImage:
     def _make_initramfs(self) -> None:
         modules = self._modules(FIRST_MODULES)
         content = cpio.archive(
-            {"init": (HERE.parent / "initramfs-init.sh").read_bytes(), "bin/busybox": (self.root / "bin" / "busybox").read_bytes()},
+            {
+                "init": (HERE.parent / "initramfs-init.sh").read_bytes(),
+                "bin/busybox": (self.root / "bin" / "busybox").read_bytes(),
+            },
             {f"modules/{module.name}": module.read_bytes() for module in modules}
             | {"modules.order": "".join(f"{module.name}\n" for module in modules).encode()},
         )
@@ -134,7 +142,17 @@ def sources() -> list[str]:
 def compile_python(log: Path, folder: Path, name: str) -> None:
     """What the guest would otherwise do at every start, and much more slowly. Only the same version of Python can."""
     if sys.version_info[:2] == PYTHON:
-        words = ["-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-x", "lib2to3/tests|test/bad"]
+        words = [
+            "-m",
+            "compileall",
+            "-q",
+            "-j",
+            "0",
+            "--invalidation-mode",
+            "unchecked-hash",
+            "-x",
+            "lib2to3/tests|test/bad",
+        ]
         run(log, sys.executable, *words, "-s", folder, "-p", name, folder)
 
 

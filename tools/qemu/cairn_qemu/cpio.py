@@ -20,7 +20,9 @@ def padded(part: bytes) -> bytes:
 
 def archive(programs: Mapping[str, bytes], files: Mapping[str, bytes]) -> bytes:
     """The folders of all names, then the programs (mode 755), then the files (mode 644)."""
-    folders = {"/".join(name.split("/")[:depth]) for name in (*programs, *files) for depth in range(1, name.count("/") + 1)}
+    folders = {
+        "/".join(name.split("/")[:depth]) for name in (*programs, *files) for depth in range(1, name.count("/") + 1)
+    }
     members = [(name, stat.S_IFDIR | 0o755, b"") for name in sorted(folders)]
     members += [(name, stat.S_IFREG | 0o755, content) for name, content in sorted(programs.items())]
     members += [(name, stat.S_IFREG | 0o644, content) for name, content in sorted(files.items())]

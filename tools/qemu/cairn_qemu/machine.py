@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -22,7 +21,6 @@ MEMORY_MB = 1536
 PROCESSORS = 2
 END_SECONDS_MOST = 60.0
 CONSOLE_LINES_SHOWN = 25
-PR_SET_PDEATHSIG = 1
 
 
 class MachineError(Exception):
@@ -52,13 +50,12 @@ class Parts:
         for number, image in enumerate(self.images):
             words += ["-blockdev", f"driver=file,node-name=image{number},filename={image},read-only=on"]
             words += ["-device", f"virtio-blk-pci,drive=image{number}"]
-        words += [*self.drive, "-device", f"nvme,serial=cairn,drive=drive,logical_block_size={self.logical_block_bytes}"]
+        words += [
+            *self.drive,
+            "-device",
+            f"nvme,serial=cairn,drive=drive,logical_block_size={self.logical_block_bytes}",
+        ]
         return words
-
-
-def end_with_parent() -> None:
-    """QEMU must not outlive this program, however that ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Machine:
@@ -74,13 +71,13 @@ class Machine:
         self.begun = time.monotonic()
         with theirs:
             self._process = subprocess.Popen(
-                parts.command(self._console, theirs.fileno()),
+                # QEMU must not outlive this program, however that ends.
+                ["setpriv", "--pdeathsig", "KILL", *parts.command(self._console, theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                preexec_fn=end_with_parent,
             )
 
     def __enter__(self) -> Machine:
@@ -143,7 +140,7 @@ class Machine:
 
     def result(self, word: str, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Until the order `word` is done: its answer, and what was said before it. seconds: the longest silence."""
-        said = []
+        said: list[dict[str, Any]] = []
         while True:
             latest = self.heard(seconds)
             if latest.get("done") == word:
@@ -187,6 +184,8 @@ class Machine:
         self._kill()
         status = self._process.returncode
         error = self._process.stderr.read().decode(errors="replace").strip() if self._process.stderr else ""
-        lines = self._console.read_text(errors="replace").replace("\r", "").splitlines() if self._console.exists() else []
+        lines = (
+            self._console.read_text(errors="replace").replace("\r", "").splitlines() if self._console.exists() else []
+        )
         console = "".join(f"\n    {line}" for line in lines[-CONSOLE_LINES_SHOWN:]) or " (it wrote nothing)"
         return f"the machine {what}; QEMU ended with {status}. {error}\n  The end of its console:{console}"

@@ -73,7 +73,9 @@ class Oracle:
         if status == "ok":
             expected = self._expected(self.seed, number)
             if answer != expected:
-                found.wrong.append(f"block {number} ({state}) came back with {answer[0]} bytes that are not its own {expected[0]}")
+                found.wrong.append(
+                    f"block {number} ({state}) came back with {answer[0]} bytes that are not its own {expected[0]}"
+                )
             elif state == DELETED:
                 found.undeleted.append(f"block {number} was deleted, and is back")
             else:

@@ -56,7 +56,9 @@ class Tally:
 class PowerCuts:
     """parts: makes a machine's parts around the words for its drive."""
 
-    def __init__(self, parts: Callable[[tuple[str, ...]], Parts], drive: VolatileDrive, folder: Path, seed: int) -> None:
+    def __init__(
+        self, parts: Callable[[tuple[str, ...]], Parts], drive: VolatileDrive, folder: Path, seed: int
+    ) -> None:
         self.parts, self.drive, self.folder = parts, drive, folder
         self.dice = random.Random(seed)
         self.oracle = Oracle(seed)
@@ -82,7 +84,9 @@ class PowerCuts:
                 if self.tally.violations:
                     say(f"cycle {cycle} of {cycles}: {len(self.tally.violations)} VIOLATIONS")
                     return self.tally
-                say(f"cycle {cycle} of {cycles}: {len(self.oracle.having(KEPT))} blocks are there, with their own bytes")
+                say(
+                    f"cycle {cycle} of {cycles}: {len(self.oracle.having(KEPT))} blocks are there, with their own bytes"
+                )
                 self._delete(machine)
                 if cycle < cycles:
                     self._cut(machine)
@@ -117,7 +121,9 @@ class PowerCuts:
             self.tally.violations.append(f"the drive is {uuid}, and was {self.uuid}: it was formatted anew")
         if recovered < len(self.oracle.having(KEPT)):
             kept = len(self.oracle.having(KEPT))
-            self.tally.violations.append(f"the service found {recovered} blocks on its drive, and {kept} were acknowledged")
+            self.tally.violations.append(
+                f"the service found {recovered} blocks on its drive, and {kept} were acknowledged"
+            )
 
     def _measure(self, machine: Machine) -> None:
         """Puts and gets with nothing in their way."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,10 +47,15 @@ class ProductImage:
     def make(self) -> None:
         own = [HERE, *sorted(HERE.parent.glob("*.sh"))]
         base = self.folder / "base.stamp"
-        native = [ROOT / "native", base, TOOLCHAIN]
+        native: list[str | Path] = [ROOT / "native", base, TOOLCHAIN]
         self.log.unlink(missing_ok=True)
         step("the native cores, compiled across", self.folder / "native.stamp", native, self._compile)
-        step("the Python packages", self.folder / "wheels.stamp", [REQUIREMENTS, self.architecture.wheels], self._fetch_wheels)
+        step(
+            "the Python packages",
+            self.folder / "wheels.stamp",
+            [REQUIREMENTS, self.architecture.wheels],
+            self._fetch_wheels,
+        )
         stamps = [self.folder / "native.stamp", self.folder / "wheels.stamp"]
         step("Cairn's image", self.folder / "product.stamp", [*PACKAGES.values(), *own, *stamps], self._make_image)
 
@@ -63,12 +69,20 @@ class ProductImage:
             shutil.rmtree(self.native, ignore_errors=True)
             self.native.mkdir(parents=True)
         toolchain.write_text(text)
-        import nanobind
-
         run(
             self.log,
-            *("cmake", "-S", ROOT / "native", "-B", self.native, "-G", "Ninja", f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", "-DSKBUILD=1"),
-            *(f"-Dnanobind_DIR={nanobind.cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}"),
+            *(
+                "cmake",
+                "-S",
+                ROOT / "native",
+                "-B",
+                self.native,
+                "-G",
+                "Ninja",
+                f"-DCMAKE_TOOLCHAIN_FILE={toolchain}",
+                "-DSKBUILD=1",
+            ),
+            *(f"-Dnanobind_DIR={nanobind_folder()}", f"-DPython_EXECUTABLE={sys.executable}"),
             f"-DPython_INCLUDE_DIR={self.base.root / 'usr' / 'include' / 'python3.11'}",
         )
         run(self.log, "cmake", "--build", self.native, "--target", *(f"{package}_native" for package in PACKAGES))
@@ -104,3 +118,8 @@ class ProductImage:
         shutil.copy(HERE.parent / "guest-init.sh", product / "guest-init.sh")
         compile_python(self.log, site, SITE)
         make_erofs(self.log, self.image, product)
+
+
+def nanobind_folder() -> str:
+    words = [sys.executable, "-m", "nanobind", "--cmake_dir"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()

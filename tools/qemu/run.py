@@ -129,7 +129,8 @@ def report(arguments: argparse.Namespace, tally: Tally, seconds: float) -> None:
 
 
 def check(arguments: argparse.Namespace, base: BaseImage, product: ProductImage, folder: Path) -> int:
-    drive = VolatileDrive(folder, (DRIVE_MB + DRIVE_MB_A_CYCLE * arguments.cycles) << 20)
+    nbytes = (DRIVE_MB + DRIVE_MB_A_CYCLE * arguments.cycles) << 20
+    drive = VolatileDrive(folder, nbytes, arguments.logical_block)
 
     def parts(drive_words: tuple[str, ...]) -> Parts:
         return Parts(

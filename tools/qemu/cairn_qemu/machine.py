@@ -113,7 +113,7 @@ class Machine:
         while (said := self._next_said()) is None:
             part = self._receive(end - time.monotonic())
             if part is None:
-                raise MachineError(self._why_gone(f"said nothing for {seconds:.0f} s"))
+                raise MachineError(self._why_gone(f"said nothing for {seconds:g} s"))
             if not part:
                 raise MachineError(self._why_gone("ended"))
         return said

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SECTOR_BYTES = 512
 MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC = b"NBDMAGIC", b"IHAVEOPT", 0x3E889045565A9
 REQUEST_MAGIC, REPLY_MAGIC = 0x25609513, 0x67446698
 FIXED_NEWSTYLE, NO_ZEROES = 1, 2
@@ -41,11 +40,12 @@ class Lost:
 class VolatileDrive:
     """`medium` is what survives; `view` is what reads see, the medium and the cache over it. One connection at a time.
 
+    sector_bytes: a write may be torn between two of them, never within one: the machine's logical blocks.
     lies: says that it flushed, and did not. Then the store cannot keep what it promised, and the check has to find that out.
     """
 
-    def __init__(self, folder: Path, nbytes: int) -> None:
-        self.nbytes = nbytes
+    def __init__(self, folder: Path, nbytes: int, sector_bytes: int = 512) -> None:
+        self.nbytes, self.sector_bytes = nbytes, sector_bytes
         self.socket = folder / "drive.sock"
         self.flushes = 0
         self.requests = 0
@@ -98,11 +98,11 @@ class VolatileDrive:
         self._due = never
         lost, kept_share = Lost(), 0.0 if self.lies else dice.random()
         for offset, content in self._cache:
-            if dice.random() < TORN_SHARE and len(content) > SECTOR_BYTES:
+            if dice.random() < TORN_SHARE and len(content) > self.sector_bytes:
                 lost.torn += 1
-                for at in range(0, len(content), SECTOR_BYTES):
+                for at in range(0, len(content), self.sector_bytes):
                     if dice.random() < kept_share:
-                        os.pwrite(self._medium, content[at : at + SECTOR_BYTES], offset + at)
+                        os.pwrite(self._medium, content[at : at + self.sector_bytes], offset + at)
             elif dice.random() < kept_share:
                 lost.whole += 1
                 os.pwrite(self._medium, content, offset)

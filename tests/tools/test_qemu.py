@@ -16,7 +16,7 @@ import pytest
 from cairn_qemu import building, cpio, power_cuts
 from cairn_qemu.architectures import Architecture
 from cairn_qemu.blocks import digest_of, nbytes_of, payload_of
-from cairn_qemu.machine import Machine, MachineError, Parts
+from cairn_qemu.machine import Machine, MachineError, NotUpError, Parts
 from cairn_qemu.oracle import KEPT, Oracle
 from cairn_qemu.volatile_drive import VolatileDrive
 
@@ -250,7 +250,7 @@ def test_a_machine_that_does_not_come_up_shows_its_console(tmp_path: Path) -> No
 
 def test_a_machine_that_says_nothing_is_ended(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    script = f"""{FIND_PORT} echo $$ >{pid}; echo '{{"up": 1}}' >&$port; sleep 600 & wait"""
+    script = f"""{FIND_PORT} echo $$ >{pid}; echo '{{"up": 1}}' >&$port; exec sleep 600"""
     with machine_of(emulator(tmp_path, script), tmp_path) as machine:
         assert machine.heard(60) == {"up": 1}
         with pytest.raises(MachineError, match="said nothing for 0.1 s"):
@@ -267,11 +267,30 @@ def test_what_failed_in_the_guest_is_told(tmp_path: Path) -> None:
 
 
 def test_what_was_said_before_the_cut_counts(tmp_path: Path) -> None:
-    script = f"""{FIND_PORT} printf '{{"begun": [1]}}\\n{{"acknowledged": [1]}}\\n{{"beg' >&$port; read -u $port"""
+    (tmp_path / "said").write_text('{"begun": [1]}\n{"acknowledged": [1]}\n{"beg')
+    script = f"{FIND_PORT} cat {tmp_path}/said >&$port; read -u $port"  # in one write
     with machine_of(emulator(tmp_path, script), tmp_path) as machine:
         assert machine.heard(30) == {"begun": [1]}
         machine.cut_power()
         assert list(machine.heard_before_the_cut()) == [{"acknowledged": [1]}]
+
+
+def run_power_cuts(drive: VolatileDrive, folder: Path, script: str) -> power_cuts.Tally:
+    architecture = Architecture("none", "none", "none", str(emulator(folder, script)), (), "ttyS0", "none")
+    parts = Parts(architecture, folder, folder, (), (), 512, "tcg")
+    return power_cuts.PowerCuts(lambda _: parts, drive, folder, SEED).run(1)
+
+
+def test_a_service_that_does_not_serve_is_a_violation(drive: VolatileDrive, short_dir: Path) -> None:
+    script = f"""{FIND_PORT} echo '{{"up": {{}}}}' >&$port; read -u $port order
+echo '{{"failed": "format: it is broken", "kind": "E", "log": ""}}' >&$port; read -u $port"""
+    (sentence,) = run_power_cuts(drive, short_dir, script).violations
+    assert "format: it is broken" in sentence
+
+
+def test_a_machine_that_does_not_come_up_says_nothing_about_the_store(drive: VolatileDrive, short_dir: Path) -> None:
+    with pytest.raises(NotUpError, match="ended with 3"):
+        run_power_cuts(drive, short_dir, "exit 3")
 
 
 def test_a_step_is_left_out_while_its_input_is_the_same(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ pass-through (/dev/ng0n1). A client in there puts blocks over rdma:// and tells 
 QEMU gets SIGKILL; the drive loses or tears, by dice, whatever was not flushed; the machine boots again from the same drive. Every
 acknowledged block must be there, and nothing may have other bytes than its own, or be back after its delete was acknowledged.
 
-The last line is one JSON object. The exit status is 0 if all was right; 1 if anything was lost, wrong or back; 2 if the machine
-could not be made or did not come up, which says nothing about the store. docs/qemu.md says what this shows, and what it does not.
+The last line is one JSON object. The exit status is 0 if all was right; 1 if anything was lost, wrong or back, or the
+service did not serve; 2 if the machine could not be made or did not come up, which says nothing about the store. docs/qemu.md says what this shows, and what it does not.
 
 The first run makes the guest in build/qemu, in a few minutes; no program of the guest's processor runs for that. It needs the packages
 that `tools/setup.sh system qemu` names. CAIRN_QEMU_SOURCES=FILE: lists of Debian packages to use instead of this machine's.
@@ -34,9 +34,9 @@ from typing import NoReturn
 
 from cairn_qemu.architectures import ARCHITECTURES
 from cairn_qemu.base_image import BaseImage
-from cairn_qemu.building import ROOT, say, stop
-from cairn_qemu.machine import MachineError, Parts
-from cairn_qemu.power_cuts import PowerCuts, Tally
+from cairn_qemu.building import BUILD, ROOT, say, stop
+from cairn_qemu.machine import NotUpError, Parts
+from cairn_qemu.power_cuts import DRIVE_AT_THE_CUT, PowerCuts, Tally
 from cairn_qemu.product_image import ProductImage
 from cairn_qemu.volatile_drive import VolatileDrive
 
@@ -112,7 +112,7 @@ def end_on_signals(timeout_seconds: int) -> None:
             else f"ended by {signal.strsignal(number)}"
         )
 
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, ended)
     signal.alarm(timeout_seconds)
 
@@ -149,11 +149,19 @@ def check(arguments: argparse.Namespace, base: BaseImage, product: ProductImage,
         tally = cuts.run(arguments.cycles, lying_drive=arguments.self_check)
     report(arguments, tally, time.monotonic() - begun)
     if arguments.self_check:
-        say("the drive lied, and that was noticed" if tally.violations else "the drive lied, and NOTHING WAS NOTICED")
-        return 0 if tally.violations else 1
+        say("the drive lied, and that was noticed" if tally.lost else "the drive lied, and NOTHING WAS NOTICED")
+        return 0 if tally.lost else 1
     if tally.violations:
+        keep_drive(folder)
         say(f"once more: tools/qemu/run --arch {arguments.arch} --cycles {arguments.cycles} --seed {arguments.seed}")
     return 1 if tally.violations else 0
+
+
+def keep_drive(folder: Path) -> None:
+    if (folder / DRIVE_AT_THE_CUT).exists():
+        kept = BUILD / DRIVE_AT_THE_CUT
+        shutil.move(folder / DRIVE_AT_THE_CUT, kept)
+        say(f"the drive as the last power cut left it: cairn-dpu inspect --drive {kept}")
 
 
 def main() -> int:
@@ -174,7 +182,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="cairn-qemu.") as name:
         try:
             return check(arguments, base, product, Path(name))
-        except MachineError as error:
+        except NotUpError as error:
             stop(str(error))
 
 

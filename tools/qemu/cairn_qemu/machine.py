@@ -24,7 +24,11 @@ CONSOLE_LINES_SHOWN = 25
 
 
 class MachineError(Exception):
-    """It did not come up, or did not answer, or what was asked for could not be done there."""
+    """It did not answer, or what was asked for could not be done there."""
+
+
+class NotUpError(MachineError):
+    """It did not come so far that anything could be asked for."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,14 @@ class Machine:
             if self._process.poll() is None:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def come_up(self, seconds: float) -> dict[str, Any]:
+        """Until the agent is there: what it says of its machine."""
+        try:
+            up: dict[str, Any] = self.heard(seconds)["up"]
+        except (MachineError, KeyError) as error:
+            raise NotUpError(str(error)) from None
+        return up
 
     def ask(self, word: str, **details: Any) -> None:
         """Gives the agent an order. What it says of it comes by `heard`."""

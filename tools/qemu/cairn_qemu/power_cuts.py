@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cairn_qemu.building import say
-from cairn_qemu.machine import Machine, MachineError, Parts
+from cairn_qemu.machine import Machine, MachineError, NotUpError, Parts
 from cairn_qemu.oracle import DELETED, DOUBT, KEPT, Findings, Oracle
 from cairn_qemu.volatile_drive import VolatileDrive
 
@@ -28,6 +28,7 @@ UNFLUSHED_MOST = 6
 UNFLUSHED_SECONDS_MOST = 10.0
 REQUESTS_OF_A_START = 60  # after the guest is up; more than a start makes
 DELETES = 3
+DRIVE_AT_THE_CUT = "drive-at-the-cut"
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Tally:
     checked: int = 0
     right: int = 0
     missing: int = 0
+    lost: int = 0
     recovered_blocks: int = 0
     writes_kept: int = 0
     writes_lost: int = 0
@@ -67,7 +69,17 @@ class PowerCuts:
         self.uuid = ""
 
     def run(self, cycles: int, *, lying_drive: bool = False) -> Tally:
-        """lying_drive: from the first power cut on it does not keep what it flushed."""
+        """lying_drive: from the first power cut on it does not keep what it flushed. Raises NotUpError. Whatever else a machine that
+        is up does not do counts as a violation."""
+        try:
+            self._run(cycles, lying_drive)
+        except NotUpError:
+            raise
+        except MachineError as error:
+            self.tally.violations.append(str(error))
+        return self.tally
+
+    def _run(self, cycles: int, lying_drive: bool) -> None:
         with self._boot() as machine:
             machine.do("format", STEP_SECONDS_MOST)
             self._serve(machine, formatted=True)
@@ -83,7 +95,7 @@ class PowerCuts:
                 self._verify(machine)
                 if self.tally.violations:
                     say(f"cycle {cycle} of {cycles}: {len(self.tally.violations)} VIOLATIONS")
-                    return self.tally
+                    return
                 say(
                     f"cycle {cycle} of {cycles}: {len(self.oracle.having(KEPT))} blocks are there, with their own bytes"
                 )
@@ -93,13 +105,12 @@ class PowerCuts:
                 else:
                     self._measure(machine)
                     self._end(machine)
-        return self.tally
 
     def _boot(self) -> Machine:
         self.drive.serve_one()
         machine = Machine(self.parts(self.drive.blockdev()), self.folder)
         try:
-            self.tally.machine = machine.heard(UP_SECONDS_MOST)["up"]
+            self.tally.machine = machine.come_up(UP_SECONDS_MOST)
         except BaseException:
             machine.__exit__()
             raise
@@ -177,6 +188,7 @@ class PowerCuts:
             self.oracle.hear(said)
         self.drive.wait_until_unused(UNUSED_SECONDS_MOST)
         lost = self.drive.lose_power(self.dice)
+        self.drive.save(self.folder / DRIVE_AT_THE_CUT)
         in_doubt = len(self.oracle.having(DOUBT))
         tally = self.tally
         tally.cuts += 1
@@ -207,6 +219,7 @@ class PowerCuts:
         tally.checked += found.right + found.missing + len(found.violations)
         tally.right += found.right
         tally.missing += found.missing
+        tally.lost += len(found.lost)
         tally.violations += found.violations
 
     def _delete(self, machine: Machine) -> None:

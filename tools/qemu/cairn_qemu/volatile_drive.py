@@ -11,6 +11,7 @@ import os
 import random
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,10 +47,12 @@ class VolatileDrive:
 
     def __init__(self, folder: Path, nbytes: int, sector_bytes: int = 512) -> None:
         self.nbytes, self.sector_bytes = nbytes, sector_bytes
+        self._folder = folder
         self.socket = folder / "drive.sock"
         self.flushes = 0
         self.requests = 0
         self.lies = False
+        self._closed = False
         self._due: Callable[[], bool] = never
         self._act: Callable[[], None] = nothing
         self._medium, self._view = (self._make(folder / name) for name in ("medium", "view"))
@@ -86,6 +89,11 @@ class VolatileDrive:
             raise self._problem
 
     def close(self) -> None:
+        """No machine uses it any more, or none ever came."""
+        self._closed = True
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for a machine
+        if self._serving is not None:
+            self._serving.join()
         self._listener.close()
         for handle in (self._medium, self._view):
             os.close(handle)
@@ -122,6 +130,10 @@ class VolatileDrive:
         """Calls `act` once, between a request that makes `due` true and its answer: in the middle of what the machine does."""
         self._due, self._act = due, act
 
+    def save(self, path: Path) -> None:
+        """A copy of the medium, with its holes."""
+        subprocess.run(["cp", "--sparse=always", self._folder / "medium", path], check=True)
+
     def flush(self) -> None:
         if self.lies:
             return
@@ -146,7 +158,10 @@ class VolatileDrive:
                     pass
         except ConnectionError:  # the machine's power was cut
             pass
-        except Exception as error:  # told by wait_until_unused, on the thread that asked for the drive
+        except Exception as error:
+            if self._closed:
+                return
+            # Told by wait_until_unused, on the thread that asked for the drive.
             self._problem = error
 
     def _answer(self, connection: socket.socket) -> bool:

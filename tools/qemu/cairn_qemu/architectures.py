@@ -9,7 +9,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Architecture:
     """name: as uname says it. triple: of the cross-compiler, and of the library folders in the guest. console: the serial port that
-    the kernel writes to. wheels: what uv calls its wheels."""
+    the kernel writes to."""
 
     name: str
     debian: str
@@ -17,12 +17,16 @@ class Architecture:
     emulator: str
     machine: tuple[str, ...]
     console: str
-    wheels: str
 
     @property
     def compiler(self) -> str:
         """The C++ compiler that makes programs for it."""
         return f"{self.triple}-g++"
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """The names of what wheels that run there were made for."""
+        return tuple(f"{kind}_{self.name}" for kind in ("manylinux_2_28", "manylinux_2_17", "manylinux2014"))
 
     @property
     def can_use_kvm(self) -> bool:
@@ -40,7 +44,6 @@ ARCHITECTURES = {
         # which costs an emulator much.
         machine=("-machine", "virt,gic-version=3", "-cpu", "cortex-a76"),
         console="ttyAMA0",
-        wheels="aarch64-manylinux_2_28",
     ),
     "x86_64": Architecture(
         name="x86_64",
@@ -49,6 +52,5 @@ ARCHITECTURES = {
         emulator="qemu-system-x86_64",
         machine=("-machine", "q35", "-cpu", "max"),
         console="ttyS0",
-        wheels="x86_64-manylinux_2_28",
     ),
 }

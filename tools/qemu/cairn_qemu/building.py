@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import time
@@ -29,7 +28,7 @@ def stop(sentence: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def run(log: Path, *words: str | Path, environment: dict[str, str] | None = None) -> None:
+def run(log: Path, *words: str | Path) -> None:
     """Its output goes behind `log`; the end of that is shown when it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -40,7 +39,6 @@ def run(log: Path, *words: str | Path, environment: dict[str, str] | None = None
                 stdout=output,
                 stderr=output,
                 timeout=COMMAND_SECONDS_MOST,
-                env={**os.environ, **(environment or {})},
                 check=False,
             ).returncode
         except FileNotFoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -53,7 +52,7 @@ class ProductImage:
         step(
             "the Python packages",
             self.folder / "wheels.stamp",
-            [REQUIREMENTS, self.architecture.wheels],
+            [REQUIREMENTS, *self.architecture.platforms],
             self._fetch_wheels,
         )
         stamps = [self.folder / "native.stamp", self.folder / "wheels.stamp"]
@@ -90,17 +89,12 @@ class ProductImage:
 
     def _fetch_wheels(self) -> None:
         shutil.rmtree(self.wheels, ignore_errors=True)
-        environment = {}
-        # pip's settings for a mirror or a private certificate hold for uv as well, as in tools/setup.sh.
-        for theirs, ours in (("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), ("SSL_CERT_FILE", "PIP_CERT")):
-            if os.environ.get(ours) and not os.environ.get(theirs):
-                environment[theirs] = os.environ[ours]
+        platforms = [word for platform in self.architecture.platforms for word in ("--platform", platform)]
         run(
             self.log,
-            *("uv", "pip", "install", "--python", sys.executable, "--target", self.wheels),
-            *("--python-platform", self.architecture.wheels, "--python-version", "3.11"),
+            *(sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--target", self.wheels),
+            *(*platforms, "--implementation", "cp", "--python-version", "3.11", "--abi", "cp311", "--no-compile"),
             *("--only-binary", ":all:", "--require-hashes", "-r", REQUIREMENTS),
-            environment=environment,
         )
 
     def _make_image(self) -> None:

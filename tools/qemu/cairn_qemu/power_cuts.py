@@ -22,7 +22,7 @@ FIRST_BLOCKS = 40  # put and got without a power cut, for the figures
 BLOCKS_MOST = 400  # of one put that is cut off; it never gets so far
 ACKNOWLEDGED_LEAST, ACKNOWLEDGED_MOST = 10, 80
 LINGER_SECONDS_MOST = 0.4  # between the acknowledgement that was waited for and the cut
-# The other cuts come in the middle of a write: when so many wait in the drive's cache.
+# The first cut, and this share of the others, come in the middle of a write: when so many wait in the drive's cache.
 UNFLUSHED_SHARE = 0.7
 UNFLUSHED_MOST = 6
 UNFLUSHED_SECONDS_MOST = 10.0
@@ -162,7 +162,7 @@ class PowerCuts:
         while acknowledged < wanted:
             acknowledged += self._hear(machine.heard(STEP_SECONDS_MOST))
         linger_seconds = self.dice.uniform(0.0, LINGER_SECONDS_MOST)
-        if self.dice.random() < UNFLUSHED_SHARE:
+        if self.tally.cuts == 0 or self.dice.random() < UNFLUSHED_SHARE:
             least = self.dice.randint(1, UNFLUSHED_MOST)
             self.drive.when(lambda: self.drive.unflushed >= least, machine.cut_power)
             linger_seconds = UNFLUSHED_SECONDS_MOST

@@ -54,11 +54,8 @@ class Parts:
         for number, image in enumerate(self.images):
             words += ["-blockdev", f"driver=file,node-name=image{number},filename={image},read-only=on"]
             words += ["-device", f"virtio-blk-pci,drive=image{number}"]
-        words += [
-            *self.drive,
-            "-device",
-            f"nvme,serial=cairn,drive=drive,logical_block_size={self.logical_block_bytes}",
-        ]
+        blocks = f"logical_block_size={self.logical_block_bytes},physical_block_size=4096"
+        words += [*self.drive, "-device", f"nvme,serial=cairn,drive=drive,{blocks}"]
         return words
 
 

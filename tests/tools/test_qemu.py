@@ -227,7 +227,7 @@ def test_a_drive_refuses_what_lies_behind_its_end(drive: VolatileDrive) -> None:
 
 def machine_of(emulator: Path, folder: Path) -> Machine:
     (folder / "console.log").write_text("no such luck\n")
-    architecture = Architecture("none", "none", "none", str(emulator), (), "ttyS0")
+    architecture = Architecture("none", "none", "none", str(emulator), "none", "none", "ttyS0")
     return Machine(Parts(architecture, folder, folder, (), (), 512, "tcg"), folder)
 
 
@@ -276,7 +276,7 @@ def test_what_was_said_before_the_cut_counts(tmp_path: Path) -> None:
 
 
 def run_power_cuts(drive: VolatileDrive, folder: Path, script: str) -> power_cuts.Tally:
-    architecture = Architecture("none", "none", "none", str(emulator(folder, script)), (), "ttyS0")
+    architecture = Architecture("none", "none", "none", str(emulator(folder, script)), "none", "none", "ttyS0")
     parts = Parts(architecture, folder, folder, (), (), 512, "tcg")
     return power_cuts.PowerCuts(lambda _: parts, drive, folder, SEED).run(1)
 

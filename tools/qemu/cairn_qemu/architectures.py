@@ -15,7 +15,8 @@ class Architecture:
     debian: str
     triple: str
     emulator: str
-    machine: tuple[str, ...]
+    machine: str
+    processor: str
     console: str
 
     @property
@@ -40,9 +41,10 @@ ARCHITECTURES = {
         debian="arm64",
         triple="aarch64-linux-gnu",
         emulator="qemu-system-aarch64",
+        machine="virt,gic-version=max",
         # The nearest that QEMU 7.2 has to the Cortex-A78 of a BlueField-3: the same instructions, without pointer authentication,
         # which costs an emulator much.
-        machine=("-machine", "virt,gic-version=3", "-cpu", "cortex-a76"),
+        processor="cortex-a76",
         console="ttyAMA0",
     ),
     "x86_64": Architecture(
@@ -50,7 +52,8 @@ ARCHITECTURES = {
         debian="amd64",
         triple="x86_64-linux-gnu",
         emulator="qemu-system-x86_64",
-        machine=("-machine", "q35", "-cpu", "max"),
+        machine="q35",
+        processor="max",
         console="ttyS0",
     ),
 }

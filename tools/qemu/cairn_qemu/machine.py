@@ -45,7 +45,9 @@ class Parts:
 
     def command(self, console: Path, port: int) -> list[str]:
         words = [self.architecture.emulator, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
-        words += [*self.architecture.machine, "-accel", self.accelerator, "-m", str(MEMORY_MB), "-smp", str(PROCESSORS)]
+        processor = "host" if self.accelerator == "kvm" else self.architecture.processor
+        words += ["-machine", self.architecture.machine, "-cpu", processor]
+        words += ["-accel", self.accelerator, "-m", str(MEMORY_MB), "-smp", str(PROCESSORS)]
         words += ["-kernel", str(self.kernel), "-initrd", str(self.initramfs)]
         # A kernel that panics, or whose first process ends, starts again at once, which ends QEMU.
         words += ["-append", f"console={self.architecture.console} panic=-1 quiet loglevel=4"]

@@ -63,9 +63,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--timeout",
         type=int,
-        default=1800,
         metavar="S",
-        help="seconds it may take, building left out (default: %(default)s)",
+        help="seconds it may take, building left out (default: 600, and 300 a cycle)",
     )
     parser.add_argument("--build-only", action="store_true", help="make the guest, and end")
     parser.add_argument(
@@ -76,6 +75,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--cycles: at least 1")
     if arguments.self_check:
         arguments.cycles = 1
+    if arguments.timeout is None:
+        arguments.timeout = 600 + 300 * arguments.cycles
     if arguments.seed is None:
         arguments.seed = random.SystemRandom().getrandbits(32)
     return arguments

@@ -7,6 +7,8 @@ JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 10
 SOAK_HOURS ?= 1
 RELIABILITY_OPTIONS ?=
+QEMU_ARCH ?= arm64
+QEMU_OPTIONS ?=
 BIN := .venv/bin
 STAMPS := build/stamps
 NATIVE := build/native
@@ -22,7 +24,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-native test-python test-fuzz check check-sanitizers fuzz build-fuzzers
-.PHONY: test-devices reliability soak coverage bench bench-rdma lock wheels clean
+.PHONY: test-devices test-qemu reliability soak coverage bench bench-rdma lock wheels clean
 
 help:  ## this list
 	@echo 'Cairn. Each word sets up what it needs: minutes the first time, seconds after that.'
@@ -51,6 +53,9 @@ test-devices: build  ## the tests that need NVMe, on this machine's own or in th
 	tools/testbed/run --nvme 2 -- $(NATIVE)/drive_test --gtest_filter='*Nvme*'
 	tools/testbed/run --nvme 2 -- $(BIN)/python -m pytest tests/integration/test_nvme.py tests/dpu/test_inventory.py \
 	  tests/cairnkv/test_hardware.py
+
+test-qemu: $(STAMPS)/qemu-$(QEMU_ARCH) .venv/.packages  ## an arm64 machine (QEMU_ARCH) whose power is cut in mid-write (docs/qemu.md)
+	$(BIN)/python tools/qemu/run --arch $(QEMU_ARCH) $(QEMU_OPTIONS)
 
 # A short run of every fuzzer. It needs clang: root installs it, as it does every other missing package; anybody else
 # without it is told, and has run everything but this.
@@ -156,6 +161,10 @@ $(STAMPS)/coverage:
 
 $(STAMPS)/bench:
 	@tools/setup.sh system core bench
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/qemu-%:
+	@tools/setup.sh system core qemu-$*
 	@mkdir -p $(@D) && touch $@
 
 .venv/.uv: requirements/bootstrap.txt | $(STAMPS)/system

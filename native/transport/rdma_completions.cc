@@ -67,8 +67,10 @@ void Completions::release_receives(uint32_t fewer) {
 ibv_cq* Completions::reserve_work(uint32_t requests) {
   CAIRN_CHECK(requests > 0, "a link without work has no queue");
   const uint64_t needed = receives_ + requests;
-  auto queue =
-      std::find_if(queues_.begin(), queues_.end(), [&](const Queue& one) { return has_room(one, one.work + needed); });
+  const auto fits = [&](const Queue& one) {
+    return one.work + requests <= work_most() && has_room(one, one.work + needed);
+  };
+  auto queue = std::find_if(queues_.begin(), queues_.end(), fits);
   if (queue == queues_.end()) {
     if (needed > entries_most_ || !add_queue(needed)) return nullptr;
     queue = std::prev(queues_.end());

@@ -26,6 +26,7 @@ long; 125: the machine did not come up.
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -50,7 +51,7 @@ BOOT_SECONDS_MOST = 60.0  # a kernel that panics, or has too little memory, may 
 LOG_LINES_SHOWN = 30
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NOT_HANDED_ON = {"_", "SHLVL", "PWD", "OLDPWD"}
-NEEDED = {"ip": "iproute2", "rdma": "iproute2", "losetup": "mount", "stty": "coreutils"}
+NEEDED = {"taskset": "util-linux", "ip": "iproute2", "rdma": "iproute2", "losetup": "mount", "stty": "coreutils"}
 
 
 def say(sentence: str) -> None:
@@ -157,13 +158,27 @@ def pump(source: IO[bytes], target: IO[bytes]) -> None:
             continue
 
 
-def boot(kernel: Path, folder: Path, arguments: argparse.Namespace) -> None:
+def take_processor(stack: contextlib.ExitStack) -> int:
+    """A processor for the machine, which has one: on two it would spend half of its time in going from the one to the other. Machines
+    that run at once take different ones, while there are enough; whoever takes one keeps a lock on a file of its name."""
+    allowed = sorted(os.sched_getaffinity(0), reverse=True)
+    for processor in allowed:
+        file = os.open(f"/tmp/cairn-testbed.processor{processor}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, file)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return processor
+    return allowed[0]
+
+
+def boot(kernel: Path, folder: Path, arguments: argparse.Namespace, processor: int) -> None:
     """Runs the machine until it switches itself off, or takes too long and is killed. What `folder` holds tells which."""
     out_read, out_write = os.pipe()
     error_read, error_write = os.pipe()
     with (folder / "console").open("wb") as console:
         machine = subprocess.Popen(
             [
+                *("taskset", "--cpu-list", str(processor)),
                 *(str(kernel), f"mem={arguments.mem}M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw"),
                 *(f"init={folder}/guest.sh", "quiet", "loglevel=4", "con=null", f"con0=null,fd:{console.fileno()}"),
                 *(f"con1=null,fd:{out_write}", f"con2=null,fd:{error_write}"),
@@ -206,10 +221,10 @@ def run_in_machine(arguments: argparse.Namespace) -> int:
     missing = sorted({package for program, package in NEEDED.items() if shutil.which(program) is None})
     if missing:
         stop(f"these are missing: sudo apt-get install -y --no-install-recommends {' '.join(missing)}")
-    with tempfile.TemporaryDirectory(prefix="cairn-testbed.", dir="/tmp") as name:
-        folder = Path(name)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cairn-testbed.", dir="/tmp")))
         write_command(folder, arguments)
-        boot(kernel, folder, arguments)
+        boot(kernel, folder, arguments, take_processor(stack))
         status = (folder / "status").read_text().strip() if (folder / "status").exists() else ""
         if status:
             return int(status)

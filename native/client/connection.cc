@@ -164,10 +164,7 @@ void Client::reap() {
 
 void Client::add_region(MemoryRegion& region) {
   // A session by another device than the last one. What cannot be exposed goes by way of memory that is.
-  if (domain_ != nullptr && !region.exposed.contains(domain_.get())) {
-    auto exposed = domain_->expose({region.base(), region.bytes()});
-    if (exposed.ok()) region.exposed.emplace(domain_.get(), exposed.take());
-  }
+  if (domain_ != nullptr && !region.exposed.contains(domain_.get())) (void)expose_region(*domain_, region);
   if (region.descriptor() < 0 || (welcome_.features & kFeatureRegions) == 0) return;
   CAIRN_CHECK(!region.usable, "a region is announced that the service knows");
   CAIRN_CHECK(!lanes_.empty(), "a region is announced to nobody");
@@ -194,6 +191,7 @@ ClientInfo Client::info() {
   info.reconnects = reconnects_;
   info.breaker = system_clock().now_ns() < next_attempt_ns_ ? "open" : "closed";
   info.last_error = last_error_;
+  info.gpu_regions = gpu_regions();
   return info;
 }
 

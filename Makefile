@@ -50,7 +50,8 @@ test-devices: build  ## the tests that need NVMe or RDMA, on this machine's own 
 	@cmake --build $(NATIVE) --target drive_test client_test
 	tools/testbed/run --nvme 2 -- $(NATIVE)/drive_test --gtest_filter='*Nvme*'
 	tools/testbed/run -- $(NATIVE)/client_test --gtest_filter='*Rdma*:*Hangs*'
-	tools/testbed/run --nvme 2 -- $(BIN)/python -m pytest tests/integration/test_nvme.py
+	tools/testbed/run --nvme 2 -- $(BIN)/python -m pytest tests/integration/test_nvme.py tests/dpu/test_inventory.py \
+	  tests/cairnkv/test_hardware.py
 
 # A short run of every fuzzer. It needs clang: root installs it, as it does every other missing package; anybody else
 # without it is told, and has run everything but this.

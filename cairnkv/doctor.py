@@ -8,29 +8,18 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from cairnkv import _native
 from cairnkv.client import Client
 from cairnkv.errors import CairnError
+from cairnkv.findings import FAIL, OK, WARN, Finding
 from cairnkv.replay import block_name
 
-OK, WARN, FAIL = "ok", "warn", "fail"
 SYS_IO_URING_SETUP = 425  # the same number on every architecture
 MEMLOCK_BYTES_LEAST = 64 << 20
 PROBE_BYTES = 65_536
 CLOCK_STEP_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line. level: ok, warn, fail. advice: what to do, empty when nothing."""
-
-    name: str
-    level: str
-    text: str
-    advice: str = ""
 
 
 def examine(connect: Callable[[], Client] | None) -> Iterator[Finding]:

@@ -1,7 +1,9 @@
 """`cairn doctor`: what is wrong, and what to do about it."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -10,33 +12,93 @@ from rich.markup import escape
 from cairnkv import doctor as engine
 from cairnkv.commands.options import Deadline, ExitCode, Output, OutputOption, Server, Tenant, guarded, open_client
 from cairnkv.commands.output import print_json
+from cairnkv.errors import UsageError
+from cairnkv.findings import FAIL, LEVELS, NOT_CHECKED, OK, WARN, Finding
 
-COLOURS = {engine.OK: "green", engine.WARN: "yellow", engine.FAIL: "red"}
+COLOURS = {OK: "green", WARN: "yellow", FAIL: "red", NOT_CHECKED: "cyan"}
 
 
 @guarded
 def doctor(
-    *, server: Server = None, tenant: Tenant = None, deadline: Deadline = None, output: OutputOption = Output.table
+    *,
+    hardware: Annotated[
+        bool,
+        typer.Option("--hardware", help="The checklist of this machine's parts instead: no service is asked."),
+    ] = False,
+    server: Server = None,
+    tenant: Tenant = None,
+    deadline: Deadline = None,
+    output: OutputOption = Output.table,
 ) -> None:
     """Examine this machine and the service: each line says ok, warn or fail, and what to do. Exit code 1 when one fails.
+
+    With --hardware: what must be right before RDMA devices, NVMe drives and GPUs are used, each line with what was found and
+    what to do. not-checked: the part is not here, or cannot be asked; the line says what to type. Exit code 1 when a line says
+    fail, 0 when none does. Some lines need root.
 
     Examples:
 
         cairn doctor
 
         cairn doctor --server tcp://127.0.0.1:9600
+
+        sudo cairn doctor --hardware
     """
+    if hardware:
+        if server or tenant or deadline:
+            raise UsageError(
+                "--hardware looks at this machine and asks no service: leave --server, --tenant and --deadline out"
+            )
+        findings = _tell_hardware(output)
+    else:
+        findings = _tell(server, tenant, deadline, output)
+    if any(finding.level == FAIL for finding in findings):
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+def _tell(server: str | None, tenant: str | None, deadline: int | None, output: Output) -> list[Finding]:
     named = bool(server or os.environ.get("CAIRN_SERVERS"))
     findings = []
     console = Console(soft_wrap=True)
     for finding in engine.examine((lambda: open_client(server, tenant, deadline)) if named else None):
         findings.append(finding)
         if output is Output.table:
-            advice = f" — {finding.advice}" if finding.advice else ""
-            colour = COLOURS[finding.level]
-            line = f"[{colour}]{finding.level:<5}[/{colour}] {finding.name}: {escape(finding.text + advice)}"
-            console.print(line, highlight=False)
+            console.print(_line(finding, 5), highlight=False)
     if output is Output.json:
         print_json([asdict(finding) for finding in findings])
-    if any(finding.level == engine.FAIL for finding in findings):
-        raise typer.Exit(ExitCode.FAILURE)
+    return findings
+
+
+def _line(finding: Finding, width: int) -> str:
+    colour, advice = COLOURS[finding.level], f" — {finding.advice}" if finding.advice else ""
+    return f"[{colour}]{finding.level:<{width}}[/{colour}] {finding.name}: {escape(finding.text + advice)}"
+
+
+def _tell_hardware(output: Output) -> list[Finding]:
+    from cairnkv.hardware import checklist
+
+    found = list(checklist.examine())
+    if output is Output.json:
+        print_json([{"area": area, **asdict(finding)} for area, finding in found])
+    else:
+        console = Console(soft_wrap=True)
+        for line in _lines_of_hardware(found):
+            console.print(line, highlight=False)
+    return [finding for _, finding in found]
+
+
+def _lines_of_hardware(found: list[tuple[str, Finding]]) -> Iterator[str]:
+    """Areas with their findings; advice stands below, so that the eye runs down the columns."""
+    level_width = max(len(level) for level in LEVELS)
+    name_width = max(len(finding.name) for _, finding in found)
+    area = ""
+    for here, finding in found:
+        if here != area:
+            yield f"{'' if not area else chr(10)}[bold]{here}[/bold]"
+            area = here
+        colour = COLOURS[finding.level]
+        yield f"  [{colour}]{finding.level:<{level_width}}[/{colour}]  {finding.name:<{name_width}}  {escape(finding.text)}"
+        if finding.advice:
+            yield f"  {'':<{level_width}}  {'':<{name_width}}  → {escape(finding.advice)}"
+    counts = {level: sum(finding.level == level for _, finding in found) for level in LEVELS}
+    yield "\n" + ", ".join(f"{count} {level}" for level, count in counts.items())

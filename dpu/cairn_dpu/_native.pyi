@@ -31,6 +31,10 @@ def is_formatted(path: str) -> bool:
 def inspect_drive(path: str) -> str:
     """JSON: superblock, segments, counts. Reads only."""
 
+def describe_nvme(path: str) -> str:
+    """JSON: what the namespace behind a character device such as /dev/ng0n1 offers. Reads no block, locks nothing. CairnError
+    where it is no namespace, or one that Cairn cannot use."""
+
 def check_drive(path: str, progress: Callable[[int, int], bool] | None = None) -> str:
     """JSON: segments, records, payload_bytes, bad_records, bad_segments, findings. Verifies every checksum, reads only.
     progress(done_bytes, total_bytes) is called a few times a second and may return False to stop."""

@@ -229,6 +229,29 @@ def _verify(drive: str, output: str) -> None:
 
 @app.command()
 @guarded
+def inventory(*, output: Output = "table", debug: Debug = False) -> None:
+    """List this machine's RDMA devices (ports, addresses, limits) and NVMe namespaces (logical blocks, longest command, write
+    cache, placement, deallocation). Changes nothing, reads no block, and asks drives that are in use as well.
+
+    The limits of RDMA devices need the package python3-pyverbs; namespaces need root. Whether a machine is fit for use is what
+    `cairn doctor --hardware` says.
+
+    Example:
+
+        sudo cairn-dpu inventory --output json
+    """
+    from cairn_dpu.inventory import machine, report
+
+    check_output(output)
+    found = machine.take()
+    if output == "json":
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        report.show(found)
+
+
+@app.command()
+@guarded
 def version(*, debug: Debug = False) -> None:
     """Print the version."""
     sys.stdout.write(f"cairn-dpu {_native.version()}\n")

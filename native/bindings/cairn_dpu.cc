@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/shortage.h"
+#include "drive/nvme_describe.h"
 #include "server/server.h"
 #include "store/store.h"
 
@@ -76,6 +77,15 @@ std::string inspect(const std::string& path) {
   {
     const nb::gil_scoped_release released;
     text = cairn::inspect_drive(*drive);
+  }
+  return take_or_raise(std::move(text));
+}
+
+std::string describe(const std::string& path) {
+  cairn::Result<std::string> text = std::string();
+  {
+    const nb::gil_scoped_release released;
+    text = cairn::describe_nvme(path);
   }
   return take_or_raise(std::move(text));
 }
@@ -260,6 +270,7 @@ NB_MODULE(_native, m) {
         "overwrite"_a = false, "fleet"_a = nb::bytes("", 0));
   m.def("is_formatted", [](const std::string& path) { return take_or_raise(cairn::is_formatted(path)); }, "path"_a);
   m.def("inspect_drive", &inspect, "path"_a);
+  m.def("describe_nvme", &describe, "path"_a);
   m.def("check_drive", &check, "path"_a, "progress"_a = nb::none());
   nb::class_<PyServer>(m, "Server", nb::is_final())
       .def("__init__", &construct, "drives"_a, nb::kw_only(), "absent"_a, "require_all_drives"_a, "wait_until_loaded"_a,

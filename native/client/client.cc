@@ -36,8 +36,8 @@ uint32_t crc_of(std::span<const iovec> parts) {
 
 }  // namespace
 
-Client::Client(Address address, ClientOptions options, int wake)
-    : address_(std::move(address)), options_(std::move(options)), wake_(wake) {
+Client::Client(Ways ways, ClientOptions options, int wake)
+    : ways_(std::move(ways)), options_(std::move(options)), wake_(wake) {
   CAIRN_CHECK(wake_ >= 0, "a client is made that nothing could wake");
 }
 
@@ -54,7 +54,9 @@ void Client::check_session() const {
   CAIRN_CHECK((state_ == Link::up) == !lanes_.empty(),
               "a session that is up has no lanes, or one that is down has some");
   CAIRN_CHECK(!lost_ || state_ == Link::up, "a session was lost that was not up");
-  CAIRN_CHECK(lanes_.size() <= kSessionLanesMost, "a session has more lanes than it may");
+  CAIRN_CHECK(lanes_.size() <= 2 * kSessionLanesMost,
+              "a session, and the one before it, have more lanes than they may");
+  CAIRN_CHECK(lanes_.empty() || !lanes_.front()->leaving, "a session is up and has been left");
   CAIRN_CHECK(open_.size() == due_.size(), "an operation is open and has no deadline, or the reverse");
 }
 
@@ -102,8 +104,10 @@ void Client::submit(std::shared_ptr<Operation> operation) {
   } else if (!ensure_connected(lock, op.due_ns_)) {
     settle_rest(op, Status::unreachable);
   } else if (op.state_ == Operation::State::open) {
+    move_to_better();
     split(operation);
     reap();
+    seek_better();
   }  // else another thread drove it into its deadline while this one connected
   wake_driver();
   changed_.notify_all();
@@ -121,10 +125,11 @@ void Client::split(const std::shared_ptr<Operation>& operation) {
     return settle_rest(*operation, Status::too_large);
   }
   // Payload is spread over the lanes; what moves none takes one.
-  const auto lanes = static_cast<uint32_t>(operation->moves_payload() ? lanes_.size() : 1);
+  const auto staying = std::count_if(lanes_.begin(), lanes_.end(), [](const auto& lane) { return !lane->leaving; });
+  const auto lanes = static_cast<uint32_t>(operation->moves_payload() ? staying : 1);
   const uint32_t share = std::clamp<uint32_t>((count + lanes - 1) / lanes, 1, welcome_.batch_items_most);
   for (uint32_t first = 0; first < count;) {
-    Lane& lane = *lanes_[next_lane_++ % lanes_.size()];
+    Lane& lane = *lanes_[next_lane_++ % static_cast<size_t>(staying)];  // those that leave stand behind
     uint32_t items = std::min(share, count - first);
     const auto domain = lane.link->memory_domain();
     if (operation->moves_payload() && (domain != nullptr || !operation->gpus.empty()))
@@ -208,7 +213,7 @@ std::vector<std::byte> Client::build_request(Lane& lane, uint64_t id, Request& r
   const Operation& op = *request.operation;
   CAIRN_CHECK(request.count <= kBatchItemsMost, "a request of more items than a frame holds");
   FrameBuilder frame(op.type, id, sizeof(BatchBody) + request.count * sizeof(ItemBody));
-  frame.header().tag = tag_;
+  frame.header().tag = lane.tag;
   frame.header().deadline_ms = deadline_ms_of(op);
   if (op.type == FrameType::stats) return frame.finish();
   if (op.type == FrameType::watch) {
@@ -320,7 +325,7 @@ void Client::finish_request(Lane& lane, uint64_t request_id, Status rest) {
 // --- regions ---------------------------------------------------------------------------------------------
 
 Result<MemoryRegion*> Client::alloc_region(uint64_t bytes) {
-  auto created = MemoryRegion::create(bytes, address_.kind == Address::Kind::shm);
+  auto created = MemoryRegion::create(bytes, ways_.any(Address::Kind::shm));
   if (!created) return created.error();
   return keep_region(created.take());
 }
@@ -328,7 +333,7 @@ Result<MemoryRegion*> Client::alloc_region(uint64_t bytes) {
 Result<MemoryRegion*> Client::register_memory(ByteSpan memory, int gpu) {
   if (memory.empty()) return Error{0, "a region has at least one byte"};
   CAIRN_CHECK(gpu == kHostMemory || Gpu::loaded() != nullptr, "memory of a GPU is registered without its driver");
-  if (address_.kind != Address::Kind::rdma && gpu == kHostMemory) return nullptr;
+  if (!ways_.any(Address::Kind::rdma) && gpu == kHostMemory) return nullptr;
   return keep_region(MemoryRegion::over(memory, gpu));
 }
 
@@ -336,18 +341,20 @@ Result<MemoryRegion*> Client::keep_region(std::unique_ptr<MemoryRegion> owned) {
   MemoryRegion* region = owned.get();
   Lock lock(lock_);
   if (regions_.contains(region->base())) return Error{EEXIST, "that memory is registered already"};
-  if (const auto domain = domain_) {
-    // Pinning takes its time; nobody else's call waits for it.
-    lock.unlock();
+  // Pinning takes its time; nobody else's call waits for it.
+  const Domains domains = domains_;
+  lock.unlock();
+  for (const auto& domain : domains) {
     auto exposed = expose_region(*domain, *region);
     if (!exposed && region->gpu() == kHostMemory) return exposed.error();
-    lock.lock();
   }
+  lock.lock();
   const bool fresh = regions_.emplace(region->base(), std::move(owned)).second;
   if (!fresh) return Error{EEXIST, "that memory is registered already"};
   if (region->gpu() != kHostMemory) gpu_regions_.fetch_add(1, std::memory_order_release);
-  if (region->descriptor() < 0 || state_ != Link::up) return region;
-  add_region(*region);
+  if (state_ != Link::up) return region;
+  add_region(*region);  // for what came meanwhile, and for the peer of shared memory
+  if (region->descriptor() < 0) return region;
   // Until the service has mapped it, its bytes would have to be streamed.
   const uint64_t until = system_clock().now_ms() + static_cast<uint64_t>(options_.connect_timeout_ms);
   const auto answered = [&] {
@@ -393,7 +400,7 @@ void Client::free_region(MemoryRegion* region) {
     const uint64_t id = next_id_++;
     lanes_.front()->requests[id];
     FrameBuilder frame(FrameType::region_remove, id, sizeof(RegionBody));
-    frame.header().tag = tag_;
+    frame.header().tag = lanes_.front()->tag;
     frame.append(RegionBody{region->id, 0, region->bytes()});
     lanes_.front()->link->send(frame.finish());
   }
@@ -426,15 +433,18 @@ void Client::close() {
       changed_.wait_for(lock, std::chrono::milliseconds(10));
     }
     if (state_ == Link::up && !lost_) {
-      FrameBuilder frame(FrameType::goodbye);
-      frame.header().tag = tag_;
-      lanes_.front()->link->send(frame.finish());
+      for (const auto& lane : lanes_) {
+        if (lane == lanes_.front() || lane->leaving) say_goodbye(*lane);
+      }
     }
     lose_session("the client was closed", false);
     reap();
     changed_.notify_all();
   }
   if (pump_.joinable()) pump_.join();
+  if (better_thread_.joinable()) better_thread_.join();
+  const Lock lock(lock_);
+  move_to_better();  // to hang up
 }
 
 }  // namespace cairn

@@ -31,6 +31,7 @@
 #include "client/bounce.h"
 #include "client/operation.h"
 #include "client/region.h"
+#include "client/ways.h"
 #include "transport/transport.h"
 
 namespace cairn {
@@ -53,13 +54,14 @@ struct GpuRegionInfo {
 };
 
 struct ClientInfo {
-  std::string transport;
+  std::string transport;  // of the session that calls go to now
   std::array<uint8_t, 16> server_id{};
   uint64_t session_id = 0;
   uint32_t lanes = 0, credits = 0;
   uint64_t window_bytes = 0, block_bytes_most = 0;
   bool connected = false;
   uint64_t reconnects = 0;
+  uint64_t returns = 0;            // to a better transport while the session by another one went on
   const char* breaker = "closed";  // closed: calls go through; open: they are refused until the next attempt
   std::string last_error;
   std::vector<GpuRegionInfo> gpu_regions;
@@ -89,7 +91,7 @@ class Client {
   // and copied through host memory: region_transfer() says why.
   Result<MemoryRegion*> register_memory(ByteSpan memory, int gpu = kHostMemory);
   bool region_is_shared(const MemoryRegion& region);
-  // Empty: the service reads and writes it by itself. Else why it does not.
+  // Of memory on a GPU, as things are now. Empty: the service reads and writes it by itself. Else why it does not.
   std::string region_reason(const MemoryRegion& region);
   // Operations that use it, where the service reads and writes it by itself or it is a GPU's, are cancelled first; that
   // takes no longer than their fence.
@@ -122,6 +124,8 @@ class Client {
     std::unordered_map<uint64_t, Request> requests;
     std::deque<uint64_t> waiting;  // for credits
     uint32_t credits = 0;
+    SessionTag tag{};
+    bool leaving = false;  // a better session is there: what this one was asked is answered, and then it ends
 
     bool source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length,
                 std::vector<iovec>& out) override;
@@ -131,12 +135,26 @@ class Client {
     bool memory_of(uint64_t request_id, uint32_t index, uint64_t length, bool whole, std::vector<iovec>& out);
   };
   using Lock = std::unique_lock<std::mutex>;
+  using Domains = std::vector<std::shared_ptr<MemoryDomain>>;
 
-  Client(Address address, ClientOptions options, int wake);
+  Client(Ways ways, ClientOptions options, int wake);
 
   // --- connection (connection.cc) ---
-  std::variant<std::vector<Connected>, ConnectFailure> dial(int timeout_ms);
-  void install(std::vector<Connected> connected);
+  struct Dialled {
+    const Address* way = nullptr;
+    std::vector<Connected> lanes;
+  };
+  // By whatever way there is. Whoever calls holds the lock or is alone; it is not held while waiting.
+  std::variant<Dialled, ConnectFailure> dial(Lock& lock, int timeout_ms);
+  std::variant<Dialled, ConnectFailure> dial_way(const Address& way, int timeout_ms, Domains domains) const;
+  void install(Dialled dialled);
+  // A better way than that of the session, tried for on a thread of its own: nobody's call waits for it.
+  void seek_better();
+  void try_better();
+  void move_to_better();
+  void end_left();
+  static void say_goodbye(Lane& lane);
+  void wait_longer();
   bool ensure_connected(Lock& lock, uint64_t due_ns);  // false: the breaker is open or the attempt failed
   void lose_session(std::string_view reason, bool by_us);
   bool detach_regions();
@@ -192,6 +210,8 @@ class Client {
 
   // --- driving and deadlines (driving.cc) ---
   void drive(Lock& lock, int timeout_ms);
+  bool poll_links(Lock& lock, int timeout_ms);
+  void wait_for_links(Lock& lock, int timeout_ms);
   void give_up(Operation& operation, Status why);
   void expire();
   void fence_failed(Operation& operation);
@@ -200,7 +220,7 @@ class Client {
   void pump();
   void wake_driver();
 
-  const Address address_;
+  Ways ways_;
   const ClientOptions options_;
 
   std::mutex lock_;
@@ -213,7 +233,8 @@ class Client {
   Link state_ = Link::down;
   std::vector<std::unique_ptr<Lane>> lanes_;
   size_t next_lane_ = 0;
-  SessionTag tag_{};
+  const Address* way_ = nullptr;  // of the session
+  uint64_t installed_ns_ = 0;
   WelcomeBody welcome_{};
   bool lost_ = false;     // the session is over; reap() buries it
   bool hung_up_ = false;  // … because we ended it: the service may not know yet
@@ -226,11 +247,17 @@ class Client {
   std::unordered_map<const Operation*, std::shared_ptr<Operation>> open_;
   std::set<std::pair<uint64_t, Operation*>> due_;
 
-  std::shared_ptr<MemoryDomain> domain_;  // of the last session: the next one to the same device goes on with it
+  Domains domains_;  // of the last session over devices: the next one over the same devices goes on with them
   Bounce bounce_;
   std::map<const std::byte*, std::unique_ptr<MemoryRegion>> regions_;
   uint32_t next_region_ = 1;
   std::atomic<uint32_t> gpu_regions_{0};  // how many of them lie on a GPU
+
+  enum class Better : uint8_t { idle, trying, found };
+  Better better_state_ = Better::idle;
+  Dialled better_;
+  std::thread better_thread_;
+  uint64_t returns_ = 0;
 
   int completion_ = -1;
   std::vector<uint64_t> completed_;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <random>
+#include <system_error>
 
 #include "base/advice.h"
 #include "base/clock.h"
@@ -20,79 +21,117 @@ static_assert(kBackoffLeastMs > 0, "clients that lost their service ask again wi
 static_assert(kBackoffLeastMs <= kBackoffMostMs, "the shortest pause is longer than the longest");
 static_assert(kSessionLanesMost <= kCreditsDefault, "a lane of a session has no credit");
 
+constexpr int kBetterTimeoutMs = 1000;
+// A session that ends sooner than this was worth nothing: the next one waits, and longer each time.
+constexpr uint64_t kLivedNs = 1'000'000'000;
+
+uint64_t random_number() {
+  static thread_local std::minstd_rand random{entropy<std::minstd_rand::result_type>()};
+  return random();
+}
+
 // Clients that lost one service together should not come back together.
 uint64_t jittered_ns(uint64_t ms) {
-  static thread_local std::minstd_rand random{entropy<std::minstd_rand::result_type>()};
-  return ms * 750'000 + random() % (ms * 500'000 + 1);
+  return ms * 750'000 + random_number() % (ms * 500'000 + 1);
 }
 
 }  // namespace
 
 std::variant<std::unique_ptr<Client>, ConnectFailure> Client::connect(const std::string& url,
                                                                       const ClientOptions& options) {
-  auto address = parse_address(url);
-  if (!address) return ConnectFailure{Status::invalid, address.error().message};
+  auto ways = Ways::parse(url);
+  if (!ways) return ConnectFailure{Status::invalid, ways.error().message};
   if (options.lanes == 0 || options.lanes > kSessionLanesMost) {
     return ConnectFailure{Status::invalid, "lanes is a number from 1 to " + std::to_string(kSessionLanesMost)};
   }
   const int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake < 0) return ConnectFailure{Status::busy, "cannot make an event for the client: " + cause_and_advice(errno)};
-  std::unique_ptr<Client> client(new Client(address.take(), options, wake));
-  auto dialled = client->dial(options.connect_timeout_ms);
+  std::unique_ptr<Client> client(new Client(ways.take(), options, wake));
+  Lock lock(client->lock_);
+  auto dialled = client->dial(lock, options.connect_timeout_ms);
   if (auto* failure = std::get_if<ConnectFailure>(&dialled)) {
     client->closed_ = true;
+    lock.unlock();
     return std::move(*failure);
   }
-  const Lock lock(client->lock_);
-  client->install(std::get<std::vector<Connected>>(std::move(dialled)));
+  client->install(std::get<Dialled>(std::move(dialled)));
+  lock.unlock();
   return client;
 }
 
-std::variant<std::vector<Connected>, ConnectFailure> Client::dial(int timeout_ms) {
+std::variant<Client::Dialled, ConnectFailure> Client::dial_way(const Address& way, int timeout_ms,
+                                                               Domains domains) const {
   ConnectOptions options;
   options.tenant = options_.tenant;
   options.token = options_.token;
   options.name = options_.name;
+  options.domains = std::move(domains);
   const uint64_t until_ms = system_clock().now_ms() + static_cast<uint64_t>(timeout_ms);
   // Over shm one lane does: commands are small, and payload does not pass through it.
-  const uint32_t lanes = address_.kind == Address::Kind::shm ? 1 : options_.lanes;
+  const uint32_t lanes = way.kind == Address::Kind::shm ? 1 : options_.lanes;
   CAIRN_CHECK(lanes > 0 && lanes <= kSessionLanesMost, "a number of lanes that should have been refused");
-  options.domain = domain_;
-  std::vector<Connected> connected;
-  while (connected.size() < lanes) {
+  Dialled dialled{&way, {}};
+  for (; options.lane < lanes; ++options.lane) {
     const uint64_t now_ms = system_clock().now_ms();
     options.timeout_ms = static_cast<int>(until_ms > now_ms ? until_ms - now_ms : 1);
-    auto one = connect_to(address_, options);
+    auto one = connect_to(way, options);
     if (auto* failure = std::get_if<ConnectFailure>(&one)) return std::move(*failure);
-    connected.push_back(std::get<Connected>(std::move(one)));
-    CAIRN_CHECK(connected.back().link != nullptr, "a connection was made and there is no link");
-    options.join = connected.front().welcome.tag;
-    if (auto domain = connected.back().link->memory_domain()) options.domain = std::move(domain);
+    dialled.lanes.push_back(std::get<Connected>(std::move(one)));
+    CAIRN_CHECK(dialled.lanes.back().link != nullptr, "a connection was made and there is no link");
+    options.join = dialled.lanes.front().welcome.tag;
+    if (auto domain = dialled.lanes.back().link->memory_domain()) options.domains.push_back(std::move(domain));
   }
-  return connected;
+  return dialled;
 }
 
-void Client::install(std::vector<Connected> connected) {
-  CAIRN_CHECK(lanes_.empty(), "a session is installed over another");
-  CAIRN_CHECK(state_ != Link::up, "a session is up before it is installed");
+std::variant<Client::Dialled, ConnectFailure> Client::dial(Lock& lock, int timeout_ms) {
+  CAIRN_CHECK(lock.owns_lock(), "a service is dialled without the lock");
+  const uint64_t until_ms = system_clock().now_ms() + static_cast<uint64_t>(timeout_ms);
+  const auto order = ways_.order(system_clock().now_ns());
+  for (size_t i = 0;; ++i) {
+    const uint64_t now_ms = system_clock().now_ms();
+    // A way that does not answer leaves time for the next.
+    const uint64_t left_ms = (until_ms > now_ms ? until_ms - now_ms : 1) / (i + 1 < order.size() ? 2 : 1);
+    const Domains domains = domains_;
+    lock.unlock();
+    auto dialled = dial_way(*order[i], static_cast<int>(std::max<uint64_t>(left_ms, 1)), domains);
+    lock.lock();
+    const auto* failure = std::get_if<ConnectFailure>(&dialled);
+    if (failure == nullptr) return dialled;
+    ways_.failed(*order[i], failure->status, system_clock().now_ns(), random_number());
+    if (i + 1 == order.size()) return dialled;
+    last_error_ = failure->reason;
+  }
+}
+
+void Client::install(Dialled dialled) {
   CAIRN_CHECK(!lost_, "a session was lost before it is installed");
-  CAIRN_CHECK(!connected.empty(), "a session without connections is installed");
-  CAIRN_CHECK(connected.front().welcome.body.credits > 0, "a welcome without credits got past the handshake");
-  welcome_ = connected.front().welcome.body;
-  tag_ = connected.front().welcome.tag;
+  CAIRN_CHECK(!dialled.lanes.empty(), "a session without connections is installed");
+  CAIRN_CHECK(dialled.lanes.front().welcome.body.credits > 0, "a welcome without credits got past the handshake");
+  welcome_ = dialled.lanes.front().welcome.body;
   // A service may announce more than this side can build, or nothing at all.
   welcome_.batch_items_most = std::clamp<uint32_t>(welcome_.batch_items_most, 1, kBatchItemsMost);
-  for (Connected& one : connected) {
+  way_ = dialled.way;
+  installed_ns_ = system_clock().now_ns();
+  std::vector<std::unique_ptr<Lane>> leaving;
+  leaving.swap(lanes_);
+  Domains domains;
+  for (Connected& one : dialled.lanes) {
     auto lane = std::make_unique<Lane>();
     lane->client = this;
     lane->link = std::move(one.link);
     lane->link->set_handler(lane.get());
-    lane->credits = std::max<uint32_t>(1, welcome_.credits / static_cast<uint32_t>(connected.size()));
+    lane->tag = dialled.lanes.front().welcome.tag;
+    lane->credits = std::max<uint32_t>(1, welcome_.credits / static_cast<uint32_t>(dialled.lanes.size()));
+    if (auto domain = lane->link->memory_domain();
+        domain != nullptr && std::find(domains.begin(), domains.end(), domain) == domains.end())
+      domains.push_back(std::move(domain));
     lanes_.push_back(std::move(lane));
   }
-  domain_ = lanes_.front()->link->memory_domain();
+  for (auto& lane : leaving) lanes_.push_back(std::move(lane));
+  if (!domains.empty()) domains_ = std::move(domains);
+  next_lane_ = 0;
   state_ = Link::up;
-  backoff_ms_ = 0;
   for (const auto& [base, region] : regions_) add_region(*region);
 }
 
@@ -105,22 +144,96 @@ bool Client::ensure_connected(Lock& lock, uint64_t due_ns) {
   const uint64_t left_ms = (due_ns - now) / 1'000'000;
   const int timeout_ms =
       static_cast<int>(std::clamp<uint64_t>(left_ms, 1, static_cast<uint64_t>(options_.connect_timeout_ms)));
-  lock.unlock();
-  auto dialled = dial(timeout_ms);
-  lock.lock();
+  auto dialled = dial(lock, timeout_ms);
   CAIRN_CHECK(state_ == Link::connecting, "somebody else connected meanwhile");
   CAIRN_CHECK(lanes_.empty(), "somebody else installed a session meanwhile");
   state_ = Link::down;
   if (closed_) return false;
   if (auto* failure = std::get_if<ConnectFailure>(&dialled)) {
     last_error_ = failure->reason;
-    backoff_ms_ = std::clamp(backoff_ms_ * 2, kBackoffLeastMs, kBackoffMostMs);
-    next_attempt_ns_ = system_clock().now_ns() + jittered_ns(backoff_ms_);
+    wait_longer();
     return false;
   }
-  install(std::get<std::vector<Connected>>(std::move(dialled)));
+  install(std::get<Dialled>(std::move(dialled)));
   ++reconnects_;
   return true;
+}
+
+// Before the next attempt to connect.
+void Client::wait_longer() {
+  backoff_ms_ = std::clamp(backoff_ms_ * 2, kBackoffLeastMs, kBackoffMostMs);
+  next_attempt_ns_ = system_clock().now_ns() + jittered_ns(backoff_ms_);
+}
+
+// --- back to a better way --------------------------------------------------------------------------------
+
+void Client::seek_better() {
+  if (closed_ || state_ != Link::up || lost_ || better_state_ != Better::idle) return;
+  CAIRN_CHECK(way_ != nullptr, "a session goes no way");
+  if (!ways_.wants_better(*way_, system_clock().now_ns())) return;
+  if (better_thread_.joinable()) better_thread_.join();  // it has said that it is done
+  try {
+    better_thread_ = std::thread([this] { try_better(); });
+    better_state_ = Better::trying;
+  } catch (const std::system_error& error) {
+    last_error_ =
+        "cannot start a thread to try " + to_url(ways_.best()) + ": " + cause_and_advice(error.code().value());
+    ways_.failed(ways_.best(), Status::busy, system_clock().now_ns(), random_number());
+  }
+}
+
+void Client::try_better() {
+  Lock lock(lock_);
+  const Address& way = ways_.best();
+  const Domains domains = domains_;
+  lock.unlock();
+  auto dialled = dial_way(way, kBetterTimeoutMs, domains);
+  lock.lock();
+  if (const auto* failure = std::get_if<ConnectFailure>(&dialled)) {
+    ways_.failed(way, failure->status, system_clock().now_ns(), random_number());
+    better_state_ = Better::idle;
+    return;
+  }
+  better_ = std::get<Dialled>(std::move(dialled));
+  better_state_ = Better::found;
+  wake_driver();
+  changed_.notify_all();
+}
+
+// Whatever is asked from now on goes the better way; what was asked is still answered by the other.
+void Client::move_to_better() {
+  if (better_state_ != Better::found) return;
+  Dialled better = std::exchange(better_, {});
+  better_state_ = Better::idle;
+  const bool other = better.lanes.front().welcome.body.server_id != welcome_.server_id;
+  if (closed_ || state_ != Link::up || lost_ || ways_.prefers(*way_) || other) {
+    for (Connected& one : better.lanes) one.link->close();
+    if (other) ways_.failed(*better.way, Status::invalid, system_clock().now_ns(), random_number());
+    return;
+  }
+  for (const auto& lane : lanes_) lane->leaving = true;
+  ++returns_;
+  install(std::move(better));
+}
+
+// Sessions that were left and have nothing to answer any more.
+void Client::end_left() {
+  const bool open = std::any_of(lanes_.begin(), lanes_.end(),
+                                [](const auto& lane) { return lane->leaving && !lane->requests.empty(); });
+  if (open || lost_) return;
+  bool told = false;
+  for (const auto& lane : lanes_) {
+    if (!lane->leaving) continue;
+    if (!std::exchange(told, true)) say_goodbye(*lane);
+    lane->link->close();
+  }
+  if (told) std::erase_if(lanes_, [](const auto& lane) { return lane->leaving; });
+}
+
+void Client::say_goodbye(Lane& lane) {
+  FrameBuilder frame(FrameType::goodbye);
+  frame.header().tag = lane.tag;
+  lane.link->send(frame.finish());
 }
 
 void Client::lose_session(std::string_view reason, bool by_us) {
@@ -150,7 +263,15 @@ void Client::reap() {
   check_session();
   lost_ = false;
   state_ = Link::down;
-  next_attempt_ns_ = 0;
+  const uint64_t now = system_clock().now_ns();
+  if (now - installed_ns_ >= kLivedNs) {
+    ways_.held(*way_);
+    backoff_ms_ = 0;
+    next_attempt_ns_ = 0;
+  } else {
+    ways_.failed(*way_, Status::disconnected, now, random_number());
+    wait_longer();
+  }
   std::vector<std::unique_ptr<Lane>> lanes;
   lanes.swap(lanes_);
   for (const auto& [base, region] : regions_) region->usable = false;
@@ -164,7 +285,9 @@ void Client::reap() {
 
 void Client::add_region(MemoryRegion& region) {
   // A session by another device than the last one. What cannot be exposed goes by way of memory that is.
-  if (domain_ != nullptr && !region.exposed.contains(domain_.get())) (void)expose_region(*domain_, region);
+  for (const auto& domain : domains_) {
+    if (!region.exposed.contains(domain.get())) (void)expose_region(*domain, region);
+  }
   if (region.descriptor() < 0 || (welcome_.features & kFeatureRegions) == 0) return;
   CAIRN_CHECK(!region.usable, "a region is announced that the service knows");
   CAIRN_CHECK(!lanes_.empty(), "a region is announced to nobody");
@@ -172,7 +295,7 @@ void Client::add_region(MemoryRegion& region) {
   const uint64_t id = next_id_++;
   lanes_.front()->requests[id].adding = &region;
   FrameBuilder frame(FrameType::region_add, id, sizeof(RegionBody));
-  frame.header().tag = tag_;
+  frame.header().tag = lanes_.front()->tag;
   frame.append(RegionBody{region.id, 0, region.bytes()});
   lanes_.front()->link->send_with_descriptor(frame.finish(), region.descriptor());
 }
@@ -180,15 +303,17 @@ void Client::add_region(MemoryRegion& region) {
 ClientInfo Client::info() {
   const Lock lock(lock_);
   ClientInfo info;
-  info.transport = name_of(address_.kind);
+  info.transport = name_of((way_ != nullptr ? *way_ : ways_.best()).kind);
   info.server_id = welcome_.server_id;
   info.session_id = welcome_.session_id;
-  info.lanes = static_cast<uint32_t>(lanes_.size());
+  info.lanes = static_cast<uint32_t>(
+      std::count_if(lanes_.begin(), lanes_.end(), [](const auto& lane) { return !lane->leaving; }));
   info.credits = welcome_.credits;
   info.window_bytes = welcome_.window_bytes;
   info.block_bytes_most = welcome_.block_bytes_most;
   info.connected = state_ == Link::up && !lost_;
   info.reconnects = reconnects_;
+  info.returns = returns_;
   info.breaker = system_clock().now_ns() < next_attempt_ns_ ? "open" : "closed";
   info.last_error = last_error_;
   info.gpu_regions = gpu_regions();

@@ -22,17 +22,11 @@ void drain_event(int fd) {
 
 // An answer from memory comes within microseconds, sooner than a sleeping thread wakes: look for it a little
 // before going to sleep. On a single processor the service could not run meanwhile.
-int patient_poll(std::vector<pollfd>& polled, int timeout_ms) {
-  constexpr uint64_t kSpinNs = 50'000;
-  static const bool spins = std::thread::hardware_concurrency() > 1;
-  if (spins && timeout_ms > 0) {
-    const uint64_t until = system_clock().now_ns() + kSpinNs;
-    do {
-      const int ready = ::poll(polled.data(), polled.size(), 0);
-      if (ready != 0) return ready;
-    } while (system_clock().now_ns() < until);
-  }
-  return ::poll(polled.data(), polled.size(), timeout_ms);
+constexpr uint64_t kSpinNs = 50'000;
+
+bool spins() {
+  static const bool several = std::thread::hardware_concurrency() > 1;
+  return several;
 }
 
 }  // namespace
@@ -74,6 +68,37 @@ void Client::drive(Lock& lock, int timeout_ms) {
   CAIRN_CHECK(timeout_ms >= 0, "a session is driven without an end");
   check_session();
   driving_ = true;
+  if (!poll_links(lock, timeout_ms)) wait_for_links(lock, timeout_ms);
+  reap();
+  expire();
+  reap();
+  move_to_better();
+  end_left();
+  seek_better();
+  driving_ = false;
+  changed_.notify_all();
+}
+
+// Looks, a little, for what the links find without a system call. Whether something came, and there is nothing but
+// them.
+bool Client::poll_links(Lock& lock, int timeout_ms) {
+  const auto polled = [](const auto& lane) { return lane->link->polled(); };
+  if (std::none_of(lanes_.begin(), lanes_.end(), polled)) return false;
+  const uint64_t until = timeout_ms > 0 && spins() ? system_clock().now_ns() + kSpinNs : 0;
+  for (;;) {
+    bool any = false;
+    for (size_t i = 0; i < lanes_.size() && !lost_; ++i) any = lanes_[i]->link->poll() || any;
+    if (any || lost_) return std::all_of(lanes_.begin(), lanes_.end(), polled);
+    if (until == 0 || system_clock().now_ns() >= until) return false;
+    lock.unlock();  // others may submit meanwhile
+    lock.lock();
+  }
+}
+
+void Client::wait_for_links(Lock& lock, int timeout_ms) {
+  bool quiet = true;
+  for (size_t i = 0; i < lanes_.size() && !lost_; ++i) quiet = lanes_[i]->link->rest() && quiet;
+  if (!quiet || lost_) timeout_ms = 0;
   std::vector<pollfd> polled;
   polled.reserve(lanes_.size() + 1);
   polled.push_back({wake_, POLLIN, 0});
@@ -81,23 +106,23 @@ void Client::drive(Lock& lock, int timeout_ms) {
     const int events = POLLIN | (lane->link->wants_write() ? POLLOUT : 0);
     polled.push_back({lane->link->event_fd(), static_cast<short>(events), 0});
   }
+  const bool spun = std::all_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->link->polled(); });
   lock.unlock();
-  const int ready = patient_poll(polled, timeout_ms);
+  int ready = 0;
+  if (!spun && spins() && timeout_ms > 0) {
+    const uint64_t until = system_clock().now_ns() + kSpinNs;
+    while (ready == 0 && system_clock().now_ns() < until) ready = ::poll(polled.data(), polled.size(), 0);
+  }
+  if (ready == 0) ready = ::poll(polled.data(), polled.size(), timeout_ms);
   lock.lock();
   CAIRN_CHECK(driving_, "another thread took over the driving");
-  if (ready > 0) {
-    if (polled[0].revents != 0) drain_event(wake_);
-    for (size_t i = 1; i < polled.size() && i <= lanes_.size() && !lost_; ++i) {
-      const short got = polled[i].revents;
-      if (got == 0) continue;
-      lanes_[i - 1]->link->progress((got & (POLLIN | POLLHUP | POLLERR)) != 0, (got & POLLOUT) != 0);
-    }
+  if (ready <= 0) return;
+  if (polled[0].revents != 0) drain_event(wake_);
+  for (size_t i = 1; i < polled.size() && i <= lanes_.size() && !lost_; ++i) {
+    const short got = polled[i].revents;
+    if (got == 0) continue;
+    lanes_[i - 1]->link->progress((got & (POLLIN | POLLHUP | POLLERR)) != 0, (got & POLLOUT) != 0);
   }
-  reap();
-  expire();
-  reap();
-  driving_ = false;
-  changed_.notify_all();
 }
 
 void Client::wake_driver() {
@@ -164,7 +189,7 @@ void Client::give_up(Operation& operation, Status why) {
       }
       lane->link->forget(at->first);
       FrameBuilder frame(FrameType::cancel, at->first);
-      frame.header().tag = tag_;
+      frame.header().tag = lane->tag;
       lane->link->send(frame.finish());
       ++at;
     }

@@ -1,5 +1,6 @@
 // Regions over the memory of GPUs: made known to the device by dma-buf where all three of them can (GPU, kernel,
 // network card); where not, the blocks in them are copied through host memory.
+#include <algorithm>
 #include <chrono>
 
 #include "client/client.h"
@@ -30,7 +31,6 @@ Result<Unit> Client::expose_region(MemoryDomain& domain, MemoryRegion& region) {
     return exposed.error();
   }
   region.exposed.emplace(&domain, exposed.take());
-  region.bounced_because.clear();
   return Unit{};
 }
 
@@ -66,9 +66,12 @@ void Client::end_operations_in(Lock& lock, const MemoryRegion& region) {
 }
 
 std::string Client::reason_of(const MemoryRegion& region) const {
-  if (region.usable || (domain_ != nullptr && region.exposed.contains(domain_.get()))) return {};
-  if (!region.bounced_because.empty()) return region.bounced_because;
-  return std::string("the service reaches no such memory over ") + name_of(address_.kind);
+  const Address& way = way_ != nullptr ? *way_ : ways_.best();
+  if (way.kind != Address::Kind::rdma)
+    return std::string("the service reaches no such memory over ") + name_of(way.kind);
+  const auto knows = [&region](const auto& domain) { return region.exposed.contains(domain.get()); };
+  if (!domains_.empty() && std::all_of(domains_.begin(), domains_.end(), knows)) return {};
+  return region.bounced_because.empty() ? "it is not yet known to the device" : region.bounced_because;
 }
 
 std::string Client::region_reason(const MemoryRegion& region) {

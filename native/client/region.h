@@ -37,7 +37,7 @@ class MemoryRegion {
   bool usable = false;  // the service has mapped it
   // What devices know of it (rdma).
   std::map<const MemoryDomain*, std::unique_ptr<ExposedMemory>> exposed;
-  // Of memory on a GPU: why it is copied through host memory; a whole sentence.
+  // Of memory on a GPU: why a device did not take it in, last; a whole sentence.
   std::string bounced_because;
 
  private:

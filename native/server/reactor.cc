@@ -183,11 +183,10 @@ void Reactor::turn(int timeout_ms) {
   CAIRN_CHECK(timeout_ms >= 0, "a turn may sleep for ever, and with it every deadline");
   timeout_ms = sleep_ms(timeout_ms);
   std::array<epoll_event, kWaitedMost> events;
-  int count = epoll_wait(epoll_, events.data(), kWaitedMost, 0);
-  // Who asked a moment ago most often asks again: looking a little longer is cheaper than sleeping and waking.
   const bool moved = poll_listeners();
-  if (count == 0 && !moved && timeout_ms > 0 && clock_.now_ns() - busy_ns_ > spin_ns_ && may_sleep())
-    count = epoll_wait(epoll_, events.data(), kWaitedMost, timeout_ms);
+  // Who asked a moment ago most often asks again: looking a little longer is cheaper than sleeping and waking.
+  const bool sleeps = !moved && timeout_ms > 0 && clock_.now_ns() - busy_ns_ > spin_ns_ && may_sleep();
+  const int count = epoll_wait(epoll_, events.data(), kWaitedMost, sleeps ? timeout_ms : 0);
   if (count > 0 || moved) busy_ns_ = clock_.now_ns();
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<size_t>(i)];

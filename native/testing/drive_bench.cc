@@ -1,7 +1,11 @@
 // cairn-drive-bench: how fast our drive is, to be compared with fio on the same device in the same run.
 //   cairn-drive-bench PATH read|write [--bytes N] [--depth N] [--seconds N] [--registered]
 // Requests of N bytes (2 MiB) at random places, so many in flight (8), from memory that was registered or was not.
-// `write` destroys what the drive holds. Prints one JSON object.
+// `write` destroys what the drive holds. Prints one JSON object; the processor's time, the kernel's included, is that
+// of the whole process.
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -60,6 +64,15 @@ class Request final : public IoRequest {
   iovec part_;
 };
 
+double processor_seconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
 int measure(const Wishes& wishes) {
   auto opened = open_drive(wishes.path, DriveOptions{});
   auto slab = Slab::create(wishes.bytes * wishes.depth);
@@ -69,6 +82,7 @@ int measure(const Wishes& wishes) {
   }
   Drive& drive = *opened.value();
   if (wishes.registered) (void)drive.register_memory(slab.value()->memory());
+  const double before = processor_seconds();
   const uint64_t begun_ms = system_clock().now_ms();
   Load load{.drive = drive, .wishes = wishes, .until_ms = begun_ms + wishes.seconds * 1000};
   std::vector<std::unique_ptr<Request>> requests;
@@ -78,11 +92,13 @@ int measure(const Wishes& wishes) {
   }
   while (drive.in_flight() > 0) drive.wait(100);
   const double seconds = static_cast<double>(system_clock().now_ms() - begun_ms) / 1000;
+  const double spent = processor_seconds() - before;
   JsonWriter json;
   json.begin_object().text("path", wishes.path).text("kind", wishes.kind == IoKind::read ? "read" : "write");
   json.number("bytes", wishes.bytes).number("depth", wishes.depth).boolean("fixed_buffers", drive.info().fixed_buffers);
   json.number("requests", load.done).number("error", static_cast<uint64_t>(load.error));
   json.real("mib_per_second", static_cast<double>(load.done * wishes.bytes) / (1 << 20) / seconds);
+  json.real("processor_us_per_request", spent * 1e6 / static_cast<double>(std::max<uint64_t>(load.done, 1)));
   std::printf("%s\n", json.end_object().take().c_str());
   return load.error == 0 ? 0 : 1;
 }

@@ -199,11 +199,14 @@ bool RdmaClientLink::post_receive(uint32_t slot) {
   return post_client_receive(queue(), *dialled_->pool, slot);
 }
 
-void RdmaClientLink::clear_events() {
+// One notice was asked for, so that there is one event at most.
+void RdmaClientLink::clear_event() {
   ibv_cq* completions = nullptr;
   void* context = nullptr;
   const Verbs& verbs = dialled_->domain->verbs();
-  while (verbs.get_cq_event(dialled_->channel, &completions, &context) == 0) verbs.ack_cq_events(completions, 1);
+  if (!armed_ || verbs.get_cq_event(dialled_->channel, &completions, &context) != 0) return;
+  verbs.ack_cq_events(completions, 1);
+  armed_ = false;
 }
 
 void RdmaClientLink::heed_manager() {
@@ -220,13 +223,15 @@ void RdmaClientLink::heed_manager() {
   }
 }
 
-void RdmaClientLink::take_in() {
+bool RdmaClientLink::take_in() {
   constexpr int kTogether = 16;
   std::array<ibv_wc, kTogether> done;
   int count = 0;
+  bool any = false;
   do {
     count = ibv_poll_cq(dialled_->completions, kTogether, done.data());
     CAIRN_CHECK(count >= 0, "a completion queue is broken");
+    any = any || count > 0;
     for (int i = 0; i < count && open(); ++i) {
       const ibv_wc& one = done[static_cast<size_t>(i)];
       if ((one.wr_id & kReceiveId) == 0) {
@@ -243,18 +248,31 @@ void RdmaClientLink::take_in() {
       if (open() && !post_receive(slot)) lost(Status::disconnected, "the device takes no more receives");
     }
   } while (count == kTogether && open());
+  return any;
+}
+
+bool RdmaClientLink::poll() {
+  if (!open()) return false;
+  const bool any = take_in();
+  if (any && open()) pump();
+  return any;
+}
+
+bool RdmaClientLink::rest() {
+  if (!open() || armed_) return true;
+  const int code = ibv_req_notify_cq(dialled_->completions, 0);
+  CAIRN_CHECK(code == 0, "a completion queue gives no notice");
+  armed_ = true;
+  return !poll();
 }
 
 void RdmaClientLink::progress(bool readable, bool) {
   CAIRN_CHECK(handler_ != nullptr, "a link is driven that reports to nobody");
   if (!open()) return;
-  if (readable) {
-    clear_events();
-    const int code = ibv_req_notify_cq(dialled_->completions, 0);
-    CAIRN_CHECK(code == 0, "a completion queue gives no notice");
-  }
-  take_in();
-  if (open() && readable) heed_manager();  // what came before the end was taken in
+  if (readable) clear_event();
+  const bool any = take_in();
+  // What came before the end was taken in. An event of the manager's stays until it is read.
+  if (!any && readable && open()) heed_manager();
   if (open()) pump();
 }
 

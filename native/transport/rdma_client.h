@@ -83,6 +83,9 @@ class RdmaClientLink final : public ClientLink, private RdmaEnd {
   int event_fd() const override { return dialled_->waits; }
   bool wants_write() const override { return false; }
   void progress(bool readable, bool writable) override;
+  bool polled() const override { return true; }
+  bool poll() override;
+  bool rest() override;
   void send(std::vector<std::byte> frame) override;
   void send_with_descriptor(std::vector<std::byte> frame, int) override { send(std::move(frame)); }
   void forget(uint64_t) override {}  // no payload passes through here
@@ -111,9 +114,9 @@ class RdmaClientLink final : public ClientLink, private RdmaEnd {
   uint32_t take_window();
   void shut(Window& window, uint32_t index);
   void invalidated(uint32_t key);
-  void clear_events();
+  void clear_event();
   void heed_manager();
-  void take_in();
+  bool take_in();
   bool post_receive(uint32_t slot);
   void hang_up();
 
@@ -124,6 +127,7 @@ class RdmaClientLink final : public ClientLink, private RdmaEnd {
   std::unordered_map<uint64_t, std::vector<uint32_t>> let_in_;  // request → windows that were opened for it
   std::unordered_map<uint32_t, uint64_t> shutting_;             // window → request whose frame is held
   std::unordered_map<uint64_t, Held> held_;
+  bool armed_ = false;  // the next completion makes an event
 };
 
 }  // namespace cairn

@@ -21,11 +21,11 @@ constexpr uint8_t kRetries = 7;     // of a packet, and (7: without end) while t
 
 class Dialling {
  public:
-  Dialling(const Verbs& verbs, const Address& address, const ConnectOptions& options)
+  Dialling(const Verbs& verbs, const Address& address, const ConnectOptions& options, uint64_t deadline_ms)
       : verbs_(verbs),
         address_(address),
         options_(options),
-        deadline_ms_(system_clock().now_ms() + static_cast<uint64_t>(options.timeout_ms)),
+        deadline_ms_(deadline_ms),
         dialled_(std::make_unique<RdmaDialled>()) {}
   ~Dialling() {
     if (id_ != nullptr) verbs_.destroy_id(id_);
@@ -86,10 +86,11 @@ class Dialling {
   }
 
   bool prepare() {
-    const auto given = std::dynamic_pointer_cast<RdmaClientDomain>(options_.domain);
-    if (given != nullptr && given->context() == id_->verbs) {
-      dialled_->domain = given;
-    } else {
+    for (const auto& one : options_.domains) {
+      const auto given = std::dynamic_pointer_cast<RdmaClientDomain>(one);
+      if (given != nullptr && given->context() == id_->verbs) dialled_->domain = given;
+    }
+    if (dialled_->domain == nullptr) {
       auto created = RdmaClientDomain::create(verbs_, id_->verbs);
       if (!created) return refuse(created.error());
       dialled_->domain = created.take();
@@ -162,7 +163,6 @@ class Dialling {
     dialled_->sizes = {kClientCredits, reply.credits, reply.message_bytes, 1};
     int code = dialled_->queue->to_receive(RdmaPath{});
     if (code == 0) code = dialled_->queue->to_send(0, kRetries);
-    if (code == 0) code = ibv_req_notify_cq(dialled_->completions, 0);
     if (code == 0 && verbs_.establish(id) != 0) code = errno;
     return code == 0 || fail(code, "the queue pair");
   }
@@ -201,7 +201,7 @@ class Dialling {
     link->send(build_hello(options_));
     while (!first.ended) {
       pollfd waiting{link->event_fd(), POLLIN, 0};
-      if (system_clock().now_ms() >= deadline_ms_ || ::poll(&waiting, 1, left_ms()) == 0) {
+      if (system_clock().now_ms() >= deadline_ms_ || (link->rest() && ::poll(&waiting, 1, left_ms()) == 0)) {
         return ConnectFailure{Status::timeout, "the service did not answer the handshake in time"};
       }
       link->progress(true, true);
@@ -240,11 +240,17 @@ std::variant<Connected, ConnectFailure> connect_rdma(const Address& address, con
   if (!verbs) return ConnectFailure{Status::unsupported, verbs.error().message};
   auto found = resolve_host(address, false);
   if (!found) return ConnectFailure{Status::unreachable, found.error().message};
+  std::vector<const sockaddr*> places;
+  for (const addrinfo* one = found.value().get(); one != nullptr; one = one->ai_next) places.push_back(one->ai_addr);
+  const uint64_t deadline_ms = system_clock().now_ms() + static_cast<uint64_t>(options.timeout_ms);
   int code = EADDRNOTAVAIL;
-  for (const addrinfo* one = found.value().get(); one != nullptr; one = one->ai_next) {
-    Dialling dialling(*verbs.value(), address, options);
-    code = dialling.resolve(one->ai_addr);
-    if (code == 0) return dialling.run();
+  for (size_t i = 0; i < places.size(); ++i) {
+    Dialling dialling(*verbs.value(), address, options, deadline_ms);
+    code = dialling.resolve(places[(options.lane + i) % places.size()]);
+    if (code != 0) continue;
+    auto connected = dialling.run();
+    const auto* failure = std::get_if<ConnectFailure>(&connected);
+    if (failure == nullptr || failure->status != Status::unreachable || i + 1 == places.size()) return connected;
   }
   const Status status = code == ETIMEDOUT ? Status::timeout : Status::unreachable;
   const std::string what = "cannot connect to " + to_url(address);

@@ -383,15 +383,21 @@ bool RdmaDevice::poll() {
 }
 
 bool RdmaDevice::arm() {
+  if (armed_) return true;
   const int code = ibv_req_notify_cq(completions_, 0);
   CAIRN_CHECK(code == 0, "a completion queue gives no notice");
+  armed_ = true;
   return !poll();
 }
 
-void RdmaDevice::clear_event() {
+// One notice was asked for, so that there is one event at most.
+bool RdmaDevice::clear_event() {
   ibv_cq* queue = nullptr;
   void* context = nullptr;
-  while (verbs_.get_cq_event(channel_, &queue, &context) == 0) verbs_.ack_cq_events(queue, 1);
+  if (!armed_ || verbs_.get_cq_event(channel_, &queue, &context) != 0) return false;
+  verbs_.ack_cq_events(queue, 1);
+  armed_ = false;
+  return true;
 }
 
 }  // namespace cairn

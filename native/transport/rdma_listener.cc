@@ -16,6 +16,7 @@ namespace cairn {
 namespace {
 
 constexpr int kBacklog = 256;
+constexpr int kWokenMost = 8;  // by devices, before the connection manager is heeded in any case
 
 class RdmaListener final : public Listener {
  public:
@@ -52,12 +53,16 @@ class RdmaListener final : public Listener {
   const std::string& url() const override { return url_; }
 
   std::unique_ptr<ServerLink> accept() override {
+    bool woken = false;
+    for (const auto& [context, device] : devices_) woken = device->clear_event() || woken;
+    if (woken) poll();
+    // A look at the manager is a system call, and its events stay until they are read.
+    if (woken && ++unheeded_ < kWokenMost) return nullptr;
+    unheeded_ = 0;
     rdma_cm_event* event = nullptr;
     while (verbs_.get_cm_event(channel_, &event) == 0) {
       if (auto link = heed(*event)) return link;
     }
-    for (const auto& [context, device] : devices_) device->clear_event();
-    poll();
     return nullptr;
   }
 
@@ -152,6 +157,7 @@ class RdmaListener final : public Listener {
   const Verbs& verbs_;
   ListenOptions options_;
   int waits_ = -1;
+  int unheeded_ = 0;
   rdma_event_channel* channel_ = nullptr;
   rdma_cm_id* id_ = nullptr;
   std::string url_;

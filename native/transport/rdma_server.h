@@ -121,7 +121,7 @@ class RdmaDevice {
   bool poll();
   // Asks to be woken. False when something is complete already.
   bool arm();
-  void clear_event();
+  bool clear_event();  // whether there was one
   int event_fd() const { return channel_->fd; }
   void fail_links(std::string_view reason);
   const ibv_context* context() const { return context_; }
@@ -163,6 +163,7 @@ class RdmaDevice {
   ibv_device_attr facts_{};
   ibv_comp_channel* channel_ = nullptr;
   ibv_cq* completions_ = nullptr;
+  bool armed_ = false;     // the next completion makes an event
   uint32_t reserved_ = 0;  // completions that may be outstanding at once
   SendChain chain_;
   std::unordered_map<uint32_t, std::unique_ptr<RdmaDomain>> domains_;

@@ -220,6 +220,11 @@ class ClientLink {
   virtual int event_fd() const = 0;
   virtual bool wants_write() const = 0;
   virtual void progress(bool readable, bool writable) = 0;
+  // Whether poll() finds whatever came, without a look at the event and without a system call (rdma). The event of such
+  // a link tells only what comes after rest(), which whoever is about to sleep calls first.
+  virtual bool polled() const { return false; }
+  virtual bool poll() { return false; }  // true if anything came
+  virtual bool rest() { return true; }   // false: something came before, and was taken in
   virtual void send(std::vector<std::byte> frame) = 0;
   // As send(), with a file descriptor for the peer (shm). The link duplicates it.
   virtual void send_with_descriptor(std::vector<std::byte> frame, int descriptor) = 0;
@@ -249,7 +254,9 @@ struct ConnectOptions {
   std::string name;
   SessionTag join{};
   int timeout_ms = 5000;
-  std::shared_ptr<MemoryDomain> domain;  // taken if the connection's device is its; else the link makes its own
+  // The one of the connection's device is taken, if it is among them; else the link makes its own.
+  std::vector<std::shared_ptr<MemoryDomain>> domains;
+  uint32_t lane = 0;  // lanes are spread over the addresses that the host's name has (rdma): a NIC for each
 };
 
 struct Connected {

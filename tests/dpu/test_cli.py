@@ -14,7 +14,7 @@ from cairn_dpu.config import SETTINGS
 from cairn_dpu.errors import ExitCode
 
 SIZE = 64 * 1024**2
-COMMANDS = ("serve", "format", "inspect", "check", "scrub", "version")
+COMMANDS = ("serve", "format", "inspect", "check", "scrub", "inventory", "version")
 DRIVES_COMMANDS = ("list", "attach", "drain", "detach")
 
 

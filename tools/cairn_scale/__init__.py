@@ -1,0 +1,1 @@
+"""The arithmetic of tools/scale.py: inputs with their origin, the model, its tables."""

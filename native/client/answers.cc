@@ -35,6 +35,7 @@ bool Client::Lane::memory_of(uint64_t request_id, uint32_t index, uint64_t lengt
   const uint64_t room = operation.room(item);
   if (whole ? length != room : length > room) return false;
   if (!found->second.bounced.empty() && found->second.bounced[index]) {
+    if (length > found->second.bounced[index].length()) return false;
     found->second.bounced[index].slice(0, length, out);
     return true;
   }

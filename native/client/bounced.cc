@@ -159,6 +159,7 @@ Status Client::deliver(const Request& request, const ResultBody& result) {
   const uint32_t item = request.first + result.index;
   CAIRN_CHECK(operation.type == FrameType::get, "bytes are delivered that nobody asked for");
   CAIRN_CHECK(result.length <= operation.room(item), "bytes are delivered to memory that has no room for them");
+  if (result.length > kBlockBytesMost) return Status::invalid;  // a destination may have more room than a block needs
   if (operation.on_gpu(item)) return deliver_to_gpu(request, result);
   const auto memory = operation.memory(item);
   if (!request.bounced.empty() && request.bounced[result.index]) {

@@ -226,6 +226,20 @@ TEST_F(GpuClientTest, HostMemoryThatCannotBePinnedIsSlowerAndThatIsAll) {
   EXPECT_EQ(gpu.read(0, memory, kBytes), pattern(kBytes, 6));
 }
 
+// A destination may be larger than any block, and than the memory for copies.
+TEST_F(GpuClientTest, ADestinationHasMoreRoomThanABlockNeeds) {
+  connect("tcp://127.0.0.1:0");
+  const uint64_t memory = gpu.allocate(0, 200 * kMiB);
+  gpu.write(0, memory, pattern(kBytes, 14));
+  EXPECT_EQ(run(FrameType::put, 5, {at_gpu(memory, kBytes)}, {0})->statuses[0], Status::ok);
+  EXPECT_EQ(run(FrameType::put, 6, {at_gpu(memory, 200 * kMiB)}, {0})->statuses[0], Status::too_large);
+  gpu.write(0, memory, std::vector<std::byte>(kBytes));
+  const auto got = run(FrameType::get, 5, {at_gpu(memory, 200 * kMiB)}, {0});
+  EXPECT_EQ(got->statuses[0], Status::ok);
+  EXPECT_EQ(got->lengths[0], kBytes);
+  EXPECT_EQ(gpu.read(0, memory, kBytes), pattern(kBytes, 14));
+}
+
 // --- transfers without a copy ----------------------------------------------------------------------------
 
 // Registers a "dma-buf" of the stand-in as a kernel would one of a GPU: under the address by which the GPU knows it,

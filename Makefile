@@ -45,12 +45,13 @@ test-native: build  ## the tests of the C++ core
 	ctest --test-dir $(NATIVE) --parallel $(JOBS) --output-on-failure --no-tests=error
 
 test-python: build  ## the tests in Python, the whole service included
-	@cmake --build $(NATIVE) --target cairn-torture
+	@cmake --build $(NATIVE) --target cairn-torture cuda_stand_in
 	$(BIN)/python -m pytest tests -m 'not wheels'
 
-test-devices: build  ## the tests that need NVMe, on this machine's own or in the testbed (docs/testbed.md); root
-	@cmake --build $(NATIVE) --target drive_test
+test-devices: build  ## the tests that need NVMe or RDMA, on this machine's own or in the testbed (docs/testbed.md); root
+	@cmake --build $(NATIVE) --target drive_test client_test
 	tools/testbed/run --nvme 2 -- $(NATIVE)/drive_test --gtest_filter='*Nvme*'
+	tools/testbed/run -- $(NATIVE)/client_test --gtest_filter='*Rdma*:*Hangs*'
 	tools/testbed/run --nvme 2 -- $(BIN)/python -m pytest tests/integration/test_nvme.py tests/dpu/test_inventory.py \
 	  tests/cairnkv/test_hardware.py
 

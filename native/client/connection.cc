@@ -286,9 +286,7 @@ void Client::reap() {
 void Client::add_region(MemoryRegion& region) {
   // A session by another device than the last one. What cannot be exposed goes by way of memory that is.
   for (const auto& domain : domains_) {
-    if (region.exposed.contains(domain.get())) continue;
-    auto exposed = domain->expose({region.base(), region.bytes()});
-    if (exposed.ok()) region.exposed.emplace(domain.get(), exposed.take());
+    if (!region.exposed.contains(domain.get())) (void)expose_region(*domain, region);
   }
   if (region.descriptor() < 0 || (welcome_.features & kFeatureRegions) == 0) return;
   CAIRN_CHECK(!region.usable, "a region is announced that the service knows");
@@ -318,6 +316,7 @@ ClientInfo Client::info() {
   info.returns = returns_;
   info.breaker = system_clock().now_ns() < next_attempt_ns_ ? "open" : "closed";
   info.last_error = last_error_;
+  info.gpu_regions = gpu_regions();
   return info;
 }
 

@@ -44,7 +44,15 @@ RdmaClientDomain::~RdmaClientDomain() {
 Result<std::unique_ptr<ExposedMemory>> RdmaClientDomain::expose(ByteSpan memory) {
   auto registered = register_exposed(verbs_, domain_, memory, windows_ ? Exposure::by_windows : Exposure::whole);
   if (!registered) return registered.error();
-  return std::unique_ptr<ExposedMemory>(std::make_unique<RdmaExposed>(shared_from_this(), registered.take()));
+  return std::unique_ptr<ExposedMemory>(
+      std::make_unique<RdmaExposed>(shared_from_this(), registered.take(), !windows_));
+}
+
+Result<std::unique_ptr<ExposedMemory>> RdmaClientDomain::expose_dma_buf(ByteSpan memory, int descriptor,
+                                                                        uint64_t offset) {
+  auto registered = register_dma_buf(verbs_, domain_, memory, descriptor, offset);
+  if (!registered) return registered.error();
+  return std::unique_ptr<ExposedMemory>(std::make_unique<RdmaExposed>(shared_from_this(), registered.take(), true));
 }
 
 RdmaDialled::~RdmaDialled() {
@@ -112,7 +120,7 @@ uint32_t RdmaClientLink::take_window() {
 uint32_t RdmaClientLink::let_in(uint64_t request_id, const ExposedMemory& memory, ByteSpan range, bool writes) {
   const auto& exposed = static_cast<const RdmaExposed&>(memory);
   CAIRN_CHECK(exposed.domain() == dialled_->domain.get(), "a peer is let in to memory that its device does not know");
-  if (!dialled_->domain->windows()) return exposed.memory().remote_key();
+  if (exposed.stays_open()) return exposed.memory().remote_key();
   if (!open()) return 0;
   const uint32_t index = take_window();
   if (index == UINT32_MAX) return 0;

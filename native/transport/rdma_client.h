@@ -24,6 +24,7 @@ class RdmaClientDomain final : public MemoryDomain, public std::enable_shared_fr
   RdmaClientDomain& operator=(const RdmaClientDomain&) = delete;
 
   Result<std::unique_ptr<ExposedMemory>> expose(ByteSpan memory) override;
+  Result<std::unique_ptr<ExposedMemory>> expose_dma_buf(ByteSpan memory, int descriptor, uint64_t offset) override;
   const Verbs& verbs() const { return verbs_; }
   ibv_context* context() const { return context_; }
   ibv_pd* handle() const { return domain_; }
@@ -41,14 +42,16 @@ class RdmaClientDomain final : public MemoryDomain, public std::enable_shared_fr
 
 class RdmaExposed final : public ExposedMemory {
  public:
-  RdmaExposed(std::shared_ptr<RdmaClientDomain> domain, RdmaMemory memory)
-      : domain_(std::move(domain)), memory_(std::move(memory)) {}
+  RdmaExposed(std::shared_ptr<RdmaClientDomain> domain, RdmaMemory memory, bool stays_open)
+      : domain_(std::move(domain)), memory_(std::move(memory)), stays_open_(stays_open) {}
+  bool stays_open() const override { return stays_open_; }
   const RdmaMemory& memory() const { return memory_; }
   const RdmaClientDomain* domain() const { return domain_.get(); }
 
  private:
   std::shared_ptr<RdmaClientDomain> domain_;
   RdmaMemory memory_;
+  bool stays_open_;
 };
 
 // What a connection is made of before it is a link. Ends in the other order.

@@ -41,6 +41,26 @@ Result<RdmaMemory> register_exposed(const Verbs& verbs, ibv_pd* domain, ByteSpan
   return register_with(verbs, domain, memory, access);
 }
 
+Result<RdmaMemory> register_dma_buf(const Verbs& verbs, ibv_pd* domain, ByteSpan memory, int descriptor,
+                                    uint64_t offset) {
+  CAIRN_CHECK(domain != nullptr, "memory is registered in no domain");
+  CAIRN_CHECK(!memory.empty(), "no memory is registered");
+  CAIRN_CHECK(descriptor >= 0, "memory is registered by a dma-buf that is none");
+  if (verbs.reg_dmabuf_mr == nullptr)
+    return Error{0, "this libibverbs registers no dma-buf; install rdma-core 34 or newer"};
+  constexpr int kAccess = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
+  static_assert((kAccess & IBV_ACCESS_MW_BIND) == 0, "Linux refuses to register a dma-buf for windows");
+  const auto address = reinterpret_cast<uint64_t>(memory.data());
+  ibv_mr* region = verbs.reg_dmabuf_mr(domain, offset, memory.size(), address, descriptor, kAccess);
+  if (region != nullptr) return RdmaMemory(verbs, region);
+  const int number = errno;
+  const std::string device = domain->context->device->name;
+  if (number == EOPNOTSUPP || number == ENOTSUP || number == EPROTONOSUPPORT || number == ENOSYS)
+    return Error{number, "the RDMA device " + device + " registers no dma-buf"};
+  const std::string what = "the RDMA device " + device + " does not register this dma-buf";
+  return Error::from_errno(number, what);
+}
+
 MessagePool::MessagePool(const Verbs& verbs, ibv_pd* domain, uint32_t slot_bytes)
     : verbs_(verbs), domain_(domain), slot_bytes_(slot_bytes) {
   CAIRN_CHECK(slot_bytes % 64 == 0, "messages share lines of the processor's cache");

@@ -89,6 +89,7 @@ class RdmaServerLink final : public ServerLink, public RdmaEnd {
   void work_done(const Work& work) override;
   void failed(Status status, std::string_view reason) override;
   FrameOptions options_of(uint64_t request_id, bool last);
+  void note_window(uint64_t request_id, const ExtentBody& extent);
   void payload_dropped();
 
   RdmaDevice& device_;

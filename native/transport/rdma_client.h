@@ -42,16 +42,22 @@ class RdmaClientDomain final : public MemoryDomain, public std::enable_shared_fr
 
 class RdmaExposed final : public ExposedMemory {
  public:
-  RdmaExposed(std::shared_ptr<RdmaClientDomain> domain, RdmaMemory memory, bool stays_open)
-      : domain_(std::move(domain)), memory_(std::move(memory)), stays_open_(stays_open) {}
-  bool stays_open() const override { return stays_open_; }
+  enum class By : uint8_t {
+    windows,  // one bound to it for each request
+    regions,  // one registered for each request, for the device has no windows
+    itself,   // it is open for as long as it is there: memory of another device
+  };
+  RdmaExposed(std::shared_ptr<RdmaClientDomain> domain, RdmaMemory memory, By by)
+      : domain_(std::move(domain)), memory_(std::move(memory)), by_(by) {}
+  bool stays_open() const override { return by_ != By::windows; }
+  By by() const { return by_; }
   const RdmaMemory& memory() const { return memory_; }
   const RdmaClientDomain* domain() const { return domain_.get(); }
 
  private:
   std::shared_ptr<RdmaClientDomain> domain_;
   RdmaMemory memory_;
-  bool stays_open_;
+  By by_;
 };
 
 // What a connection is made of before it is a link. Ends in the other order.
@@ -125,6 +131,7 @@ class RdmaClientLink final : public ClientLink, private RdmaEnd {
   std::vector<Window> windows_;
   std::vector<uint32_t> free_windows_;
   std::unordered_map<uint64_t, std::vector<uint32_t>> let_in_;  // request → windows that were opened for it
+  std::unordered_multimap<uint64_t, RdmaMemory> regions_;       // request → what was registered for it alone
   std::unordered_map<uint32_t, uint64_t> shutting_;             // window → request whose frame is held
   std::unordered_map<uint64_t, Held> held_;
   bool armed_ = false;  // the next completion makes an event

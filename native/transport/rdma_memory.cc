@@ -34,10 +34,12 @@ Result<RdmaMemory> register_own(const Verbs& verbs, ibv_pd* domain, ByteSpan mem
   return register_with(verbs, domain, memory, kAccessOwn);
 }
 
-Result<RdmaMemory> register_exposed(const Verbs& verbs, ibv_pd* domain, ByteSpan memory, Exposure exposure) {
-  const int access = exposure == Exposure::by_windows
-                         ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND
-                         : IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
+Result<RdmaMemory> register_for_windows(const Verbs& verbs, ibv_pd* domain, ByteSpan memory) {
+  return register_with(verbs, domain, memory, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND);
+}
+
+Result<RdmaMemory> register_open(const Verbs& verbs, ibv_pd* domain, ByteSpan memory, bool writes) {
+  const int access = writes ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE : IBV_ACCESS_REMOTE_READ;
   return register_with(verbs, domain, memory, access);
 }
 

@@ -46,9 +46,7 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def connect(
-    service: HurtService, way: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., cairnkv.Client]]:
+def connect(service: HurtService, way: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., cairnkv.Client]]:
     opened: list[cairnkv.Client] = []
     if "windowless" in way:
         monkeypatch.setenv("CAIRN_RDMA_WINDOWS", "off")

@@ -21,7 +21,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-native test-python test-fuzz check check-sanitizers fuzz build-fuzzers
+.PHONY: help setup build demo test test-native test-python test-testbed test-fuzz check check-sanitizers fuzz build-fuzzers
 .PHONY: test-devices reliability soak coverage bench bench-rdma lock wheels clean
 
 help:  ## this list
@@ -36,7 +36,7 @@ setup: build  ## system packages, .venv, and both packages installed from this c
 demo: build  ## start a store, put and get blocks, show what happened
 	@$(BIN)/python tools/demo.py
 
-test: test-native test-python test-fuzz  ## all tests
+test: test-native test-python test-testbed test-fuzz  ## all tests
 
 test-native: build  ## the tests of the C++ core
 	cmake --build $(NATIVE)
@@ -46,10 +46,14 @@ test-python: build  ## the tests in Python, the whole service included
 	@cmake --build $(NATIVE) --target cairn-torture
 	$(BIN)/python -m pytest tests -m 'not wheels'
 
-test-devices: build  ## the tests that need NVMe, on this machine's own or in the testbed (docs/testbed.md); root
-	@cmake --build $(NATIVE) --target drive_test
-	tools/testbed/run --nvme 2 -- $(NATIVE)/drive_test --gtest_filter='*Nvme*'
-	tools/testbed/run --nvme 2 -- $(BIN)/python -m pytest tests/integration/test_nvme.py
+test-devices: build  ## the tests that need RDMA or NVMe, in the testbed (docs/testbed.md); root
+	@cmake --build $(NATIVE) --target drive_test transport_test
+	tools/testbed/devices
+
+# The same, where it can be had without building a kernel first; with CI set it is built, and has to work.
+test-testbed: build
+	@cmake --build $(NATIVE) --target drive_test transport_test
+	tools/testbed/devices --if-possible
 
 # A short run of every fuzzer. It needs clang: root installs it, as it does every other missing package; anybody else
 # without it is told, and has run everything but this.

@@ -26,7 +26,7 @@ class Dialling {
         address_(address),
         options_(options),
         deadline_ms_(system_clock().now_ms() + static_cast<uint64_t>(options.timeout_ms)),
-        dialled_(std::make_unique<RdmaDialled>()) {}
+        dialled_(std::make_unique<RdmaDialled>(verbs)) {}
   ~Dialling() {
     if (id_ != nullptr) verbs_.destroy_id(id_);
   }
@@ -87,10 +87,10 @@ class Dialling {
 
   bool prepare() {
     const auto given = std::dynamic_pointer_cast<RdmaClientDomain>(options_.domain);
-    if (given != nullptr && given->context() == id_->verbs) {
+    if (given != nullptr && given->context() == id_->verbs && !given->gone()) {
       dialled_->domain = given;
     } else {
-      auto created = RdmaClientDomain::create(verbs_, id_->verbs);
+      auto created = RdmaClientDomain::create(verbs_, id_);
       if (!created) return refuse(created.error());
       dialled_->domain = created.take();
     }

@@ -82,7 +82,7 @@ RdmaDomain::~RdmaDomain() {
   slab_ = RdmaMemory();
   if (domain_ == nullptr) return;
   const int code = verbs_.dealloc_pd(domain_);
-  CAIRN_CHECK(code == 0, "a protection domain ends with something left in it");
+  CAIRN_CHECK(has_ended(code), "a protection domain ends with something left in it");
 }
 
 bool RdmaDomain::post_receives() {
@@ -109,8 +109,11 @@ bool RdmaDomain::post_receives() {
 
 // --- the device ------------------------------------------------------------------------------------------
 
-Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, ibv_context* context, ByteSpan slab) {
-  std::unique_ptr<RdmaDevice> device(new RdmaDevice(verbs, context, slab));
+Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, rdma_cm_id* id, ByteSpan slab) {
+  auto hold = RdmaHold::create(verbs, id);
+  if (!hold) return hold.error();
+  ibv_context* context = id->verbs;
+  std::unique_ptr<RdmaDevice> device(new RdmaDevice(verbs, hold.take(), slab));
   const std::string what = std::string("cannot use the RDMA device ") + context->device->name;
   if (const int code = verbs.query_device(context, &device->facts_); code != 0) return Error::from_errno(code, what);
   device->channel_ = verbs.create_comp_channel(context);
@@ -124,14 +127,14 @@ Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, ibv_c
 
 RdmaDevice::~RdmaDevice() {
   CAIRN_CHECK(links_.empty(), "a device ends with links on it");
-  say_last_words();
+  if (!taken_away_) say_last_words();
   for (Lingering& one : lingering_) drop_queue(std::move(one.queue), *one.domain);
   domains_.clear();
   if (completions_ != nullptr) {
     const int code = verbs_.destroy_cq(completions_);
-    CAIRN_CHECK(code == 0, "a completion queue does not end");
+    CAIRN_CHECK(has_ended(code), "a completion queue does not end");
   }
-  if (channel_ != nullptr) verbs_.destroy_comp_channel(channel_);
+  if (channel_ != nullptr) end_channel(verbs_, channel_);
 }
 
 // A service that shuts down has just told its clients so.
@@ -293,6 +296,11 @@ void RdmaDevice::linger(std::unique_ptr<RdmaQueue> queue, RdmaDomain& domain) {
   lingering_.push_back({std::move(queue), &domain, system_clock().now_ns() + kLingerNs});
 }
 
+void RdmaDevice::take_away() {
+  taken_away_ = true;
+  fail_links("the device was taken away");
+}
+
 void RdmaDevice::fail_links(std::string_view reason) {
   const auto links = links_;
   for (const auto& [number, link] : links) link->lost(Status::disconnected, reason);
@@ -373,7 +381,10 @@ bool RdmaDevice::poll() {
   constexpr int kRounds = 8;  // the drives have their turn, too
   for (int round = 0; round < kRounds; ++round) {
     const int count = ibv_poll_cq(completions_, kPolledMost, done.data());
-    CAIRN_CHECK(count >= 0, "a completion queue is broken");
+    if (count < 0) {
+      fail_links("the device's completions are broken");
+      return true;
+    }
     for (int i = 0; i < count; ++i) take_in(done[static_cast<size_t>(i)]);
     any = any || count > 0;
     if (count < kPolledMost) break;
@@ -384,7 +395,7 @@ bool RdmaDevice::poll() {
 
 bool RdmaDevice::arm() {
   const int code = ibv_req_notify_cq(completions_, 0);
-  CAIRN_CHECK(code == 0, "a completion queue gives no notice");
+  CAIRN_CHECK(has_ended(code), "a completion queue gives no notice");
   return !poll();
 }
 

@@ -202,6 +202,8 @@ class MemoryDomain {
   virtual ~MemoryDomain() = default;
   // Takes as long as the system needs to pin the memory. Any thread.
   virtual Result<std::unique_ptr<ExposedMemory>> expose(ByteSpan memory) = 0;
+  // The system took the device away: nothing here works any more, and what is exposed is to be let go of.
+  virtual bool gone() { return false; }
 };
 
 class ClientLink {

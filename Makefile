@@ -23,7 +23,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-native test-python test-fuzz check check-sanitizers fuzz build-fuzzers
+.PHONY: help setup build demo test test-native test-python test-testbed test-fuzz check check-sanitizers fuzz build-fuzzers
 .PHONY: test-devices test-qemu reliability soak coverage bench bench-rdma lock wheels clean
 
 help:  ## this list
@@ -38,7 +38,7 @@ setup: build  ## system packages, .venv, and both packages installed from this c
 demo: build  ## start a store, put and get blocks, show what happened
 	@$(BIN)/python tools/demo.py
 
-test: test-native test-python test-fuzz  ## all tests
+test: test-native test-python test-testbed test-fuzz  ## all tests
 
 test-native: build  ## the tests of the C++ core
 	cmake --build $(NATIVE)
@@ -48,12 +48,14 @@ test-python: build  ## the tests in Python, the whole service included
 	@cmake --build $(NATIVE) --target cairn-torture cuda_stand_in
 	$(BIN)/python -m pytest tests -m 'not wheels'
 
-test-devices: build  ## the tests that need NVMe or RDMA, on this machine's own or in the testbed (docs/testbed.md); root
-	@cmake --build $(NATIVE) --target drive_test client_test
-	tools/testbed/run --nvme 2 -- $(NATIVE)/drive_test --gtest_filter='*Nvme*'
-	tools/testbed/run -- $(NATIVE)/client_test --gtest_filter='*Rdma*:*Hangs*'
-	tools/testbed/run --nvme 2 -- $(BIN)/python -m pytest tests/integration/test_nvme.py tests/dpu/test_inventory.py \
-	  tests/cairnkv/test_hardware.py
+test-devices: build  ## the tests that need RDMA or NVMe, in the testbed (docs/testbed.md); root
+	@cmake --build $(NATIVE) --target drive_test transport_test client_test cuda_stand_in
+	tools/testbed/devices
+
+# The same, where it can be had without building a kernel first; with CI set it is built, and has to work.
+test-testbed: build
+	@cmake --build $(NATIVE) --target drive_test transport_test client_test cuda_stand_in
+	tools/testbed/devices --if-possible
 
 test-qemu: $(STAMPS)/qemu-$(QEMU_ARCH) .venv/.packages  ## an arm64 machine (QEMU_ARCH) whose power is cut in mid-write (docs/qemu.md)
 	$(BIN)/python tools/qemu/run --arch $(QEMU_ARCH) $(QEMU_OPTIONS)

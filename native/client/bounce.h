@@ -31,6 +31,8 @@ class Bounce {
   Buffer take(MemoryDomain* domain, uint64_t bytes, bool for_gpu, std::string& error);
   // Of a buffer from take(), for let_in().
   const ExposedMemory& exposed(const MemoryDomain& domain) const { return *exposed_.at(&domain); }
+  // Nothing is on its way by it any more.
+  void forget(const MemoryDomain& domain) { exposed_.erase(&domain); }
   bool holds(const MemoryDomain& domain) const { return exposed_.contains(&domain); }
 
  private:

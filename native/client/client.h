@@ -157,6 +157,7 @@ class Client {
   void wait_longer();
   bool ensure_connected(Lock& lock, uint64_t due_ns);  // false: the breaker is open or the attempt failed
   void lose_session(std::string_view reason, bool by_us);
+  void forget_gone_domains();
   bool detach_regions();
   void reap();
   void add_region(MemoryRegion& region);

@@ -140,6 +140,7 @@ bool Client::ensure_connected(Lock& lock, uint64_t due_ns) {
   if (state_ == Link::up) return true;
   const uint64_t now = system_clock().now_ns();
   if (state_ == Link::connecting || now < next_attempt_ns_ || due_ns <= now) return false;
+  forget_gone_domains();
   state_ = Link::connecting;
   const uint64_t left_ms = (due_ns - now) / 1'000'000;
   const int timeout_ms =
@@ -281,6 +282,19 @@ void Client::reap() {
     lane->waiting.clear();
     while (!lane->requests.empty()) finish_request(*lane, lane->requests.begin()->first, Status::disconnected);
   }
+  lanes.clear();
+  forget_gone_domains();
+}
+
+// What was exposed to a device that was taken away is worth nothing, and a long life would gather more and more of it.
+void Client::forget_gone_domains() {
+  std::erase_if(domains_, [&](const std::shared_ptr<MemoryDomain>& domain) {
+    if (!domain->gone()) return false;
+    CAIRN_CHECK(lanes_.empty(), "memory is let go of that a session uses");
+    for (const auto& [base, region] : regions_) region->exposed.erase(domain.get());
+    bounce_.forget(*domain);
+    return true;
+  });
 }
 
 void Client::add_region(MemoryRegion& region) {

@@ -31,8 +31,11 @@ bool windows_forbidden() {
 
 // --- the domain ------------------------------------------------------------------------------------------
 
-Result<std::shared_ptr<RdmaClientDomain>> RdmaClientDomain::create(const Verbs& verbs, ibv_context* context) {
-  std::shared_ptr<RdmaClientDomain> domain(new RdmaClientDomain(verbs, context));
+Result<std::shared_ptr<RdmaClientDomain>> RdmaClientDomain::create(const Verbs& verbs, rdma_cm_id* id) {
+  auto hold = RdmaHold::create(verbs, id);
+  if (!hold) return hold.error();
+  ibv_context* context = id->verbs;
+  std::shared_ptr<RdmaClientDomain> domain(new RdmaClientDomain(verbs, hold.take()));
   const std::string what = std::string("cannot use the RDMA device ") + context->device->name;
   if (const int code = verbs.query_device(context, &domain->facts_); code != 0) return Error::from_errno(code, what);
   domain->domain_ = verbs.alloc_pd(context);
@@ -45,7 +48,7 @@ Result<std::shared_ptr<RdmaClientDomain>> RdmaClientDomain::create(const Verbs& 
 RdmaClientDomain::~RdmaClientDomain() {
   if (domain_ == nullptr) return;
   const int code = verbs_.dealloc_pd(domain_);
-  CAIRN_CHECK(code == 0, "a protection domain ends with something left in it");
+  CAIRN_CHECK(has_ended(code), "a protection domain ends with something left in it");
 }
 
 Result<std::unique_ptr<ExposedMemory>> RdmaClientDomain::expose(ByteSpan memory) {
@@ -67,9 +70,9 @@ Result<std::unique_ptr<ExposedMemory>> RdmaClientDomain::expose_dma_buf(ByteSpan
 RdmaDialled::~RdmaDialled() {
   queue.reset();
   pool.reset();
-  if (completions != nullptr) domain->verbs().destroy_cq(completions);
-  if (channel != nullptr) domain->verbs().destroy_comp_channel(channel);
-  if (events != nullptr) domain->verbs().destroy_event_channel(events);
+  if (completions != nullptr) verbs.destroy_cq(completions);
+  if (channel != nullptr) end_channel(verbs, channel);
+  if (events != nullptr) verbs.destroy_event_channel(events);  // it may be all that there is
   if (waits >= 0) ::close(waits);
 }
 
@@ -88,7 +91,7 @@ void RdmaClientLink::hang_up() {
   if (stopped != nullptr) stopped->stop();
   for (const Window& window : windows_) {
     const int code = ibv_dealloc_mw(window.handle);
-    CAIRN_CHECK(code == 0, "a window does not end");
+    CAIRN_CHECK(has_ended(code), "a window does not end");
   }
   windows_.clear();
   regions_.clear();
@@ -247,7 +250,10 @@ bool RdmaClientLink::take_in() {
   bool any = false;
   do {
     count = ibv_poll_cq(dialled_->completions, kTogether, done.data());
-    CAIRN_CHECK(count >= 0, "a completion queue is broken");
+    if (count < 0) {
+      lost(Status::disconnected, "the device's completions are broken");
+      return true;
+    }
     any = any || count > 0;
     for (int i = 0; i < count && open(); ++i) {
       const ibv_wc& one = done[static_cast<size_t>(i)];
@@ -277,8 +283,10 @@ bool RdmaClientLink::poll() {
 
 bool RdmaClientLink::rest() {
   if (!open() || armed_) return true;
-  const int code = ibv_req_notify_cq(dialled_->completions, 0);
-  CAIRN_CHECK(code == 0, "a completion queue gives no notice");
+  if (ibv_req_notify_cq(dialled_->completions, 0) != 0) {
+    lost(Status::disconnected, "the device gives no notice of completions; was it taken away?");
+    return false;
+  }
   armed_ = true;
   return !poll();
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "transport/rdma_end.h"
+#include "transport/rdma_hold.h"
 
 namespace cairn {
 
@@ -18,7 +19,8 @@ inline constexpr uint32_t kClientReceives = kClientCredits + 3;
 
 class RdmaClientDomain final : public MemoryDomain, public std::enable_shared_from_this<RdmaClientDomain> {
  public:
-  static Result<std::shared_ptr<RdmaClientDomain>> create(const Verbs& verbs, ibv_context* context);
+  // Of the device that the connection of `id` uses.
+  static Result<std::shared_ptr<RdmaClientDomain>> create(const Verbs& verbs, rdma_cm_id* id);
   ~RdmaClientDomain() override;
   RdmaClientDomain(const RdmaClientDomain&) = delete;
   RdmaClientDomain& operator=(const RdmaClientDomain&) = delete;
@@ -26,15 +28,16 @@ class RdmaClientDomain final : public MemoryDomain, public std::enable_shared_fr
   Result<std::unique_ptr<ExposedMemory>> expose(ByteSpan memory) override;
   Result<std::unique_ptr<ExposedMemory>> expose_dma_buf(ByteSpan memory, int descriptor, uint64_t offset) override;
   const Verbs& verbs() const { return verbs_; }
-  ibv_context* context() const { return context_; }
+  bool gone() override { return hold_->gone(); }
+  ibv_context* context() const { return hold_->context(); }
   ibv_pd* handle() const { return domain_; }
   bool windows() const { return windows_; }
   const ibv_device_attr& facts() const { return facts_; }
 
  private:
-  RdmaClientDomain(const Verbs& verbs, ibv_context* context) : verbs_(verbs), context_(context) {}
+  RdmaClientDomain(const Verbs& verbs, std::unique_ptr<RdmaHold> hold) : verbs_(verbs), hold_(std::move(hold)) {}
   const Verbs& verbs_;
-  ibv_context* context_;
+  std::unique_ptr<RdmaHold> hold_;  // ends behind everything on the device
   ibv_pd* domain_ = nullptr;
   ibv_device_attr facts_{};
   bool windows_ = false;
@@ -62,6 +65,7 @@ class RdmaExposed final : public ExposedMemory {
 
 // What a connection is made of before it is a link. Ends in the other order.
 struct RdmaDialled {
+  const Verbs& verbs;
   std::shared_ptr<RdmaClientDomain> domain;
   rdma_event_channel* events = nullptr;
   ibv_comp_channel* channel = nullptr;
@@ -72,7 +76,7 @@ struct RdmaDialled {
   bool windows = false;  // the service takes them back
   int waits = -1;        // readable when any of the two channels is
 
-  RdmaDialled() = default;
+  explicit RdmaDialled(const Verbs& with) : verbs(with) {}
   RdmaDialled(const RdmaDialled&) = delete;
   RdmaDialled& operator=(const RdmaDialled&) = delete;
   ~RdmaDialled();

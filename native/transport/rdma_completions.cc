@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "base/check.h"
+#include "transport/rdma_hold.h"
 #include "transport/sockets.h"
 
 namespace cairn {
@@ -30,9 +31,9 @@ Completions::~Completions() {
   for (const Queue& queue : queues_) {
     CAIRN_CHECK(queue.work == 0, "a completion queue ends with links on it");
     const int code = verbs_.destroy_cq(queue.handle);
-    CAIRN_CHECK(code == 0, "a completion queue does not end");
+    CAIRN_CHECK(has_ended(code), "a completion queue does not end");
   }
-  if (channel_ != nullptr) verbs_.destroy_comp_channel(channel_);
+  if (channel_ != nullptr) end_channel(verbs_, channel_);
 }
 
 bool Completions::add_queue(uint64_t entries) {
@@ -87,13 +88,16 @@ void Completions::release_work(const ibv_cq* handle, uint32_t requests) {
   queue->work -= requests;
 }
 
-size_t Completions::poll(std::span<ibv_wc> done) {
+size_t Completions::poll(std::span<ibv_wc> done, bool& broken) {
   size_t count = 0;
   for (size_t i = 0; i < queues_.size() && count < done.size(); ++i) {
     const Queue& queue = queues_[next_++ % queues_.size()];
     const auto room = done.subspan(count);
     const int found = ibv_poll_cq(queue.handle, static_cast<int>(room.size()), room.data());
-    CAIRN_CHECK(found >= 0, "a completion queue is broken");
+    if (found < 0) {
+      broken = true;
+      return count;
+    }
     count += static_cast<size_t>(found);
   }
   return count;
@@ -103,7 +107,7 @@ void Completions::arm() {
   for (Queue& queue : queues_) {
     if (std::exchange(queue.armed, true)) continue;
     const int code = ibv_req_notify_cq(queue.handle, 0);
-    CAIRN_CHECK(code == 0, "a completion queue gives no notice");
+    CAIRN_CHECK(has_ended(code), "a completion queue gives no notice");
     --unarmed_;
   }
   CAIRN_CHECK(unarmed_ == 0, "a completion queue was forgotten");

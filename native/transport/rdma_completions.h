@@ -29,8 +29,9 @@ class Completions {
   ibv_cq* reserve_work(uint32_t requests);
   void release_work(const ibv_cq* queue, uint32_t requests);
 
-  // What is complete, from whichever queue has something; less than `done` holds: nothing is left.
-  size_t poll(std::span<ibv_wc> done);
+  // What is complete, from whichever queue has something; less than `done` holds: nothing is left. `broken` becomes
+  // true when the device does not even tell.
+  size_t poll(std::span<ibv_wc> done, bool& broken);
   // Asks for an event of the next completion. Look again after it: what came before makes none.
   void arm();
   bool armed() const { return unarmed_ == 0; }

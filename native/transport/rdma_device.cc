@@ -81,7 +81,7 @@ RdmaDomain::~RdmaDomain() {
   slab_ = RdmaMemory();
   if (domain_ == nullptr) return;
   const int code = verbs_.dealloc_pd(domain_);
-  CAIRN_CHECK(code == 0, "a protection domain ends with something left in it");
+  CAIRN_CHECK(has_ended(code), "a protection domain ends with something left in it");
 }
 
 bool RdmaDomain::post_receives() {
@@ -108,8 +108,11 @@ bool RdmaDomain::post_receives() {
 
 // --- the device ------------------------------------------------------------------------------------------
 
-Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, ibv_context* context, ByteSpan slab) {
-  std::unique_ptr<RdmaDevice> device(new RdmaDevice(verbs, context, slab));
+Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, rdma_cm_id* id, ByteSpan slab) {
+  auto hold = RdmaHold::create(verbs, id);
+  if (!hold) return hold.error();
+  ibv_context* context = id->verbs;
+  std::unique_ptr<RdmaDevice> device(new RdmaDevice(verbs, hold.take(), slab));
   const std::string what = std::string("cannot use the RDMA device ") + context->device->name;
   if (const int code = verbs.query_device(context, &device->facts_); code != 0) return Error::from_errno(code, what);
   const auto entries_most = static_cast<uint32_t>(std::max(device->facts_.max_cqe, 1));
@@ -121,7 +124,7 @@ Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, ibv_c
 
 RdmaDevice::~RdmaDevice() {
   CAIRN_CHECK(links_.empty(), "a device ends with links on it");
-  say_last_words();
+  if (!taken_away_) say_last_words();
   for (Lingering& one : lingering_) drop_queue(std::move(one.queue), *one.domain);
   domains_.clear();
 }
@@ -279,6 +282,11 @@ void RdmaDevice::linger(std::unique_ptr<RdmaQueue> queue, RdmaDomain& domain) {
   lingering_.push_back({std::move(queue), &domain, system_clock().now_ns() + kLingerNs});
 }
 
+void RdmaDevice::take_away() {
+  taken_away_ = true;
+  fail_links("the device was taken away");
+}
+
 void RdmaDevice::fail_links(std::string_view reason) {
   const auto links = links_;
   for (const auto& [number, link] : links) link->lost(Status::disconnected, reason);
@@ -358,7 +366,12 @@ bool RdmaDevice::poll() {
   bool any = false;
   constexpr int kRounds = 8;  // the drives have their turn, too
   for (int round = 0; round < kRounds; ++round) {
-    const size_t count = completions_->poll(done);
+    bool broken = false;
+    const size_t count = completions_->poll(done, broken);
+    if (broken) {
+      fail_links("the device's completions are broken");
+      return true;
+    }
     for (size_t i = 0; i < count; ++i) take_in(done[i]);
     any = any || count > 0;
     if (count < kPolledMost) break;

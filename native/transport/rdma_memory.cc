@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "base/check.h"
+#include "transport/rdma_hold.h"
 
 namespace cairn {
 
@@ -27,7 +28,7 @@ Result<RdmaMemory> register_with(const Verbs& verbs, ibv_pd* domain, ByteSpan me
 RdmaMemory::~RdmaMemory() {
   if (region_ == nullptr) return;
   const int code = verbs_->dereg_mr(region_);
-  CAIRN_CHECK(code == 0, "memory is let go of while a window is bound to it");
+  CAIRN_CHECK(has_ended(code), "memory is let go of while a window is bound to it");
 }
 
 Result<RdmaMemory> register_own(const Verbs& verbs, ibv_pd* domain, ByteSpan memory) {

@@ -11,6 +11,7 @@
 
 #include "transport/rdma_completions.h"
 #include "transport/rdma_end.h"
+#include "transport/rdma_hold.h"
 
 namespace cairn {
 
@@ -110,7 +111,8 @@ void reject(const Verbs& verbs, rdma_cm_id* id, Status status, std::string_view 
 // One device as the connection manager names it: a port of a NIC, most often.
 class RdmaDevice {
  public:
-  static Result<std::unique_ptr<RdmaDevice>> create(const Verbs& verbs, ibv_context* context, ByteSpan slab);
+  // The one that the connection of `id` uses.
+  static Result<std::unique_ptr<RdmaDevice>> create(const Verbs& verbs, rdma_cm_id* id, ByteSpan slab);
   ~RdmaDevice();
   RdmaDevice(const RdmaDevice&) = delete;
   RdmaDevice& operator=(const RdmaDevice&) = delete;
@@ -124,8 +126,10 @@ class RdmaDevice {
   bool arm();
   bool clear_event() { return completions_->clear_event(); }  // whether there was one
   int event_fd() const { return completions_->event_fd(); }
-  void fail_links(std::string_view reason);
-  const ibv_context* context() const { return context_; }
+  // The system took it away: every link breaks. It can end once none is left.
+  void take_away();
+  bool taken_away() const { return taken_away_; }
+  bool has_links() const { return !links_.empty(); }
 
   // --- for links ---
   SendChain& chain() { return chain_; }
@@ -144,7 +148,9 @@ class RdmaDevice {
     RdmaDomain* domain;
     uint64_t until_ns;
   };
-  RdmaDevice(const Verbs& verbs, ibv_context* context, ByteSpan slab) : verbs_(verbs), context_(context), slab_(slab) {}
+  RdmaDevice(const Verbs& verbs, std::unique_ptr<RdmaHold> hold, ByteSpan slab)
+      : verbs_(verbs), hold_(std::move(hold)), context_(hold_->context()), slab_(slab) {}
+  void fail_links(std::string_view reason);
   void say_last_words();
   bool reclaim(const RdmaDomain* keep);
   // nullptr or false: the refusal says why.
@@ -158,8 +164,10 @@ class RdmaDevice {
   void touch(RdmaServerLink& link);
 
   const Verbs& verbs_;
+  std::unique_ptr<RdmaHold> hold_;  // ends behind everything on the device
   ibv_context* context_;
   ByteSpan slab_;
+  bool taken_away_ = false;
   ibv_device_attr facts_{};
   std::unique_ptr<Completions> completions_;  // gone after every queue pair
   SendChain chain_;

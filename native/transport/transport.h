@@ -208,6 +208,8 @@ class MemoryDomain {
   // through the dma-buf `descriptor`, in which it begins at `offset`; that stays the caller's. The Error says why it
   // cannot be. Any thread.
   virtual Result<std::unique_ptr<ExposedMemory>> expose_dma_buf(ByteSpan memory, int descriptor, uint64_t offset) = 0;
+  // The system took the device away: nothing here works any more, and what is exposed is to be let go of.
+  virtual bool gone() { return false; }
 };
 
 class ClientLink {

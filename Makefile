@@ -49,12 +49,12 @@ test-python: build  ## the tests in Python, the whole service included
 	$(BIN)/python -m pytest tests -m 'not wheels'
 
 test-devices: build  ## the tests that need RDMA or NVMe, in the testbed (docs/testbed.md); root
-	@cmake --build $(NATIVE) --target drive_test transport_test client_test cuda_stand_in
+	@cmake --build $(NATIVE) --target drive_test transport_test client_test cuda_stand_in cairn-connect-storm
 	tools/testbed/devices
 
 # The same, where it can be had without building a kernel first; with CI set it is built, and has to work.
 test-testbed: build
-	@cmake --build $(NATIVE) --target drive_test transport_test client_test cuda_stand_in
+	@cmake --build $(NATIVE) --target drive_test transport_test client_test cuda_stand_in cairn-connect-storm
 	tools/testbed/devices --if-possible
 
 test-qemu: $(STAMPS)/qemu-$(QEMU_ARCH) .venv/.packages  ## an arm64 machine (QEMU_ARCH) whose power is cut in mid-write (docs/qemu.md)

@@ -11,7 +11,12 @@ from hurt_service import RDMA_HOST, HurtService
 
 import cairnkv
 
-NEEDING_RDMA = ["test_drives_over_rdma.py", "test_peers_over_rdma.py", "test_rdma_device.py"]
+NEEDING_RDMA = [
+    "test_drives_over_rdma.py",
+    "test_many_rdma_sessions.py",
+    "test_peers_over_rdma.py",
+    "test_rdma_device.py",
+]
 # Where there is a device they fail without pyverbs, and do not skip.
 collect_ignore = [] if RDMA_HOST else NEEDING_RDMA
 

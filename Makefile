@@ -7,6 +7,8 @@ JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 10
 SOAK_HOURS ?= 1
 RELIABILITY_OPTIONS ?=
+QEMU_ARCH ?= arm64
+QEMU_OPTIONS ?=
 BIN := .venv/bin
 STAMPS := build/stamps
 NATIVE := build/native
@@ -21,8 +23,8 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-native test-python test-fuzz check check-sanitizers fuzz build-fuzzers
-.PHONY: test-devices reliability soak coverage bench bench-rdma lock wheels clean
+.PHONY: help setup build demo test test-native test-python test-testbed test-fuzz check check-sanitizers fuzz build-fuzzers
+.PHONY: test-devices test-qemu reliability soak coverage bench bench-rdma lock wheels clean
 
 help:  ## this list
 	@echo 'Cairn. Each word sets up what it needs: minutes the first time, seconds after that.'
@@ -36,23 +38,27 @@ setup: build  ## system packages, .venv, and both packages installed from this c
 demo: build  ## start a store, put and get blocks, show what happened
 	@$(BIN)/python tools/demo.py
 
-test: test-native test-python test-fuzz  ## all tests
+test: test-native test-python test-testbed test-fuzz  ## all tests
 
 test-native: build  ## the tests of the C++ core
 	cmake --build $(NATIVE)
 	ctest --test-dir $(NATIVE) --parallel $(JOBS) --output-on-failure --no-tests=error
 
 test-python: build  ## the tests in Python, the whole service included
-	@cmake --build $(NATIVE) --target cairn-torture
+	@cmake --build $(NATIVE) --target cairn-torture cuda_stand_in
 	$(BIN)/python -m pytest tests -m 'not wheels'
 
-test-devices: build  ## the tests that need RDMA or NVMe, on this machine's own or in the testbed (docs/testbed.md); root
-	@cmake --build $(NATIVE) --target drive_test
-	tools/testbed/run --nvme 2 -- $(NATIVE)/drive_test --gtest_filter='*Nvme*'
-	tools/testbed/run --nvme 2 -- $(BIN)/python -m pytest tests/integration/test_nvme.py tests/dpu/test_inventory.py \
-	  tests/cairnkv/test_hardware.py
-	tools/testbed/run --rdma 2 --nvme 3 --nvme-mb 512 -- $(BIN)/python -m pytest tests/integration/test_auto.py \
-	  tests/integration/test_several_cards.py tests/integration/test_copied.py
+test-devices: build  ## the tests that need RDMA or NVMe, in the testbed (docs/testbed.md); root
+	@cmake --build $(NATIVE) --target drive_test transport_test client_test cuda_stand_in cairn-connect-storm
+	tools/testbed/devices
+
+# The same, where it can be had without building a kernel first; with CI set it is built, and has to work.
+test-testbed: build
+	@cmake --build $(NATIVE) --target drive_test transport_test client_test cuda_stand_in cairn-connect-storm
+	tools/testbed/devices --if-possible
+
+test-qemu: $(STAMPS)/qemu-$(QEMU_ARCH) .venv/.packages  ## an arm64 machine (QEMU_ARCH) whose power is cut in mid-write (docs/qemu.md)
+	$(BIN)/python tools/qemu/run --arch $(QEMU_ARCH) $(QEMU_OPTIONS)
 
 # A short run of every fuzzer. It needs clang: root installs it, as it does every other missing package; anybody else
 # without it is told, and has run everything but this.
@@ -158,6 +164,10 @@ $(STAMPS)/coverage:
 
 $(STAMPS)/bench:
 	@tools/setup.sh system core bench
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/qemu-%:
+	@tools/setup.sh system core qemu-$*
 	@mkdir -p $(@D) && touch $@
 
 .venv/.uv: requirements/bootstrap.txt | $(STAMPS)/system

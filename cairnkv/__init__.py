@@ -9,7 +9,15 @@
 from cairnkv._native import Region
 from cairnkv.aio import AsyncClient, aconnect
 from cairnkv.client import Client, connect
-from cairnkv.errors import CairnError, ClosedError, ConnectError, InUseError, StatusError, UsageError
+from cairnkv.errors import (
+    CairnError,
+    ClosedError,
+    ConnectError,
+    GpuCopyWarning,
+    InUseError,
+    StatusError,
+    UsageError,
+)
 from cairnkv.events import Event, EventKind, Events, Missed
 from cairnkv.keys import Key16, Layout, raw_key
 from cairnkv.results import GetResult, ItemResult, PutResult
@@ -26,6 +34,7 @@ __all__ = [
     "EventKind",
     "Events",
     "GetResult",
+    "GpuCopyWarning",
     "InUseError",
     "ItemResult",
     "Key16",

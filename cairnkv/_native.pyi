@@ -22,12 +22,25 @@ def fill_pattern(buffer: Any, seed: int) -> None:
 def check_pattern(buffer: Any, seed: int) -> int:
     """Position of the first byte that differs from the pattern of `seed`, or -1. Releases the GIL."""
 
+def gpu_of(address: int, nbytes: int, gpu: int = -1) -> int:
+    """The GPU on which the memory lies; gpu: on which it should, -1 for any. The first call loads NVIDIA's driver. ValueError,
+    with a sentence, when there is none, or when any of the memory is not there."""
+
+def gpu_wait(gpu: int, stream: int) -> None:
+    """Returns when all work given to the stream (1: the default one, 2: this thread's, else a handle) is done. ValueError."""
+
+def gpu_read(gpu: int, address: int, buffer: Any) -> None:
+    """Copies from the GPU into the writable buffer, as much as it holds. ValueError. GIL released."""
+
+def gpu_write(gpu: int, address: int, buffer: Any) -> None:
+    """Copies the buffer to the GPU. ValueError. GIL released."""
+
 class ConnectError(Exception):
     """args: (status code, sentence). The first connection could not be made."""
 
 @final
 class Region:
-    """Memory known to a session; supports the buffer protocol (writable, flat bytes)."""
+    """Memory known to a session; supports the buffer protocol (writable, flat bytes), unless it lies on a GPU."""
 
     @property
     def address(self) -> int: ...
@@ -36,6 +49,16 @@ class Region:
     @property
     def shared(self) -> bool:
         """True when the service reads and writes it directly (shm: a memfd); False when bytes are sent or bounced."""
+    @property
+    def device(self) -> int | None:
+        """The GPU on which it lies; None: it is host memory."""
+    @property
+    def transfer(self) -> str:
+        """'direct': the service reads and writes it itself. 'bounced': memory of a GPU that is copied through host memory.
+        'streamed': host memory whose bytes are sent."""
+    @property
+    def reason(self) -> str:
+        """Why memory of a GPU is bounced; else empty."""
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def close(self) -> None: ...
 
@@ -85,7 +108,9 @@ class Client:
     No call fails for that.
 
     An item's memory ("Memory") is: an object with the buffer protocol (C-contiguous), an (address, nbytes) tuple whose memory the
-    caller keeps alive, or a sequence of these (extents, joined in order). Keys are bytes objects of 16.
+    caller keeps alive, (address, nbytes, gpu, owner) as gpu_of() found it (the owner, any object, is kept alive), or a sequence
+    of these (extents, joined in order). What an (address, nbytes) names inside a registered region of a GPU is on that GPU.
+    Keys are bytes objects of 16.
     """
 
     def __init__(
@@ -106,7 +131,8 @@ class Client:
         """Makes caller's memory known, for transports that need it. On tcp it changes nothing. On auto it counts whenever the
         session goes by RDMA. On shm the service cannot map
         memory that exists already: its bytes are streamed through the socket as over tcp (two copies by the kernel instead of one
-        by the service); memory from alloc() is not. Keeps `memory` alive until close()."""
+        by the service); memory from alloc() is not. Memory of a GPU is registered on every transport, and copied through pinned
+        host memory where the network card does not reach it (Region.reason). Keeps `memory` alive until close()."""
     def put(
         self,
         keys: Sequence[bytes],
@@ -153,5 +179,5 @@ class Client:
         """Ids of operations settled since the last call (only after completion_fd() was asked for)."""
     def info(self) -> dict[str, Any]:
         """What the handshake told: server_id, version, transport, lanes, limits; and connected, reconnects, returns, breaker,
-        last_error."""
+        last_error; gpu_regions: address, nbytes, device, transfer and reason of each."""
     def close(self) -> None: ...

@@ -230,12 +230,17 @@ class Client:
     def register(self, memory: "Memory") -> _native.Region:
         """Makes memory known to the device, so that the service reads and writes it in place (rdma; memory that is not
         registered is copied once on its way; tcp and shm gain nothing by it). Register what is used often, once: pinning
-        takes time. The region keeps `memory` alive until its close(), which cancels calls that still use it."""
+        takes time. The region keeps `memory` alive until its close(), which cancels calls that still use it.
+
+        Memory of an NVIDIA GPU is read and written in place over rdma where GPU, kernel and network card can (dma-buf), else
+        copied through pinned host memory: `transfer` and `reason` of the region say which and why, and the first time over
+        rdma a GpuCopyWarning does. Blocks in it may be named as `(address, nbytes)`. docs/gpu-memory.md."""
         return self._connection.register(memory)
 
     def info(self) -> dict[str, Any]:
         """What is known of the session: server_id, version, transport (in use now), lanes, limits; connected, reconnects,
-        returns (to RDMA, of auto://), breaker, last_error (why a connection failed or ended, the last time one did)."""
+        returns (to RDMA, of auto://), breaker, last_error (why a connection failed or ended, the last time one did); and the
+        regions that lie on GPUs."""
         return self._connection.info()
 
     @property

@@ -2,14 +2,15 @@
 
 import ctypes
 import os
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from cairnkv import _native, calls
 from cairnkv.config import FORMS, default_deadline_ms, default_of, setting
-from cairnkv.errors import ClosedError, ConnectError, UsageError
+from cairnkv.errors import ClosedError, ConnectError, GpuCopyWarning, UsageError
 from cairnkv.local import LocalService, acquire
 from cairnkv.memory import LIMITS, prepare
 from cairnkv.session import Session
@@ -30,6 +31,7 @@ class Connection:
     tenant: str = "default"
     closed: bool = False
     forked: bool = False
+    told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         _open.add(self)
@@ -67,9 +69,23 @@ class Connection:
         if isinstance(prepared, list) or nbytes == 0:
             raise UsageError("a region is one piece of memory with at least 1 byte")
         try:
-            return self.session.register(prepared)
+            region = self.session.register(prepared)
         except ValueError as error:
             raise UsageError(f"memory of {nbytes} bytes cannot be registered: {error}") from None
+        self._tell_of_copies(region)
+        return region
+
+    def _tell_of_copies(self, region: _native.Region) -> None:
+        """Over RDMA, who registers memory of a GPU means to have it transferred without a copy. Said once for each reason."""
+        reason = region.reason if region.device is not None else ""
+        if not reason or reason in self.told or self.session.info()["transport"] != "rdma":
+            return
+        self.told.add(reason)
+        warnings.warn(
+            f"memory of GPU {region.device} is registered, and its blocks are copied through host memory: {reason}",
+            GpuCopyWarning,
+            stacklevel=4,
+        )
 
     def close(self) -> None:
         """Hangs up, and lets go of the private service if there is one. A second close does nothing."""

@@ -1,13 +1,16 @@
 """Reads where the memory of a DLPack capsule lies, without taking it over: while the capsule lives, its memory does.
 
-Only what is needed to find a flat stretch of CPU memory; the struct is DLPack's (dmlc/dlpack, dlpack.h, versions 0.x and 1.x).
+Only what is needed to find a flat stretch of memory; the struct is DLPack's (dmlc/dlpack, dlpack.h, versions 0.x and 1.x).
 """
 
 import ctypes
 from typing import Any, NamedTuple
 
-CPU, CUDA_HOST, ROCM_HOST = 1, 3, 11
+# DLDeviceType. What CUDA manages wanders between GPU and host; it is treated as the GPU's.
+CPU, CUDA, CUDA_HOST, ROCM, ROCM_HOST, CUDA_MANAGED = 1, 2, 3, 10, 11, 13
 HOST_DEVICES = (CPU, CUDA_HOST, ROCM_HOST)
+CUDA_DEVICES = (CUDA, CUDA_MANAGED)
+DO_NOT_SYNCHRONISE = -1  # as the stream that __dlpack__ of a CUDA device is given (Python array API standard)
 _READ_ONLY = 1
 
 
@@ -59,12 +62,14 @@ _is_valid.restype = ctypes.c_int
 _is_valid.argtypes = (ctypes.py_object, ctypes.c_char_p)
 
 
-def inspect(exporter: Any) -> Stretch:
-    """The stretch behind an object with `__dlpack__` on a host device. Raises what the exporter raises, or ValueError."""
+def inspect(exporter: Any, stream: int | None = None) -> Stretch:
+    """The stretch behind an object with `__dlpack__`. stream: which the exporter is to synchronise with; None on a host
+    device. Raises what the exporter raises, or ValueError."""
+    options = {} if stream is None else {"stream": stream}
     try:
-        capsule = exporter.__dlpack__(max_version=(1, 0))
+        capsule = exporter.__dlpack__(**options, max_version=(1, 0))
     except TypeError:  # an exporter from before version 1
-        capsule = exporter.__dlpack__()
+        capsule = exporter.__dlpack__(**options)
     read_only = False
     if _is_valid(capsule, b"dltensor_versioned"):
         managed = _ManagedVersioned.from_address(_get_pointer(capsule, b"dltensor_versioned"))

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
-from cairnkv._native import Region, version
+from cairnkv._native import Region, gpu_read, gpu_write, version
 from cairnkv.calls import MATCH_KEYS_MOST
 from cairnkv.double_store import EVENTS_KEPT, NONE, BlockId, MemoryStore, Terms
 from cairnkv.events import FROM_NOW, Event, EventKind
@@ -30,6 +30,7 @@ class MemoryRegion(mmap.mmap):
     """A Region of memory of this process alone."""
 
     shared = False
+    device, transfer, reason = None, "streamed", ""
 
     def __new__(cls, nbytes: int) -> "MemoryRegion":
         """Zeroed and page-aligned."""
@@ -50,9 +51,13 @@ class RegisteredMemory:
     """A Region over the caller's memory. (From Python one cannot give it the buffer protocol: use the memory itself.)"""
 
     shared = False
+    device, transfer, reason = None, "streamed", ""
 
     def __init__(self, memory: Any) -> None:
-        if isinstance(memory, tuple):
+        if isinstance(memory, tuple) and len(memory) == 4:
+            self.address, self.nbytes, self.device, _ = memory
+            self.transfer, self.reason = "bounced", "the store in memory lies on the host"
+        elif isinstance(memory, tuple):
             self.address, self.nbytes = memory
         else:
             view = (ctypes.c_char * memoryview(memory).nbytes).from_buffer(memory)
@@ -200,6 +205,8 @@ class MemorySession:
                     continue
                 operation.sequences[at] = found.sequence
                 status, length = _deliver(found.data, place, ranges[at] if ranges else (0, 0))
+                if length > 0:
+                    _write_back(memories[at], place)
                 operation.statuses[at], operation.lengths[at] = status, length
                 if status == Status.bad_range:
                     operation.sequences[at] = 0
@@ -382,6 +389,10 @@ def _views(memory: Any) -> list[memoryview]:
     """The pieces of a block's memory as flat bytes."""
     if isinstance(memory, list):
         return [view for piece in memory for view in _views(piece)]
+    if isinstance(memory, tuple) and len(memory) == 4:
+        copy = memoryview(bytearray(memory[1]))
+        gpu_read(memory[2], memory[0], copy)
+        return [copy]
     if isinstance(memory, tuple):
         address, nbytes = memory
         return [memoryview((ctypes.c_char * nbytes).from_address(address)).cast("B")]
@@ -391,6 +402,13 @@ def _views(memory: Any) -> list[memoryview]:
     if view.readonly:
         return [memoryview(view.tobytes())]
     return [memoryview((ctypes.c_char * view.nbytes).from_buffer(view)).cast("B")]
+
+
+def _write_back(memory: Any, views: list[memoryview]) -> None:
+    """Of memory on a GPU, the views are copies."""
+    for piece, view in zip(memory if isinstance(memory, list) else [memory], views, strict=True):
+        if isinstance(piece, tuple) and len(piece) == 4:
+            gpu_write(piece[2], piece[0], view)
 
 
 def _deliver(data: bytes, place: list[memoryview], asked: tuple[int, int]) -> tuple[Status, int]:

@@ -12,6 +12,8 @@ CairnError
     ├── QuotaExceeded  Leased  LeaseTooLong  GroupTooLarge  NotAdmitted  Expired
     └── DriveUnknown  DriveInUse  DriveForeign  DriveNewer  DriveDamaged  DriveSmaller  DriveDraining (operators only)
 
+GpuCopyWarning (UserWarning) is no error: memory of a GPU was registered, and its blocks are copied through host memory.
+
 Batched calls never raise for what a client, a drive or a network can cause: each item has a result, and a result has
 `raise_for_status()`. A class's name is its status in CamelCase.
 """
@@ -43,6 +45,11 @@ class UsageError(CairnError, ValueError):
 
 class ClosedError(UsageError):
     """The client was closed."""
+
+
+class GpuCopyWarning(UserWarning):
+    """Blocks in registered memory of a GPU are copied through host memory, though the transport could do without; it says
+    why. Given once for each reason and client."""
 
 
 class StatusError(CairnError):

@@ -2,8 +2,11 @@
 
 Accepted as one piece of memory, in this order: anything with the buffer protocol (bytes, bytearray, memoryview, mmap, array,
 numpy arrays, Region), numpy-like arrays by `__array_interface__` (dtypes the buffer protocol does not know, such as bfloat16),
-torch tensors on the CPU, objects with `__dlpack__` on the CPU, and `(address, nbytes)`. A list or tuple of pieces is one
-block in several extents, joined in order. numpy and torch are never imported here.
+torch tensors, objects with `__dlpack__`, `(address, nbytes)` and `(address, nbytes, device)`. A list or tuple of pieces is one
+block in several extents, joined in order, on the host, on GPUs, or in part on each. numpy and torch are never imported here.
+
+Memory on NVIDIA GPUs is taken from torch tensors, `__cuda_array_interface__`, DLPack, registered regions, and addresses with a
+device: gpu.py, which also says who has to synchronise.
 
 An address says nothing about who owns it: for `(address, nbytes)` the caller keeps the memory alive until the call returns.
 """
@@ -11,7 +14,7 @@ An address says nothing about who owns it: for `(address, nbytes)` the caller ke
 import ctypes
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cairnkv import _native, dlpack
+from cairnkv import _native, dlpack, gpu
 from cairnkv.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,16 +22,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    Piece: TypeAlias = Buffer | tuple[int, int] | Any
+    Piece: TypeAlias = Buffer | tuple[int, int] | tuple[int, int, object] | Any
     Memory: TypeAlias = Piece | Sequence[Piece]
 
 LIMITS = _native.limits()
 BLOCK_BYTES_MOST = LIMITS["block_bytes_most"]
 ITEM_EXTENTS_MOST = LIMITS["item_extents_most"]
-_NO_GPU = (
-    "is GPU memory, which this release cannot reach: that comes with the RDMA transport. Copy it to the host first, "
-    "for example tensor.cpu()"
-)
 
 
 Prepared: TypeAlias = tuple[Any, int]
@@ -60,7 +59,7 @@ def _prepare_extents(memory: "Sequence[Piece]", writable: bool) -> Prepared:
 
 
 def _is_address(memory: object) -> bool:
-    return type(memory) is tuple and len(memory) == 2 and all(type(part) is int for part in memory)
+    return type(memory) is tuple and len(memory) in (2, 3) and all(type(part) is int for part in memory[:2])
 
 
 def _prepare_piece(piece: Any, writable: bool) -> Prepared:
@@ -68,8 +67,12 @@ def _prepare_piece(piece: Any, writable: bool) -> Prepared:
         return _from_address(piece)
     if isinstance(piece, str):
         raise UsageError("text is not memory: encode it first, for example text.encode()")
+    if type(piece) is _native.Region and piece.device is not None:
+        return _from_gpu_region(piece)
+    if _is_tensor(piece):  # first: it has other faces, which it shows in some states only
+        return _from_tensor(piece)
     if hasattr(piece, "__cuda_array_interface__"):
-        raise UsageError(f"a {_kind(piece)} {_NO_GPU}")
+        return _from_cuda_interface(piece, writable)
     try:
         view = memoryview(piece)
     except (TypeError, ValueError, BufferError) as error:
@@ -81,11 +84,34 @@ def _prepare_piece(piece: Any, writable: bool) -> Prepared:
     return view, view.nbytes
 
 
-def _from_address(piece: tuple[int, int]) -> Prepared:
-    address, nbytes = piece
+def _from_address(piece: tuple[Any, ...]) -> Prepared:
+    address, nbytes = piece[:2]
     if not (0 < address < 1 << 64 and 0 <= nbytes < 1 << 63):
         raise UsageError(f"({address}, {nbytes}) is no (address, nbytes) of memory")
-    return piece, nbytes
+    number = gpu.number_of(piece[2]) if len(piece) == 3 else None
+    if number is None:
+        return (address, nbytes), nbytes
+    return _on_gpu(address, nbytes, number, None, f"({address:#x}, {nbytes}, {piece[2]!s:.20})")
+
+
+def _on_gpu(address: int, nbytes: int, number: int, owner: object, shown: str) -> Prepared:
+    if nbytes == 0:
+        return bytearray(), 0
+    return gpu.place(address, nbytes, number, owner, shown), nbytes
+
+
+def _from_gpu_region(region: _native.Region) -> Prepared:
+    if region.nbytes == 0 or region.device is None:
+        raise UsageError("the region is closed")
+    return (region.address, region.nbytes, region.device, region), region.nbytes
+
+
+def _from_cuda_interface(piece: Any, writable: bool) -> Prepared:
+    def wrong(how: str) -> UsageError:
+        return _read_only(piece) if how == "read-only" else _not_contiguous(piece)
+
+    memory = gpu.from_cuda_interface(piece, f"a {_kind(piece)}", wrong, writable)
+    return (bytearray(), 0) if memory is None else (memory, memory[1])
 
 
 def _owned(address: int, nbytes: int, owner: object) -> Prepared:
@@ -101,15 +127,13 @@ def _from_array(piece: Any, writable: bool, error: Exception) -> Prepared:
     interface = getattr(piece, "__array_interface__", None)
     if isinstance(interface, dict):
         return _from_interface(piece, interface, writable)
-    if type(piece).__module__.partition(".")[0] == "torch" and hasattr(piece, "data_ptr"):
-        return _from_tensor(piece)
     if hasattr(piece, "__dlpack__") and hasattr(piece, "__dlpack_device__"):
         return _from_dlpack(piece, writable)
     if isinstance(error, BufferError):
         raise UsageError(f"a {_kind(piece)} does not show its memory: {error}") from None
     raise UsageError(
-        f"a {_kind(piece)} is not memory: pass a buffer (bytes, bytearray, memoryview, numpy array), a CPU tensor, "
-        "(address, nbytes), or a list of these"
+        f"a {_kind(piece)} is not memory: pass a buffer (bytes, bytearray, memoryview, numpy array), a tensor, "
+        "(address, nbytes), (address, nbytes, device), or a list of these"
     )
 
 
@@ -122,9 +146,13 @@ def _from_interface(piece: Any, interface: dict[str, Any], writable: bool) -> Pr
     return _owned(address, int(piece.nbytes), piece)
 
 
+def _is_tensor(piece: Any) -> bool:
+    return type(piece).__module__.partition(".")[0] == "torch" and hasattr(piece, "data_ptr")
+
+
 def _from_tensor(tensor: Any) -> Prepared:
-    if tensor.device.type != "cpu":
-        raise UsageError(f"a tensor on {tensor.device} {_NO_GPU}")
+    if tensor.device.type not in ("cpu", "cuda"):
+        raise gpu.not_reached(f"a tensor on {tensor.device}")
     if not tensor.is_contiguous():
         raise _not_contiguous(tensor)
     if tensor.is_conj() or tensor.is_neg():
@@ -132,21 +160,26 @@ def _from_tensor(tensor: Any) -> Prepared:
             "this tensor is a lazy view: its memory holds other values; call resolve_conj() or resolve_neg()"
         )
     nbytes = tensor.numel() * tensor.element_size()
+    if tensor.device.type != "cpu" and nbytes > 0:
+        return gpu.from_tensor(tensor, f"a tensor on {tensor.device}"), nbytes
     return _owned(tensor.data_ptr(), nbytes, tensor)
 
 
 def _from_dlpack(exporter: Any, writable: bool) -> Prepared:
-    device = exporter.__dlpack_device__()[0]
-    if device not in dlpack.HOST_DEVICES:
-        raise UsageError(f"a {_kind(exporter)} {_NO_GPU}")
+    device, number = exporter.__dlpack_device__()
+    on_gpu = device in dlpack.CUDA_DEVICES
+    if device not in dlpack.HOST_DEVICES and not on_gpu:
+        raise gpu.not_reached(f"a {_kind(exporter)} on DLPack device type {int(device)}")
     try:
-        stretch = dlpack.inspect(exporter)
+        stretch = dlpack.inspect(exporter, dlpack.DO_NOT_SYNCHRONISE if on_gpu else None)
     except (BufferError, ValueError, TypeError, RuntimeError) as error:
         raise UsageError(f"a {_kind(exporter)} does not show its memory: {error}") from None
     if not stretch.contiguous:
         raise _not_contiguous(exporter)
     if writable and stretch.read_only:
         raise _read_only(exporter)
+    if on_gpu:
+        return _on_gpu(stretch.address, stretch.nbytes, number, stretch.capsule, f"a {_kind(exporter)}")
     return _owned(stretch.address, stretch.nbytes, stretch.capsule)
 
 

@@ -1,8 +1,8 @@
 #!/bin/bash
 # What `make` needs from the machine, checked and, where it may, installed.
 #
-#   tools/setup.sh system GROUP…   Debian/Ubuntu packages: core, clang, coverage, bench. Root installs what is missing;
-#                                  anybody else is told the exact command (exit 2).
+#   tools/setup.sh system GROUP…   Debian/Ubuntu packages: core, clang, coverage, bench, testbed, qemu (or qemu-x86_64). Root
+#                                  installs what is missing; anybody else is told the exact command (exit 2).
 #   tools/setup.sh venv            .venv with pip and the pinned uv
 #   tools/setup.sh python          the locked Python packages into .venv
 #   tools/setup.sh packages        both of our packages, editable, with the native core compiled in build/native
@@ -40,13 +40,23 @@ if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
     print("python%d.%d-dev" % sys.version_info[:2])'
       ;;
     bench) echo fio perftest redis-server ;;
+    # No qemu-user and no binfmt: nothing of the guest's runs while it is built.
+    qemu*)
+      echo mmdebstrap debian-archive-keyring erofs-utils kmod
+      case $1 in
+        qemu | qemu-arm64) echo qemu-system-arm; [ "$(uname -m)" = aarch64 ] || echo g++-aarch64-linux-gnu ;;
+        qemu-x86_64) echo qemu-system-x86; [ "$(uname -m)" = x86_64 ] || echo g++-x86-64-linux-gnu ;;
+        *) stop "unknown group '$1': for qemu there are qemu-arm64 and qemu-x86_64" ;;
+      esac
+      ;;
+    testbed) echo iproute2 rdma-core ibverbs-providers librdmacm1 python3-pyverbs nvme-cli e2fsprogs mount ;;
     clang) version=$(clang_version); echo "clang-${version:-$CLANG} libclang-rt-${version:-$CLANG}-dev" ;;
     coverage)
       version=$(clang_version $MCDC_LEAST)
       version=${version:-$CLANG}
       echo "clang-$version libclang-rt-$version-dev llvm-$version"
       ;;
-    *) stop "unknown group '$1': core, clang, coverage or bench" ;;
+    *) stop "unknown group '$1': core, clang, coverage, bench, testbed, qemu or qemu-x86_64" ;;
   esac
 }
 

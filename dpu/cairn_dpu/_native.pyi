@@ -89,6 +89,9 @@ class Server:
         """A snapshot as JSON: see docs/metrics.md for every field."""
     def absent_drives(self) -> list[tuple[str, str]]:
         """(path, reason) of the drives that the service was told of and does without."""
+    def complaints(self) -> list[tuple[str, int, str, int]]:
+        """(peer, status, reason, how often) of the links that ended since the last call because of what their peers did.
+        The peer is empty where there was no room for more."""
     def attach_drive(self, path: str) -> str:
         """Takes a formatted drive in, and returns its uuid. It is read in the background. Raises CairnError."""
     def drain_drive(self, uuid: str) -> None:

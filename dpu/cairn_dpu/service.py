@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from cairn_dpu import _native
-from cairn_dpu.admin.server import AdminServer
 from cairn_dpu.config import Config
 from cairn_dpu.drives import prepare
 from cairn_dpu.errors import ExitCode, ServiceError, explain
@@ -25,12 +24,17 @@ from cairn_dpu.notify import notify, watchdog_seconds
 from cairn_dpu.quantities import describe_size
 from cairn_dpu.stopping import StopRequests
 
+if TYPE_CHECKING:
+    from cairn_dpu.admin.server import AdminServer
+
 T = TypeVar("T")
 log = logging.getLogger("cairn_dpu.service")
 
 STATS_SECONDS_MOST = 2.0
 LOOK_EVERY_SECONDS = 1.0
 LOADED_EVERY_SECONDS = 0.1
+COMPLAIN_EVERY_SECONDS = 10.0
+STATUS_NAMES = {number: name for number, name, _, _ in _native.status_table()}
 
 
 class Service:
@@ -45,6 +49,7 @@ class Service:
         self._admin: AdminServer | None = None
         self._asking = ThreadPoolExecutor(1, "cairn-stats")
         self._stopped = threading.Event()
+        self._next_complaints = 0.0
 
     @property
     def read_only(self) -> bool:
@@ -101,6 +106,8 @@ class Service:
         try:
             self.listen_urls = [server.listen(str(url)) for url in config.listen]
             if config.admin is not None:
+                from cairn_dpu.admin.server import AdminServer  # it is most of the time of a start
+
                 self._admin = AdminServer(config.admin)
                 self.admin_url = self._admin.url
             server.start()
@@ -131,6 +138,19 @@ class Service:
         if self.config.ready_file is not None:
             self.config.ready_file.unlink(missing_ok=True)
         return drained
+
+    def log_complaints(self) -> None:
+        """Tells the log which links ended for what their peers did. Now and then only: whoever attacks the service does not
+        fill its disk."""
+        now = time.monotonic()
+        if self._server is None or now < self._next_complaints:
+            return
+        rows = self._server.complaints()
+        for peer, status, reason, times in rows:
+            more = f"; {times - 1} more like it" if times > 1 else ""
+            log.warning("a link of %s was ended: %s (%s)%s", peer or "others", reason, STATUS_NAMES[status], more)
+        if rows:
+            self._next_complaints = now + COMPLAIN_EVERY_SECONDS
 
     def stopped(self, seconds: float) -> bool:
         """Whether the stop has begun, waiting so long for it."""
@@ -232,6 +252,7 @@ def run(config: Config) -> ExitCode:
             if not service.running():
                 log.error("the reactor has ended by itself; please report this with the lines above")
                 return ExitCode.FAILURE
+            service.log_complaints()
             reason = stops.wait(LOOK_EVERY_SECONDS)
         notify("STOPPING=1")
         log.info("draining, asked by %s; what is in flight has %.1f s", reason, config.drain_timeout / 1000)

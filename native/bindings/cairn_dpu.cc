@@ -244,6 +244,18 @@ nb::list absent_drives(PyServer& self) {
   return rows;
 }
 
+nb::list complaints(PyServer& self) {
+  std::vector<cairn::Complaint> complaints;
+  {
+    const nb::gil_scoped_release released;
+    complaints = server_of(self).complaints();
+  }
+  nb::list rows;
+  for (const cairn::Complaint& row : complaints)
+    rows.append(nb::make_tuple(row.peer, static_cast<int>(row.status), row.reason, row.times));
+  return rows;
+}
+
 nb::list status_table() {
   nb::list rows;
   for (const cairn::StatusRow& row : cairn::kStatusTable) {
@@ -287,6 +299,7 @@ NB_MODULE(_native, m) {
       .def("running", [](PyServer& self) { return server_of(self).running(); })
       .def("stats", &stats)
       .def("absent_drives", &absent_drives)
+      .def("complaints", &complaints)
       .def("attach_drive", &attach_drive, "path"_a)
       .def("drain_drive", &drain_drive, "uuid"_a)
       .def("detach_drive", &detach_drive, "uuid"_a, nb::kw_only(), "lose_what_is_left"_a)

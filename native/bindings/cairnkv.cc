@@ -8,7 +8,9 @@
 #include "base/crc32c.h"
 #include "base/pattern.h"
 #include "base/streaming_copy.h"
+#include "bindings/cairnkv_gpu.h"
 #include "bindings/cairnkv_memory.h"
+#include "bindings/cairnkv_region.h"
 #include "client/client.h"
 
 namespace nb = nanobind;
@@ -19,24 +21,17 @@ namespace {
 using cairn::append_memory;
 using cairn::Borrowed;
 using cairn::ByteSpan;
+using cairn::client_of;
 using cairn::ConstByteSpan;
 using cairn::FrameType;
+using cairn::Pieces;
+using cairn::PyClient;
+using cairn::PyRegion;
 
 constexpr int kSignalEveryMs = 100;
 static_assert(kSignalEveryMs > 0, "a call would never look whether it was interrupted");
 
 PyObject* connect_error = nullptr;
-
-// Lives as long as any Region or Operation of it; close() ends the session, not the object.
-struct PyClient {
-  std::unique_ptr<cairn::Client> client;
-};
-
-cairn::Client& client_of(const nb::object& self) {
-  PyClient& client = nb::cast<PyClient&>(self);
-  CAIRN_CHECK(client.client != nullptr, "Python holds a client that was not connected");
-  return *client.client;
-}
 
 class PyOperation {
  public:
@@ -89,58 +84,6 @@ class PyOperation {
   std::shared_ptr<cairn::Operation> operation_;
   std::unique_ptr<Borrowed> borrowed_;
   bool done_ = false;
-};
-
-// Memory of the client's making, or a borrowed buffer; the client knows of that, too, where its transport gains by it.
-class PyRegion {
- public:
-  PyRegion(nb::object owner, cairn::MemoryRegion* region, uint64_t nbytes)
-      : owner_(std::move(owner)), region_(region), bytes_{region->base(), nbytes} {
-    CAIRN_CHECK(nbytes <= region->bytes(), "Python is given more of a region than there is");
-  }
-  PyRegion(nb::object owner, cairn::MemoryRegion* region, std::unique_ptr<Borrowed> borrowed, ByteSpan bytes)
-      : owner_(std::move(owner)), region_(region), borrowed_(std::move(borrowed)), bytes_(bytes) {}
-  PyRegion(PyRegion&& other) noexcept
-      : owner_(std::move(other.owner_)),
-        region_(std::exchange(other.region_, nullptr)),
-        borrowed_(std::move(other.borrowed_)),
-        bytes_(std::exchange(other.bytes_, {})) {}
-  ~PyRegion() { free(); }
-
-  uintptr_t address() const { return reinterpret_cast<uintptr_t>(bytes_.data()); }
-  size_t nbytes() const { return bytes_.size(); }
-  bool shared() const { return region_ != nullptr && client_of(owner_).region_is_shared(*region_); }
-  void close() {
-    if (exports_ > 0) throw nb::buffer_error("the region is in use: release its memoryviews and arrays first");
-    free();
-  }
-  ByteSpan exported() {
-    if (bytes_.data() == nullptr) throw nb::buffer_error("the region is closed");
-    ++exports_;
-    return bytes_;
-  }
-  void returned() {
-    CAIRN_CHECK(exports_ > 0, "Python gives memory of a region back that it was not lent");
-    --exports_;
-  }
-
- private:
-  void free() {
-    CAIRN_CHECK(exports_ == 0, "a region is freed that Python still looks into");
-    if (cairn::MemoryRegion* region = std::exchange(region_, nullptr)) {
-      cairn::Client& client = client_of(owner_);
-      const nb::gil_scoped_release released;  // it waits for what is in flight there
-      client.free_region(region);
-    }
-    borrowed_.reset();
-    bytes_ = {};
-  }
-
-  nb::object owner_;
-  cairn::MemoryRegion* region_ = nullptr;
-  std::unique_ptr<Borrowed> borrowed_;
-  ByteSpan bytes_;
-  int exports_ = 0;
 };
 
 int region_getbuffer(PyObject* self, Py_buffer* view, int flags) {
@@ -199,10 +142,13 @@ std::unique_ptr<Borrowed> attach(cairn::Operation& operation, nb::handle memorie
   auto borrowed = std::make_unique<Borrowed>();
   operation.part_first.reserve(operation.keys.size() + 1);
   operation.part_first.push_back(0);
+  Pieces pieces;
   for (const nb::handle memory : memories) {
-    append_memory(memory, writable, *borrowed, operation.parts);
-    operation.part_first.push_back(static_cast<uint32_t>(operation.parts.size()));
+    append_memory(memory, writable, *borrowed, pieces);
+    operation.part_first.push_back(static_cast<uint32_t>(pieces.parts.size()));
   }
+  operation.parts = std::move(pieces.parts);
+  operation.gpus = std::move(pieces.gpus);
   // A sequence is anything that Python takes for one: what it says of its length need not be what it gives.
   if (operation.part_first.size() != operation.keys.size() + 1)
     throw nb::value_error("as many memories as keys are needed");
@@ -317,18 +263,19 @@ PyRegion alloc(nb::object self, uint64_t nbytes) {
 
 PyRegion register_memory(nb::object self, nb::handle memory) {
   auto borrowed = std::make_unique<Borrowed>();
-  std::vector<iovec> parts;
-  append_memory(memory, true, *borrowed, parts);
-  if (parts.size() != 1) throw nb::value_error("a region is one piece of memory");
-  const ByteSpan bytes{static_cast<std::byte*>(parts[0].iov_base), parts[0].iov_len};
+  Pieces pieces;
+  append_memory(memory, true, *borrowed, pieces);
+  if (pieces.parts.size() != 1) throw nb::value_error("a region is one piece of memory");
+  const ByteSpan bytes{static_cast<std::byte*>(pieces.parts[0].iov_base), pieces.parts[0].iov_len};
+  const int gpu = pieces.gpus.empty() ? cairn::kHostMemory : pieces.gpus[0];
   cairn::Client& client = client_of(self);
   cairn::Result<cairn::MemoryRegion*> region = cairn::Error{};
   {
     const nb::gil_scoped_release released;
-    region = client.register_memory(bytes);
+    region = client.register_memory(bytes, gpu);
   }
   if (!region.ok()) throw nb::value_error(region.error().message.c_str());
-  return {std::move(self), region.value(), std::move(borrowed), bytes};
+  return {std::move(self), region.value(), std::move(borrowed), bytes, gpu};
 }
 
 nb::bytes bytes_of(const std::array<uint8_t, 16>& array) {
@@ -351,6 +298,7 @@ nb::dict info(PyClient& self) {
   out["returns"] = info.returns;
   out["breaker"] = info.breaker;
   out["last_error"] = info.last_error;
+  out["gpu_regions"] = cairn::gpu_region_rows(info.gpu_regions);
   return out;
 }
 
@@ -440,6 +388,9 @@ void bind_region(nb::module_& m) {
       .def_prop_ro("address", &PyRegion::address)
       .def_prop_ro("nbytes", &PyRegion::nbytes)
       .def_prop_ro("shared", &PyRegion::shared)
+      .def_prop_ro("device", &PyRegion::gpu)
+      .def_prop_ro("transfer", &PyRegion::transfer)
+      .def_prop_ro("reason", &PyRegion::reason)
       .def("close", &PyRegion::close);
 }
 
@@ -493,6 +444,7 @@ NB_MODULE(_native, m) {
   // A process that ends with an object alive is no bug of ours to report to its user.
   nb::set_leak_warnings(false);
   bind_values(m);
+  cairn::bind_gpu(m);
   bind_region(m);
   bind_operation(m);
   bind_client(m);

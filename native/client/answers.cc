@@ -34,6 +34,12 @@ bool Client::Lane::memory_of(uint64_t request_id, uint32_t index, uint64_t lengt
   if (!operation.moves_payload() || operation.settled_[item]) return false;
   const uint64_t room = operation.room(item);
   if (whole ? length != room : length > room) return false;
+  if (!found->second.bounced.empty() && found->second.bounced[index]) {
+    if (length > found->second.bounced[index].length()) return false;
+    found->second.bounced[index].slice(0, length, out);
+    return true;
+  }
+  if (operation.on_gpu(item)) return false;  // no socket reads or writes that
   append_clipped(operation.memory(item), length, out);
   return true;
 }
@@ -133,18 +139,7 @@ void Client::settle_result(const Request& request, const ResultBody& result) {
   operation.sequences[item] = result.sequence;
   if (operation.type == FrameType::put && status == Status::ok) operation.lengths[item] = operation.room(item);
   if (operation.type == FrameType::get && status == Status::ok) {
-    if (result.length > operation.room(item)) {
-      status = Status::invalid;
-    } else {
-      fetch_bounced(request, result.index, result.length);
-    }
-    if (status == Status::ok && options_.verify) {
-      std::vector<iovec> parts;
-      append_clipped(operation.memory(item), result.length, parts);
-      uint32_t crc = 0;
-      for (const iovec& part : parts) crc = crc32c({static_cast<const std::byte*>(part.iov_base), part.iov_len}, crc);
-      if (crc != result.crc) status = Status::bad_checksum;
-    }
+    status = result.length > operation.room(item) ? Status::invalid : deliver(request, result);
     if (status == Status::ok) operation.lengths[item] = result.length;
   }
   settle(operation, item, status);

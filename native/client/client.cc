@@ -83,9 +83,12 @@ void Client::submit(std::shared_ptr<Operation> operation) {
   if (op.deadline_ms == 0) op.deadline_ms = kDeadlineMsDefault;
   op.deadline_ms = std::min(op.deadline_ms, kDeadlineMsMost);
   op.due_ns_ = system_clock().now_ns() + uint64_t{op.deadline_ms} * 1'000'000;
+  find_gpus(op);
   if (op.type == FrameType::put && options_.verify) {
-    op.crcs_.reserve(op.keys.size());
-    for (uint32_t i = 0; i < op.keys.size(); ++i) op.crcs_.push_back(crc_of(op.memory(i)));
+    op.crcs_.assign(op.keys.size(), 0);
+    for (uint32_t i = 0; i < op.keys.size(); ++i) {
+      if (!op.on_gpu(i)) op.crcs_[i] = crc_of(op.memory(i));
+    }
   }
 
   Lock lock(lock_);
@@ -129,8 +132,9 @@ void Client::split(const std::shared_ptr<Operation>& operation) {
   for (uint32_t first = 0; first < count;) {
     Lane& lane = *lanes_[next_lane_++ % static_cast<size_t>(staying)];  // those that leave stand behind
     uint32_t items = std::min(share, count - first);
-    if (const auto domain = lane.link->memory_domain(); domain != nullptr && operation->moves_payload())
-      items = share_of_bounce(*domain, *operation, first, items);
+    const auto domain = lane.link->memory_domain();
+    if (operation->moves_payload() && (domain != nullptr || !operation->gpus.empty()))
+      items = share_of_bounce(domain.get(), *operation, first, items);
     enqueue(lane, operation, first, items);
     first += items;
   }
@@ -248,7 +252,7 @@ std::vector<std::byte> Client::build_request(Lane& lane, uint64_t id, Request& r
       body.range_offset = op.ranges[item].offset;
       body.range_bytes = op.ranges[item].length;
     }
-    if (!op.crcs_.empty()) {
+    if (checksum_is_known(request, i)) {
       body.flags |= kItemHasCrc;
       body.crc = op.crcs_[item];
     }
@@ -327,10 +331,11 @@ Result<MemoryRegion*> Client::alloc_region(uint64_t bytes) {
   return keep_region(created.take());
 }
 
-Result<MemoryRegion*> Client::register_memory(ByteSpan memory) {
+Result<MemoryRegion*> Client::register_memory(ByteSpan memory, int gpu) {
   if (memory.empty()) return Error{0, "a region has at least one byte"};
-  if (!ways_.any(Address::Kind::rdma)) return nullptr;
-  return keep_region(MemoryRegion::over(memory));
+  CAIRN_CHECK(gpu == kHostMemory || Gpu::loaded() != nullptr, "memory of a GPU is registered without its driver");
+  if (!ways_.any(Address::Kind::rdma) && gpu == kHostMemory) return nullptr;
+  return keep_region(MemoryRegion::over(memory, gpu));
 }
 
 Result<MemoryRegion*> Client::keep_region(std::unique_ptr<MemoryRegion> owned) {
@@ -342,14 +347,14 @@ Result<MemoryRegion*> Client::keep_region(std::unique_ptr<MemoryRegion> owned) {
   const bool by_device = state_ == Link::up && !lost_ && way_->kind == Address::Kind::rdma;
   lock.unlock();
   for (const auto& domain : domains) {
-    auto exposed = domain->expose({region->base(), region->bytes()});
+    auto exposed = expose_region(*domain, *region);
     // While nothing goes by that device it may be gone: install() tries again.
-    if (!exposed && by_device) return exposed.error();
-    if (exposed.ok()) region->exposed.emplace(domain.get(), exposed.take());
+    if (!exposed && by_device && region->gpu() == kHostMemory) return exposed.error();
   }
   lock.lock();
   const bool fresh = regions_.emplace(region->base(), std::move(owned)).second;
   if (!fresh) return Error{EEXIST, "that memory is registered already"};
+  if (region->gpu() != kHostMemory) gpu_regions_.fetch_add(1, std::memory_order_release);
   if (state_ != Link::up) return region;
   add_region(*region);  // for what came meanwhile, and for the peer of shared memory
   if (region->descriptor() < 0) return region;
@@ -380,6 +385,10 @@ void Client::free_region(MemoryRegion* region) {
   Lock lock(lock_);
   check_session();
   if (!region->exposed.empty()) end_requests_in(lock, *region);
+  if (region->gpu() != kHostMemory) {
+    end_operations_in(lock, *region);
+    gpu_regions_.fetch_sub(1, std::memory_order_release);
+  }
   const auto listed = regions_.find(region->base());
   CAIRN_CHECK(listed != regions_.end(), "a region is freed twice, or is another client's");
   CAIRN_CHECK(listed->second.get() == region, "a region is freed that lies where another does");

@@ -1,17 +1,19 @@
 // The caller's side of a session: batches, credits, deadlines with their fence, reconnection.
 //
-// Threads: any thread may call anything. One lock guards the session; it is never held while waiting.
-// There is no thread inside: of the threads that wait for an answer, one at a time drives the links for all
-// of them, so a lone caller's bytes are received by the caller itself. Only after completion_fd() was asked
-// for does a thread of our own drive.
+// Threads: any thread may call anything. One lock guards the session; it is never held while waiting for the service.
+// It is held while payload is copied through memory of ours, from and to a GPU as well. There is no thread inside: of
+// the threads that wait for an answer, one at a time drives the links for all of them, so a lone caller's bytes are
+// received by the caller itself. Only after completion_fd() was asked for does a thread of our own drive.
 //
 // What a caller may rely on (DESIGN §3): every item of an operation gets a status; when wait() or cancel()
 // says the operation is done, nothing reads or writes the caller's memory any more; done comes no later than
-// the deadline plus the fence (kFenceMs).
+// the deadline plus the fence (kFenceMs). Only a copy from or to a GPU that has begun is waited for, however long it
+// takes: nobody can take it back.
 #pragma once
 
 #include <poll.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -45,6 +47,12 @@ struct ClientOptions {
   bool verify = true;  // checksum puts here, check gets here
 };
 
+struct GpuRegionInfo {
+  uint64_t address = 0, bytes = 0;
+  int gpu = 0;
+  std::string reason;  // why it is copied through host memory; empty: it is not
+};
+
 struct ClientInfo {
   std::string transport;  // of the session that calls go to now
   std::array<uint8_t, 16> server_id{};
@@ -56,6 +64,7 @@ struct ClientInfo {
   uint64_t returns = 0;            // to a better transport while the session by another one went on
   const char* breaker = "closed";  // closed: calls go through; open: they are refused until the next attempt
   std::string last_error;
+  std::vector<GpuRegionInfo> gpu_regions;
 };
 
 class Client {
@@ -78,10 +87,14 @@ class Client {
   // Memory the service can reach, where the transport has that; owned by the client until free_region().
   Result<MemoryRegion*> alloc_region(uint64_t bytes);
   // The caller's memory, which stays where it is until free_region(). nullptr: the transport gains nothing by it.
-  Result<MemoryRegion*> register_memory(ByteSpan memory);
+  // `gpu`: on which it lies, as Gpu::find() says; memory that the device does not take in is registered all the same,
+  // and copied through host memory: region_transfer() says why.
+  Result<MemoryRegion*> register_memory(ByteSpan memory, int gpu = kHostMemory);
   bool region_is_shared(const MemoryRegion& region);
-  // Operations that use it, where the service reads and writes it by itself, are cancelled first; that takes no longer
-  // than their fence.
+  // Of memory on a GPU, as things are now. Empty: the service reads and writes it by itself. Else why it does not.
+  std::string region_reason(const MemoryRegion& region);
+  // Operations that use it, where the service reads and writes it by itself or it is a GPU's, are cancelled first; that
+  // takes no longer than their fence.
   void free_region(MemoryRegion* region);
 
   // From the first call on a thread drives the session, and the descriptor (an eventfd, ours) becomes readable
@@ -103,7 +116,7 @@ class Client {
     bool sent = false;
     std::vector<MemoryRegion*> regions;  // shared memory the service may touch for it
     MemoryRegion* adding = nullptr;      // region_add: whose
-    std::vector<Buffer> bounced;         // rdma: for each item the memory in its caller's place; empty: none is needed
+    std::vector<Buffer> bounced;         // for each item the memory in its caller's place; empty: none is needed
   };
   struct Lane final : ClientLinkHandler {
     Client* client = nullptr;
@@ -149,6 +162,7 @@ class Client {
   void wait_longer();
   bool ensure_connected(Lock& lock, uint64_t due_ns);  // false: the breaker is open or the attempt failed
   void lose_session(std::string_view reason, bool by_us);
+  void forget_gone_domains();
   bool detach_regions();
   void reap();
   void bury(Lane& lane);
@@ -176,11 +190,25 @@ class Client {
   void forget_domain(const MemoryDomain& domain);
   MemoryRegion* exposed_at(const MemoryDomain& domain, const std::byte* base, uint64_t length);
   bool is_exposed(const MemoryDomain& domain, const Operation& operation, uint32_t item);
-  uint32_t share_of_bounce(const MemoryDomain& domain, const Operation& operation, uint32_t first, uint32_t most);
-  bool take_bounce(Lane& lane, Request& request);
   void reach(Lane& lane, uint64_t id, Request& request, std::vector<ItemBody>& items, std::vector<ExtentBody>& extents);
   void end_requests_in(Lock& lock, const MemoryRegion& region);
-  void fetch_bounced(const Request& request, uint32_t index, uint64_t bytes);
+
+  // --- memory in the caller's place: that the device does not know, or a GPU's (bounced.cc) ---
+  void find_gpus(Operation& operation);
+  bool is_bounced(const MemoryDomain* domain, const Operation& operation, uint32_t item);
+  uint32_t share_of_bounce(const MemoryDomain* domain, const Operation& operation, uint32_t first, uint32_t most);
+  bool take_bounce(Lane& lane, Request& request);
+  void fill_bounced(Request& request);
+  static bool checksum_is_known(const Request& request, uint32_t index);
+  Status deliver(const Request& request, const ResultBody& result);
+  Status deliver_to_gpu(const Request& request, const ResultBody& result);
+
+  // --- regions of GPUs (gpu_regions.cc) ---
+  static Result<Unit> expose_region(MemoryDomain& domain, MemoryRegion& region);
+  void end_operations_in(Lock& lock, const MemoryRegion& region);
+  std::string reason_of(const MemoryRegion& region) const;
+  std::vector<GpuRegionInfo> gpu_regions() const;
+
   void settle(Operation& operation, uint32_t item, Status status);
   void settle_rest(Operation& operation, Status status);
   void finish_if_settled(Operation& operation);
@@ -235,6 +263,7 @@ class Client {
   Bounce bounce_;
   std::map<const std::byte*, std::unique_ptr<MemoryRegion>> regions_;
   uint32_t next_region_ = 1;
+  std::atomic<uint32_t> gpu_regions_{0};  // how many of them lie on a GPU
 
   enum class Better : uint8_t { idle, trying, found };
   Better better_state_ = Better::idle;

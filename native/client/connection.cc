@@ -203,6 +203,7 @@ bool Client::ensure_connected(Lock& lock, uint64_t due_ns) {
   if (state_ == Link::up) return true;
   const uint64_t now = system_clock().now_ns();
   if (state_ == Link::connecting || now < next_attempt_ns_ || due_ns <= now) return false;
+  forget_gone_domains();
   state_ = Link::connecting;
   const uint64_t left_ms = (due_ns - now) / 1'000'000;
   const int timeout_ms =
@@ -358,6 +359,19 @@ void Client::reap() {
     lane->link->close();
     bury(*lane);
   }
+  lanes.clear();
+  forget_gone_domains();
+}
+
+// What was exposed to a device that was taken away is worth nothing, and a long life would gather more and more of it.
+void Client::forget_gone_domains() {
+  std::erase_if(domains_, [&](const std::shared_ptr<MemoryDomain>& domain) {
+    if (!domain->gone()) return false;
+    CAIRN_CHECK(lanes_.empty(), "memory is let go of that a session uses");
+    for (const auto& [base, region] : regions_) region->exposed.erase(domain.get());
+    bounce_.forget(*domain);
+    return true;
+  });
 }
 
 // What a session that is over says of its way, and of the next.
@@ -377,9 +391,7 @@ void Client::judge() {
 void Client::add_region(MemoryRegion& region) {
   // A session by another device than the last one. What cannot be exposed goes by way of memory that is.
   for (const auto& domain : domains_) {
-    if (region.exposed.contains(domain.get())) continue;
-    auto exposed = domain->expose({region.base(), region.bytes()});
-    if (exposed.ok()) region.exposed.emplace(domain.get(), exposed.take());
+    if (!region.exposed.contains(domain.get())) (void)expose_region(*domain, region);
   }
   if (region.descriptor() < 0 || (welcome_.features & kFeatureRegions) == 0) return;
   CAIRN_CHECK(!region.usable, "a region is announced that the service knows");
@@ -409,6 +421,7 @@ ClientInfo Client::info() {
   info.returns = returns_;
   info.breaker = system_clock().now_ns() < next_attempt_ns_ ? "open" : "closed";
   info.last_error = last_error_;
+  info.gpu_regions = gpu_regions();
   return info;
 }
 

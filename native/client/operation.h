@@ -3,6 +3,7 @@
 
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "client/gpu.h"
 #include "wire/frame.h"
 
 namespace cairn {
@@ -41,6 +43,9 @@ class Operation {
   // put, get: the memory of item i is parts[part_first[i]] … parts[part_first[i + 1] - 1], joined.
   std::vector<iovec> parts;
   std::vector<uint32_t> part_first;
+  // Where parts[i] lies: the number of a GPU, or kHostMemory. Empty: all of it is host memory, as far as the caller
+  // knows; what lies in a registered region of a GPU is found out.
+  std::vector<int> gpus;
   std::vector<ByteRange> ranges;  // get; empty: whole blocks
 
   // --- out, valid once done ---
@@ -64,6 +69,16 @@ class Operation {
     for (const iovec& part : memory(item)) sum += part.iov_len;
     return sum;
   }
+  // Of memory(item), part by part; empty when all of the operation's memory is the host's.
+  std::span<const int> gpus_of(uint32_t item) const {
+    if (gpus.empty()) return {};
+    CAIRN_CHECK(gpus.size() == parts.size(), "it is known of some parts of an operation's memory only where they are");
+    return std::span(gpus).subspan(part_first[item], part_first[item + 1] - part_first[item]);
+  }
+  bool on_gpu(uint32_t item) const {
+    const auto places = gpus_of(item);
+    return std::any_of(places.begin(), places.end(), [](int gpu) { return gpu != kHostMemory; });
+  }
   bool moves_payload() const { return type == FrameType::put || type == FrameType::get; }
 
  private:
@@ -74,7 +89,7 @@ class Operation {
   uint32_t unsettled_ = 0;
   uint64_t due_ns_ = 0;           // deadline; while fencing, when the fence gives up waiting
   Status why_ = Status::timeout;  // what unsettled items become when the fence is done
-  std::vector<uint32_t> crcs_;
+  std::vector<uint32_t> crcs_;    // put; of items on a GPU, once they were copied
 };
 
 }  // namespace cairn

@@ -1,10 +1,8 @@
-// Memory of requests over links whose peer reads and writes it by itself: what is registered, in place; what is not, by
-// way of memory of ours.
+// Memory of requests over links whose peer reads and writes it by itself: what is registered, in place; what is not, in
+// memory of ours that stands in its place (bounced.cc).
 #include <algorithm>
 
-#include "base/streaming_copy.h"
 #include "client/client.h"
-#include "transport/regions.h"
 
 namespace cairn {
 
@@ -38,7 +36,10 @@ void Client::expose_regions(Lock& lock, const Domains& domains) {
     uint64_t bytes, serial;
   };
   std::vector<Known> all;
-  for (const auto& [base, region] : regions_) all.push_back({region->base(), region->bytes(), region->serial});
+  for (const auto& [base, region] : regions_) {
+    // Memory of a GPU is not pinned by this: install() does it, in no time.
+    if (region->gpu() == kHostMemory) all.push_back({region->base(), region->bytes(), region->serial});
+  }
   for (const auto& domain : domains) {
     for (const Known& one : all) {
       // It may be freed at any time, and other memory may be registered at its address.
@@ -79,42 +80,6 @@ bool Client::is_exposed(const MemoryDomain& domain, const Operation& operation, 
   });
 }
 
-// How many of the items, at least one, go into a request together.
-uint32_t Client::share_of_bounce(const MemoryDomain& domain, const Operation& operation, uint32_t first,
-                                 uint32_t most) {
-  uint64_t bytes = 0;
-  uint64_t extents = 0;
-  for (uint32_t i = 0; i < most; ++i) {
-    extents += std::max<uint64_t>(operation.memory(first + i).size(), kBufferRunsMost);
-    if (!is_exposed(domain, operation, first + i)) bytes += operation.room(first + i);
-    if (i > 0 && (bytes > kBounceRequestBytes || extents > kBatchExtentsMost)) return i;
-  }
-  return most;
-}
-
-// False: not now. What can never be had is left out, and the service refuses those items.
-bool Client::take_bounce(Lane& lane, Request& request) {
-  const auto domain = lane.link->memory_domain();
-  const Operation& operation = *request.operation;
-  if (domain == nullptr || !operation.moves_payload()) return true;
-  std::vector<Buffer> bounced(request.count);
-  bool any = false;
-  for (uint32_t i = 0; i < request.count; ++i) {
-    const uint64_t bytes = operation.room(request.first + i);
-    if (bytes == 0 || bytes > kBlockBytesMost || is_exposed(*domain, operation, request.first + i)) continue;
-    std::string error;
-    bounced[i] = bounce_.take(*domain, bytes, error);
-    if (!error.empty()) {
-      last_error_ = error;
-    } else if (!bounced[i]) {
-      return false;
-    }
-    any = true;
-  }
-  if (any) request.bounced = std::move(bounced);
-  return true;
-}
-
 void Client::reach(Lane& lane, uint64_t id, Request& request, std::vector<ItemBody>& items,
                    std::vector<ExtentBody>& extents) {
   const auto domain = lane.link->memory_domain();
@@ -127,8 +92,7 @@ void Client::reach(Lane& lane, uint64_t id, Request& request, std::vector<ItemBo
     const auto memory = operation.memory(request.first + i);
     if (!request.bounced.empty() && request.bounced[i]) {
       parts.clear();
-      request.bounced[i].slice(0, body.length, parts);
-      if (operation.type == FrameType::put) copy_vectors(memory, parts);
+      request.bounced[i].slice(0, std::min(body.length, request.bounced[i].length()), parts);
       for (const iovec& part : parts) add_extent(all, bounce_.exposed(*domain), part, extents);
     } else if (is_exposed(*domain, operation, request.first + i)) {
       for (const iovec& part : memory) {
@@ -144,7 +108,10 @@ void Client::reach(Lane& lane, uint64_t id, Request& request, std::vector<ItemBo
   for (const Reached& one : all) {
     const ByteSpan range(one.first, static_cast<size_t>(one.end - one.first));
     const uint32_t key = lane.link->let_in(id, *one.memory, range, operation.type == FrameType::get);
-    for (const uint32_t extent : one.extents) extents[extent].region = key;
+    for (const uint32_t extent : one.extents) {
+      extents[extent].region = key;
+      extents[extent].flags = one.memory->stays_open() ? kExtentStaysOpen : 0;
+    }
   }
 }
 
@@ -170,13 +137,6 @@ void Client::end_requests_in(Lock& lock, const MemoryRegion& region) {
       drive(lock, until_next_due_ms(10));
     }
   }
-}
-
-void Client::fetch_bounced(const Request& request, uint32_t index, uint64_t bytes) {
-  if (request.bounced.empty() || !request.bounced[index]) return;
-  std::vector<iovec> from;
-  request.bounced[index].slice(0, bytes, from);
-  copy_vectors(from, request.operation->memory(request.first + index));
 }
 
 }  // namespace cairn

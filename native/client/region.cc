@@ -49,17 +49,18 @@ Result<std::unique_ptr<MemoryRegion>> MemoryRegion::create(uint64_t bytes, bool 
     if (fd >= 0) ::close(fd);
     return Error::from_errno(number, what);
   }
-  return std::unique_ptr<MemoryRegion>(new MemoryRegion(static_cast<std::byte*>(base), bytes, fd, true));
+  return std::unique_ptr<MemoryRegion>(new MemoryRegion(static_cast<std::byte*>(base), bytes, fd, true, kHostMemory));
 }
 
-std::unique_ptr<MemoryRegion> MemoryRegion::over(ByteSpan memory) {
-  return std::unique_ptr<MemoryRegion>(new MemoryRegion(memory.data(), memory.size(), -1, false));
+std::unique_ptr<MemoryRegion> MemoryRegion::over(ByteSpan memory, int gpu) {
+  return std::unique_ptr<MemoryRegion>(new MemoryRegion(memory.data(), memory.size(), -1, false, gpu));
 }
 
-MemoryRegion::MemoryRegion(std::byte* base, uint64_t bytes, int descriptor, bool ours)
-    : serial(++regions_made), base_(base), bytes_(bytes), descriptor_(descriptor), ours_(ours) {
+MemoryRegion::MemoryRegion(std::byte* base, uint64_t bytes, int descriptor, bool ours, int gpu)
+    : serial(++regions_made), base_(base), bytes_(bytes), descriptor_(descriptor), ours_(ours), gpu_(gpu) {
   CAIRN_CHECK(base_ != nullptr, "a region without memory");
   CAIRN_CHECK(bytes_ > 0, "a region of nothing");
+  CAIRN_CHECK(gpu_ == kHostMemory || !ours_, "memory of a GPU was mapped here");
   CAIRN_CHECK(!ours_ || reinterpret_cast<uintptr_t>(base_) % kPageBytes == 0,
               "a region begins in the middle of a page");
   CAIRN_CHECK(!ours_ || bytes_ % kPageBytes == 0, "a region is not whole pages");

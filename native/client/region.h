@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/result.h"
+#include "client/gpu.h"
 #include "transport/transport.h"
 
 namespace cairn {
@@ -16,8 +17,9 @@ class MemoryRegion {
  public:
   // `shareable`: backed by a memfd sealed against shrinking; else anonymous memory.
   static Result<std::unique_ptr<MemoryRegion>> create(uint64_t bytes, bool shareable);
-  // Over memory of the caller's, which stays until the region is gone.
-  static std::unique_ptr<MemoryRegion> over(ByteSpan memory);
+  // Over memory of the caller's, which stays until the region is gone. `gpu`: on which it lies; then base() is an
+  // address that nothing here reads or writes through.
+  static std::unique_ptr<MemoryRegion> over(ByteSpan memory, int gpu = kHostMemory);
   ~MemoryRegion();
   MemoryRegion(const MemoryRegion&) = delete;
   MemoryRegion& operator=(const MemoryRegion&) = delete;
@@ -25,6 +27,7 @@ class MemoryRegion {
   std::byte* base() const { return base_; }
   uint64_t bytes() const { return bytes_; }
   int descriptor() const { return descriptor_; }
+  int gpu() const { return gpu_; }
 
   // The fence of last resort: puts fresh pages with the same content behind the same address, so that whoever
   // still holds the old memfd writes where nobody looks. False when there is no memory for it.
@@ -35,13 +38,16 @@ class MemoryRegion {
   bool usable = false;    // the service has mapped it
   // What devices know of it (rdma).
   std::map<const MemoryDomain*, std::unique_ptr<ExposedMemory>> exposed;
+  // Of memory on a GPU: why a device did not take it in, last; a whole sentence.
+  std::string bounced_because;
 
  private:
-  MemoryRegion(std::byte* base, uint64_t bytes, int descriptor, bool ours);
+  MemoryRegion(std::byte* base, uint64_t bytes, int descriptor, bool ours, int gpu);
   std::byte* base_;
   uint64_t bytes_;
   int descriptor_;
   bool ours_;  // mapped here
+  int gpu_;
 };
 
 }  // namespace cairn

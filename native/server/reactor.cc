@@ -239,6 +239,7 @@ void Reactor::settle_touched() {
 
 void Reactor::refuse(LinkState& state, Status status, std::string_view reason) {
   ++counters_.sessions_refused;
+  if (status != Status::draining) complaints_.add(state.link->peer(), status, reason);
   const SessionTag tag = state.session == nullptr ? SessionTag{} : state.session->tag;
   state.link->send(build_reason(FrameType::refuse, 0, tag, status, reason));
   hang_up(state);
@@ -331,11 +332,13 @@ void Reactor::welcome(LinkState& state, Session& session) {
 }
 
 void Reactor::on_closed(ServerLink& link, Status status, std::string_view reason) {
-  (void)reason;
   CAIRN_CHECK(status != Status::ok, "a link breaks although all is well");
   LinkState& state = links_.at(link.number);
   CAIRN_CHECK(state.link.get() == &link, "a link breaks under the number of another");
-  if (status != Status::disconnected) ++counters_.protocol_errors;
+  if (status != Status::disconnected) {
+    ++counters_.protocol_errors;
+    complaints_.add(link.peer(), status, reason);
+  }
   state.dead = true;
   any_dead_ = true;
 }
@@ -362,6 +365,7 @@ void Reactor::check_links() {
       refuse(state, Status::timeout, "no hello came in time");
     } else if (older(state.moved_ns, options_.stall_timeout_ms)) {
       ++counters_.timeouts;
+      complaints_.add(state.link->peer(), Status::timeout, "nothing of what is under way has moved for too long");
       hang_up(state);
     } else if (options_.idle_timeout_ms > 0 && state.session != nullptr && state.session->requests.empty() &&
                watches_.of_session(*state.session) == 0 && older(state.last_frame_ns, options_.idle_timeout_ms)) {

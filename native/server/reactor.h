@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/histogram.h"
 #include "base/json.h"
+#include "server/complaints.h"
 #include "server/event_log.h"
 #include "server/session.h"
 #include "server/shares.h"
@@ -85,6 +86,7 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   std::string stats_json() const { return stats_json(std::nullopt); }
   std::string stats_json(std::optional<uint32_t> tenant) const;
   const Shares& shares() const { return shares_; }
+  Complaints& complaints() { return complaints_; }
 
  private:
   // ServerLinkHandler
@@ -172,6 +174,7 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   EventLog events_;
   Watches watches_;
   ReactorCounters counters_;
+  Complaints complaints_;
   bool any_dead_ = false;
   std::vector<ServerLink*> touched_;    // links to flush before the turn ends
   std::vector<ServerLink*> unwatched_;  // links that nobody drives: looked at every turn

@@ -183,6 +183,12 @@ std::string Server::stats() {
   return text;
 }
 
+std::vector<Complaint> Server::complaints() {
+  std::vector<Complaint> complaints;
+  if (reactor_->complaints().any()) (void)errand([&] { complaints = reactor_->complaints().take(); });
+  return complaints;
+}
+
 std::vector<AbsentDrive> Server::absent_drives() {
   std::vector<AbsentDrive> absent;
   (void)errand([&] { absent = absent_; });

@@ -57,6 +57,8 @@ class Server {
   // JSON, made on the reactor thread between two turns; the last snapshot once stopped.
   std::string stats();
   std::vector<AbsentDrive> absent_drives();
+  // Links that ended since the last call because of what their peers did. Asks the reactor only if there are any.
+  std::vector<Complaint> complaints();
 
   // All of these wait for the reactor; once it has stopped they are an Error (draining).
   // Opens the drive and looks at it on the calling thread. Returns its UUID; it is read in the background then. An

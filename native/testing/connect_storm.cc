@@ -4,6 +4,7 @@
 // own that puts and gets blocks of 4 MiB until it is killed with SIGKILL after a random time within 30 ms; four live at
 // once. Then N sessions (0) are opened and stay, idle, until a byte comes on stdin. Prints one JSON object (before the
 // wait, if there is one); ends with 1 when a connection was refused.
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -126,6 +127,11 @@ int main(int count, char** words) {
   if (!parse(count, words, options)) {
     std::fprintf(stderr, "usage: cairn-connect-storm URL [--cycles N] [--kills N] [--idle N] [--seed N]\n");
     return 2;
+  }
+  rlimit files{};  // a session has four descriptors
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
   }
   kill_clients(options);  // before this process has met a device: a child inherits nothing of one
   JsonWriter json;

@@ -191,7 +191,7 @@ TEST_P(StreamLinkTest, Promise7DataWhoseLengthWrapsAroundClosesTheLink) {
 
 // The caller of a get never came back, whatever its deadline: its link went round for ever about a result that said it
 // had payload and had no bytes of it.
-TEST_P(LinkTest, Promise7AResultWithPayloadOfNoBytesIsPassed) {
+TEST_P(StreamLinkTest, Promise7AResultWithPayloadOfNoBytesIsPassed) {
   std::vector<std::byte> target(100);
   give_memory(6, 1, target);
   FrameBuilder frame(FrameType::results, 6);

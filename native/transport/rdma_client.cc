@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 
 #include "transport/sockets.h"
 
@@ -20,39 +21,58 @@ bool ends_request(const FrameHeader& header) {
   return (header.flags & kFrameLast) != 0 || header.type == FrameType::failed || header.type == FrameType::cancelled;
 }
 
+// For a device whose windows do not work as they should.
+bool windows_forbidden() {
+  const char* setting = std::getenv("CAIRN_RDMA_WINDOWS");
+  return setting != nullptr && std::string_view(setting) == "off";
+}
+
 }  // namespace
 
 // --- the domain ------------------------------------------------------------------------------------------
 
-Result<std::shared_ptr<RdmaClientDomain>> RdmaClientDomain::create(const Verbs& verbs, ibv_context* context) {
-  std::shared_ptr<RdmaClientDomain> domain(new RdmaClientDomain(verbs, context));
+Result<std::shared_ptr<RdmaClientDomain>> RdmaClientDomain::create(const Verbs& verbs, rdma_cm_id* id) {
+  auto hold = RdmaHold::create(verbs, id);
+  if (!hold) return hold.error();
+  ibv_context* context = id->verbs;
+  std::shared_ptr<RdmaClientDomain> domain(new RdmaClientDomain(verbs, hold.take()));
   const std::string what = std::string("cannot use the RDMA device ") + context->device->name;
   if (const int code = verbs.query_device(context, &domain->facts_); code != 0) return Error::from_errno(code, what);
   domain->domain_ = verbs.alloc_pd(context);
   if (domain->domain_ == nullptr) return Error::from_errno(errno, what);
-  domain->windows_ =
-      (domain->facts_.device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0;
+  constexpr unsigned kWindows = IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B;
+  domain->windows_ = (domain->facts_.device_cap_flags & kWindows) != 0 && !windows_forbidden();
   return domain;
 }
 
 RdmaClientDomain::~RdmaClientDomain() {
   if (domain_ == nullptr) return;
   const int code = verbs_.dealloc_pd(domain_);
-  CAIRN_CHECK(code == 0, "a protection domain ends with something left in it");
+  CAIRN_CHECK(has_ended(code), "a protection domain ends with something left in it");
 }
 
 Result<std::unique_ptr<ExposedMemory>> RdmaClientDomain::expose(ByteSpan memory) {
-  auto registered = register_exposed(verbs_, domain_, memory, windows_ ? Exposure::by_windows : Exposure::whole);
+  // Without windows this tells at once whether the memory can be pinned, and keeps it pinned.
+  auto registered = windows_ ? register_for_windows(verbs_, domain_, memory) : register_own(verbs_, domain_, memory);
   if (!registered) return registered.error();
-  return std::unique_ptr<ExposedMemory>(std::make_unique<RdmaExposed>(shared_from_this(), registered.take()));
+  const auto by = windows_ ? RdmaExposed::By::windows : RdmaExposed::By::regions;
+  return std::unique_ptr<ExposedMemory>(std::make_unique<RdmaExposed>(shared_from_this(), registered.take(), by));
+}
+
+Result<std::unique_ptr<ExposedMemory>> RdmaClientDomain::expose_dma_buf(ByteSpan memory, int descriptor,
+                                                                        uint64_t offset) {
+  auto registered = register_dma_buf(verbs_, domain_, memory, descriptor, offset);
+  if (!registered) return registered.error();
+  return std::unique_ptr<ExposedMemory>(
+      std::make_unique<RdmaExposed>(shared_from_this(), registered.take(), RdmaExposed::By::itself));
 }
 
 RdmaDialled::~RdmaDialled() {
   queue.reset();
   pool.reset();
   if (completions != nullptr) verbs.destroy_cq(completions);
-  if (channel != nullptr) verbs.destroy_comp_channel(channel);
-  if (events != nullptr) verbs.destroy_event_channel(events);  // there is no domain yet when an address leads nowhere
+  if (channel != nullptr) end_channel(verbs, channel);
+  if (events != nullptr) verbs.destroy_event_channel(events);  // it may be all that there is
   if (waits >= 0) ::close(waits);
 }
 
@@ -71,9 +91,10 @@ void RdmaClientLink::hang_up() {
   if (stopped != nullptr) stopped->stop();
   for (const Window& window : windows_) {
     const int code = ibv_dealloc_mw(window.handle);
-    CAIRN_CHECK(code == 0, "a window does not end");
+    CAIRN_CHECK(has_ended(code), "a window does not end");
   }
   windows_.clear();
+  regions_.clear();
   free_windows_.clear();
   let_in_.clear();
   shutting_.clear();
@@ -112,8 +133,14 @@ uint32_t RdmaClientLink::take_window() {
 uint32_t RdmaClientLink::let_in(uint64_t request_id, const ExposedMemory& memory, ByteSpan range, bool writes) {
   const auto& exposed = static_cast<const RdmaExposed&>(memory);
   CAIRN_CHECK(exposed.domain() == dialled_->domain.get(), "a peer is let in to memory that its device does not know");
-  if (!dialled_->domain->windows()) return exposed.memory().remote_key();
+  if (exposed.by() == RdmaExposed::By::itself) return exposed.memory().remote_key();
   if (!open()) return 0;
+  if (exposed.by() == RdmaExposed::By::regions) {
+    const RdmaClientDomain& domain = *dialled_->domain;
+    auto registered = register_open(domain.verbs(), domain.handle(), range, writes);
+    if (!registered) return 0;  // the service finds nothing there, and the items fail
+    return regions_.emplace(request_id, registered.take())->second.remote_key();
+  }
   const uint32_t index = take_window();
   if (index == UINT32_MAX) return 0;
   Window& window = windows_[index];
@@ -151,6 +178,7 @@ void RdmaClientLink::invalidated(uint32_t key) {
 }
 
 void RdmaClientLink::frame_arrived(const FrameHeader& header, ConstByteSpan body) {
+  if (ends_request(header)) regions_.erase(header.request_id);
   const auto let_in = ends_request(header) ? let_in_.find(header.request_id) : let_in_.end();
   if (let_in == let_in_.end()) return handler_->on_frame(header, body);
   const std::vector<uint32_t> windows = std::move(let_in->second);
@@ -222,7 +250,10 @@ bool RdmaClientLink::take_in() {
   bool any = false;
   do {
     count = ibv_poll_cq(dialled_->completions, kTogether, done.data());
-    CAIRN_CHECK(count >= 0, "a completion queue is broken");
+    if (count < 0) {
+      lost(Status::disconnected, "the device's completions are broken");
+      return true;
+    }
     any = any || count > 0;
     for (int i = 0; i < count && open(); ++i) {
       const ibv_wc& one = done[static_cast<size_t>(i)];
@@ -252,8 +283,10 @@ bool RdmaClientLink::poll() {
 
 bool RdmaClientLink::rest() {
   if (!open() || armed_) return true;
-  const int code = ibv_req_notify_cq(dialled_->completions, 0);
-  CAIRN_CHECK(code == 0, "a completion queue gives no notice");
+  if (ibv_req_notify_cq(dialled_->completions, 0) != 0) {
+    lost(Status::disconnected, "the device gives no notice of completions; was it taken away?");
+    return false;
+  }
   armed_ = true;
   return !poll();
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "transport/rdma_end.h"
+#include "transport/rdma_hold.h"
 
 namespace cairn {
 
@@ -18,22 +19,25 @@ inline constexpr uint32_t kClientReceives = kClientCredits + 3;
 
 class RdmaClientDomain final : public MemoryDomain, public std::enable_shared_from_this<RdmaClientDomain> {
  public:
-  static Result<std::shared_ptr<RdmaClientDomain>> create(const Verbs& verbs, ibv_context* context);
+  // Of the device that the connection of `id` uses.
+  static Result<std::shared_ptr<RdmaClientDomain>> create(const Verbs& verbs, rdma_cm_id* id);
   ~RdmaClientDomain() override;
   RdmaClientDomain(const RdmaClientDomain&) = delete;
   RdmaClientDomain& operator=(const RdmaClientDomain&) = delete;
 
   Result<std::unique_ptr<ExposedMemory>> expose(ByteSpan memory) override;
+  Result<std::unique_ptr<ExposedMemory>> expose_dma_buf(ByteSpan memory, int descriptor, uint64_t offset) override;
   const Verbs& verbs() const { return verbs_; }
-  ibv_context* context() const { return context_; }
+  bool gone() override { return hold_->gone(); }
+  ibv_context* context() const { return hold_->context(); }
   ibv_pd* handle() const { return domain_; }
   bool windows() const { return windows_; }
   const ibv_device_attr& facts() const { return facts_; }
 
  private:
-  RdmaClientDomain(const Verbs& verbs, ibv_context* context) : verbs_(verbs), context_(context) {}
+  RdmaClientDomain(const Verbs& verbs, std::unique_ptr<RdmaHold> hold) : verbs_(verbs), hold_(std::move(hold)) {}
   const Verbs& verbs_;
-  ibv_context* context_;
+  std::unique_ptr<RdmaHold> hold_;  // ends behind everything on the device
   ibv_pd* domain_ = nullptr;
   ibv_device_attr facts_{};
   bool windows_ = false;
@@ -41,14 +45,22 @@ class RdmaClientDomain final : public MemoryDomain, public std::enable_shared_fr
 
 class RdmaExposed final : public ExposedMemory {
  public:
-  RdmaExposed(std::shared_ptr<RdmaClientDomain> domain, RdmaMemory memory)
-      : domain_(std::move(domain)), memory_(std::move(memory)) {}
+  enum class By : uint8_t {
+    windows,  // one bound to it for each request
+    regions,  // one registered for each request, for the device has no windows
+    itself,   // it is open for as long as it is there: memory of another device
+  };
+  RdmaExposed(std::shared_ptr<RdmaClientDomain> domain, RdmaMemory memory, By by)
+      : domain_(std::move(domain)), memory_(std::move(memory)), by_(by) {}
+  bool stays_open() const override { return by_ != By::windows; }
+  By by() const { return by_; }
   const RdmaMemory& memory() const { return memory_; }
   const RdmaClientDomain* domain() const { return domain_.get(); }
 
  private:
   std::shared_ptr<RdmaClientDomain> domain_;
   RdmaMemory memory_;
+  By by_;
 };
 
 // What a connection is made of before it is a link. Ends in the other order.
@@ -64,7 +76,7 @@ struct RdmaDialled {
   bool windows = false;  // the service takes them back
   int waits = -1;        // readable when any of the two channels is
 
-  explicit RdmaDialled(const Verbs& library) : verbs(library) {}
+  explicit RdmaDialled(const Verbs& with) : verbs(with) {}
   RdmaDialled(const RdmaDialled&) = delete;
   RdmaDialled& operator=(const RdmaDialled&) = delete;
   ~RdmaDialled();
@@ -123,6 +135,7 @@ class RdmaClientLink final : public ClientLink, private RdmaEnd {
   std::vector<Window> windows_;
   std::vector<uint32_t> free_windows_;
   std::unordered_map<uint64_t, std::vector<uint32_t>> let_in_;  // request → windows that were opened for it
+  std::unordered_multimap<uint64_t, RdmaMemory> regions_;       // request → what was registered for it alone
   std::unordered_map<uint32_t, uint64_t> shutting_;             // window → request whose frame is held
   std::unordered_map<uint64_t, Held> held_;
   bool armed_ = false;  // the next completion makes an event

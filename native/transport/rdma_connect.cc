@@ -93,10 +93,10 @@ class Dialling {
   bool prepare() {
     for (const auto& one : options_.domains) {
       const auto given = std::dynamic_pointer_cast<RdmaClientDomain>(one);
-      if (given != nullptr && given->context() == id_->verbs) dialled_->domain = given;
+      if (given != nullptr && given->context() == id_->verbs && !given->gone()) dialled_->domain = given;
     }
     if (dialled_->domain == nullptr) {
-      auto created = RdmaClientDomain::create(verbs_, id_->verbs);
+      auto created = RdmaClientDomain::create(verbs_, id_);
       if (!created) return refuse(created.error());
       dialled_->domain = created.take();
     }

@@ -25,12 +25,11 @@ constexpr uint32_t kReceivesEach = kCredits + 2;
 constexpr uint32_t kReceivesMost = 8192;
 constexpr uint32_t kDomainsMost = 256;
 constexpr uint32_t kInlineBytes = 220;
-constexpr uint32_t kCompletionsFirst = 4096;
 constexpr uint64_t kLingerNs = 1'000'000'000;
 constexpr uint64_t kLastWordsNs = 200'000'000;
 constexpr uint8_t kRnrRetries = 5;  // a client that takes nothing although it gave credit: its own link ends
 constexpr uint32_t kReadsMost = 16;
-constexpr int kPolledMost = 32;
+constexpr size_t kPolledMost = 32;
 
 std::string peer_of(rdma_cm_id* id) {
   std::array<char, NI_MAXHOST> host{};
@@ -82,7 +81,7 @@ RdmaDomain::~RdmaDomain() {
   slab_ = RdmaMemory();
   if (domain_ == nullptr) return;
   const int code = verbs_.dealloc_pd(domain_);
-  CAIRN_CHECK(code == 0, "a protection domain ends with something left in it");
+  CAIRN_CHECK(has_ended(code), "a protection domain ends with something left in it");
 }
 
 bool RdmaDomain::post_receives() {
@@ -109,51 +108,36 @@ bool RdmaDomain::post_receives() {
 
 // --- the device ------------------------------------------------------------------------------------------
 
-Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, ibv_context* context, ByteSpan slab) {
-  std::unique_ptr<RdmaDevice> device(new RdmaDevice(verbs, context, slab));
+Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, rdma_cm_id* id, ByteSpan slab) {
+  auto hold = RdmaHold::create(verbs, id);
+  if (!hold) return hold.error();
+  ibv_context* context = id->verbs;
+  std::unique_ptr<RdmaDevice> device(new RdmaDevice(verbs, hold.take(), slab));
   const std::string what = std::string("cannot use the RDMA device ") + context->device->name;
   if (const int code = verbs.query_device(context, &device->facts_); code != 0) return Error::from_errno(code, what);
-  device->channel_ = verbs.create_comp_channel(context);
-  if (device->channel_ == nullptr) return Error::from_errno(errno, what);
-  const int most = std::min<int>(device->facts_.max_cqe, kCompletionsFirst);
-  device->completions_ = verbs.create_cq(context, most, nullptr, device->channel_, 0);
-  if (device->completions_ == nullptr) return Error::from_errno(errno, what);
-  if (const int code = set_nonblocking(device->channel_->fd); code != 0) return Error::from_errno(code, what);
+  const auto entries_most = static_cast<uint32_t>(std::max(device->facts_.max_cqe, 1));
+  auto completions = Completions::create(verbs, context, entries_most);
+  if (!completions) return Error{0, what + ": " + completions.error().message};
+  device->completions_ = completions.take();
   return device;
 }
 
 RdmaDevice::~RdmaDevice() {
   CAIRN_CHECK(links_.empty(), "a device ends with links on it");
-  say_last_words();
+  if (!taken_away_) say_last_words();
   for (Lingering& one : lingering_) drop_queue(std::move(one.queue), *one.domain);
   domains_.clear();
-  if (completions_ != nullptr) {
-    const int code = verbs_.destroy_cq(completions_);
-    CAIRN_CHECK(code == 0, "a completion queue does not end");
-  }
-  if (channel_ != nullptr) verbs_.destroy_comp_channel(channel_);
 }
 
 // A service that shuts down has just told its clients so.
 void RdmaDevice::say_last_words() {
   const uint64_t until = system_clock().now_ns() + kLastWordsNs;
   while (!lingering_.empty() && system_clock().now_ns() < until) {
-    pollfd waiting{channel_->fd, POLLIN, 0};
+    pollfd waiting{event_fd(), POLLIN, 0};
     if (arm()) ::poll(&waiting, 1, 10);
     clear_event();
     poll();
   }
-}
-
-// A completion queue that overflows breaks every link on it: each is given its room before it begins.
-bool RdmaDevice::reserve_completions(uint32_t more) {
-  const uint64_t needed = uint64_t{reserved_} + more;
-  if (needed > static_cast<uint64_t>(completions_->cqe)) {
-    const uint64_t wanted = std::min<uint64_t>(std::bit_ceil(needed), static_cast<uint64_t>(facts_.max_cqe));
-    if (wanted < needed || verbs_.resize_cq(completions_, static_cast<int>(wanted)) != 0) return false;
-  }
-  reserved_ += more;
-  return true;
 }
 
 // Whoever named tenants that there are not left domains behind in which nobody is. True if there were any.
@@ -161,7 +145,7 @@ bool RdmaDevice::reclaim(const RdmaDomain* keep) {
   return std::erase_if(domains_, [&](const auto& one) {
            const RdmaDomain& domain = *one.second;
            if (domain.links > 0 || &domain == keep) return false;
-           reserved_ -= domain.receives_provided();
+           completions_->release_receives(domain.receives_provided());
            return true;
          }) > 0;
 }
@@ -196,22 +180,25 @@ std::unique_ptr<RdmaQueue> RdmaDevice::make_queue(rdma_cm_id* id, RdmaDomain& do
   const uint32_t wanted = (domain.links + 1) * kReceivesEach;
   const uint32_t missing = wanted - std::min(wanted, domain.receives_provided());  // those of links that left stay
   const uint32_t receives = std::min(missing, domain.receives_left());
-  const uint32_t completions = sizes.requests + receives;
-  if (!reserve_completions(completions) && !(reclaim(&domain) && reserve_completions(completions))) {
-    refusal.reason = "the device has no room for another connection's completions";
+  const uint32_t before = domain.receives_provided();
+  if (!completions_->reserve_receives(receives) && !(reclaim(&domain) && completions_->reserve_receives(receives))) {
+    refusal.reason = "the device has no room for another connection's messages";
     return nullptr;
   }
-  const uint32_t before = domain.receives_provided();
   const bool added = domain.add_receives(receives);
-  reserved_ -= receives - (domain.receives_provided() - before);
+  completions_->release_receives(receives - (domain.receives_provided() - before));
   if (!added) {
-    reserved_ -= sizes.requests;
     refusal.reason = "there is no memory for another connection's messages";
     return nullptr;
   }
-  auto made = RdmaQueue::create(verbs_, id, domain.handle(), completions_, domain.receives(), sizes);
+  ibv_cq* completions = completions_->reserve_work(sizes.requests);
+  if (completions == nullptr) {
+    refusal.reason = "the device has no room for another connection's completions";
+    return nullptr;
+  }
+  auto made = RdmaQueue::create(verbs_, id, domain.handle(), completions, domain.receives(), sizes);
   if (!made) {
-    reserved_ -= sizes.requests;
+    completions_->release_work(completions, sizes.requests);
     refusal.reason = made.error().message;
     return nullptr;
   }
@@ -222,8 +209,10 @@ std::unique_ptr<RdmaQueue> RdmaDevice::make_queue(rdma_cm_id* id, RdmaDomain& do
 // The device lets go of the queue's memory, and of the id.
 void RdmaDevice::drop_queue(std::unique_ptr<RdmaQueue> queue, RdmaDomain& domain) {
   CAIRN_CHECK(queue != nullptr, "no queue is dropped");
-  reserved_ -= queue->sizes().requests;
+  const ibv_cq* completions = queue->pair()->send_cq;
+  const uint32_t requests = queue->sizes().requests;
   queue.reset();
+  completions_->release_work(completions, requests);
   --domain.links;
 }
 
@@ -291,6 +280,11 @@ void RdmaDevice::linger(std::unique_ptr<RdmaQueue> queue, RdmaDomain& domain) {
   queue->id()->context = nullptr;
   if (queue->idle()) return drop_queue(std::move(queue), domain);
   lingering_.push_back({std::move(queue), &domain, system_clock().now_ns() + kLingerNs});
+}
+
+void RdmaDevice::take_away() {
+  taken_away_ = true;
+  fail_links("the device was taken away");
 }
 
 void RdmaDevice::fail_links(std::string_view reason) {
@@ -372,9 +366,13 @@ bool RdmaDevice::poll() {
   bool any = false;
   constexpr int kRounds = 8;  // the drives have their turn, too
   for (int round = 0; round < kRounds; ++round) {
-    const int count = ibv_poll_cq(completions_, kPolledMost, done.data());
-    CAIRN_CHECK(count >= 0, "a completion queue is broken");
-    for (int i = 0; i < count; ++i) take_in(done[static_cast<size_t>(i)]);
+    bool broken = false;
+    const size_t count = completions_->poll(done, broken);
+    if (broken) {
+      fail_links("the device's completions are broken");
+      return true;
+    }
+    for (size_t i = 0; i < count; ++i) take_in(done[i]);
     any = any || count > 0;
     if (count < kPolledMost) break;
   }
@@ -383,21 +381,9 @@ bool RdmaDevice::poll() {
 }
 
 bool RdmaDevice::arm() {
-  if (armed_) return true;
-  const int code = ibv_req_notify_cq(completions_, 0);
-  CAIRN_CHECK(code == 0, "a completion queue gives no notice");
-  armed_ = true;
+  if (completions_->armed()) return true;
+  completions_->arm();
   return !poll();
-}
-
-// One notice was asked for, so that there is one event at most.
-bool RdmaDevice::clear_event() {
-  ibv_cq* queue = nullptr;
-  void* context = nullptr;
-  if (!armed_ || verbs_.get_cq_event(channel_, &queue, &context) != 0) return false;
-  verbs_.ack_cq_events(queue, 1);
-  armed_ = false;
-  return true;
 }
 
 }  // namespace cairn

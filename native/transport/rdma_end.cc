@@ -259,8 +259,9 @@ void RdmaEnd::completed(const ibv_wc& completion) {
       case IBV_WC_REM_INV_REQ_ERR:
       case IBV_WC_MW_BIND_ERR:
         return fail(Status::bad_region, "the peer's memory is not where it said, or is open no more");
-      case IBV_WC_RETRY_EXC_ERR:
       case IBV_WC_RNR_RETRY_EXC_ERR:
+        return fail(Status::invalid, "the peer has no receives for the messages that it gave credit for");
+      case IBV_WC_RETRY_EXC_ERR:
         return fail(Status::disconnected, "the peer does not answer");
       default:
         return fail(Status::disconnected,

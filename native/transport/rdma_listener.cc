@@ -2,12 +2,15 @@
 #include "transport/rdma_listener.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 #include <map>
 
+#include "base/clock.h"
 #include "transport/rdma_server.h"
 #include "transport/sockets.h"
 
@@ -17,6 +20,7 @@ namespace {
 
 constexpr int kBacklog = 256;
 constexpr int kWokenMost = 8;  // by devices, before the connection manager is heeded in any case
+constexpr uint64_t kAttemptEveryNs = 250'000'000;
 
 class RdmaListener final : public Listener {
  public:
@@ -40,11 +44,12 @@ class RdmaListener final : public Listener {
     if (channel_ == nullptr) return errno;
     if (int code = set_nonblocking(channel_->fd); code != 0) return code;
     if (!watch(channel_->fd)) return errno;
-    if (verbs_.create_id(channel_, &id_, nullptr, RDMA_PS_TCP) != 0) return errno;
-    if (verbs_.bind_addr(id_, const_cast<sockaddr*>(at)) != 0) return errno;
-    if (verbs_.listen(id_, kBacklog) != 0) return errno;
+    std::memcpy(&at_, at, at->sa_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in));
+    if (const int code = begin_listening(); code != 0) return code;
     Address bound = address;
     bound.port = ntohs(verbs_.get_src_port(id_));
+    (at_.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(at_).sin6_port
+                               : reinterpret_cast<sockaddr_in&>(at_).sin_port) = htons(bound.port);
     url_ = to_url(bound);
     return 0;
   }
@@ -68,13 +73,21 @@ class RdmaListener final : public Listener {
 
   bool drives_links() const override { return true; }
   void stop_accepting() override {
-    if (id_ != nullptr) verbs_.destroy_id(id_);
-    id_ = nullptr;
+    accepting_ = false;
+    stop_listening();
   }
 
   bool poll() override {
     bool any = false;
     for (const auto& [context, device] : devices_) any = device->poll() || any;
+    std::erase_if(devices_, [this](const auto& one) {
+      const RdmaDevice& device = *one.second;
+      const bool over = device.taken_away() && !device.has_links();
+      // Its event is an error from now on, and would never be heeded.
+      if (over) (void)epoll_ctl(waits_, EPOLL_CTL_DEL, device.event_fd(), nullptr);
+      return over;
+    });
+    if (accepting_ && id_ == nullptr) listen_again();
     return any;
   }
 
@@ -85,6 +98,29 @@ class RdmaListener final : public Listener {
   }
 
  private:
+  // 0 or an errno.
+  int begin_listening() {
+    int code = 0;
+    if (verbs_.create_id(channel_, &id_, nullptr, RDMA_PS_TCP) != 0) return errno;
+    if (verbs_.bind_addr(id_, reinterpret_cast<sockaddr*>(&at_)) != 0 || verbs_.listen(id_, kBacklog) != 0)
+      code = errno;
+    if (code != 0) stop_listening();
+    return code;
+  }
+
+  void stop_listening() {
+    if (id_ != nullptr) verbs_.destroy_id(id_);
+    id_ = nullptr;
+  }
+
+  // The device that had our address was taken away. It, or another one, may have it again.
+  void listen_again() {
+    const uint64_t now = system_clock().now_ns();
+    if (now < next_attempt_ns_) return;
+    next_attempt_ns_ = now + kAttemptEveryNs;
+    (void)begin_listening();
+  }
+
   bool watch(int fd) const {
     epoll_event event{};
     event.events = EPOLLIN;
@@ -108,7 +144,8 @@ class RdmaListener final : public Listener {
     verbs_.ack_cm_event(&event);
     if (what == RDMA_CM_EVENT_DEVICE_REMOVAL) {
       const auto device = devices_.find(context);
-      if (device != devices_.end()) device->second->fail_links("the device was removed");
+      if (device != devices_.end()) device->second->take_away();
+      if (id == id_) stop_listening();
       return nullptr;
     }
     if (what == RDMA_CM_EVENT_DISCONNECTED) (void)verbs_.disconnect(id);  // the peer's wait for an answer ends
@@ -132,15 +169,20 @@ class RdmaListener final : public Listener {
       return refuse(version ? Status::bad_version : Status::invalid, wrong);
     }
     std::string reason;
-    RdmaDevice* device = device_of(id->verbs, reason);
+    RdmaDevice* device = device_of(id, reason);
     if (device == nullptr) return refuse(Status::busy, reason);
     return device->accept(id, wanted, request, options_.path);
   }
 
-  RdmaDevice* device_of(ibv_context* context, std::string& reason) {
+  RdmaDevice* device_of(rdma_cm_id* id, std::string& reason) {
+    ibv_context* context = id->verbs;
     const auto known = devices_.find(context);
-    if (known != devices_.end()) return known->second.get();
-    auto created = RdmaDevice::create(verbs_, context, options_.slab->memory());
+    if (known != devices_.end() && !known->second->taken_away()) return known->second.get();
+    if (known != devices_.end()) {
+      reason = "the device was taken away";
+      return nullptr;
+    }
+    auto created = RdmaDevice::create(verbs_, id, options_.slab->memory());
     if (!created) {
       reason = created.error().message;
       return nullptr;
@@ -159,7 +201,10 @@ class RdmaListener final : public Listener {
   int waits_ = -1;
   int unheeded_ = 0;
   rdma_event_channel* channel_ = nullptr;
-  rdma_cm_id* id_ = nullptr;
+  rdma_cm_id* id_ = nullptr;  // nullptr: the device that had the address was taken away
+  bool accepting_ = true;
+  uint64_t next_attempt_ns_ = 0;
+  sockaddr_storage at_{};  // with the real port
   std::string url_;
   std::map<ibv_context*, std::unique_ptr<RdmaDevice>> devices_;
 };

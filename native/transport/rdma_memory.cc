@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "base/check.h"
+#include "transport/rdma_hold.h"
 
 namespace cairn {
 
@@ -27,18 +28,40 @@ Result<RdmaMemory> register_with(const Verbs& verbs, ibv_pd* domain, ByteSpan me
 RdmaMemory::~RdmaMemory() {
   if (region_ == nullptr) return;
   const int code = verbs_->dereg_mr(region_);
-  CAIRN_CHECK(code == 0, "memory is let go of while a window is bound to it");
+  CAIRN_CHECK(has_ended(code), "memory is let go of while a window is bound to it");
 }
 
 Result<RdmaMemory> register_own(const Verbs& verbs, ibv_pd* domain, ByteSpan memory) {
   return register_with(verbs, domain, memory, kAccessOwn);
 }
 
-Result<RdmaMemory> register_exposed(const Verbs& verbs, ibv_pd* domain, ByteSpan memory, Exposure exposure) {
-  const int access = exposure == Exposure::by_windows
-                         ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND
-                         : IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
+Result<RdmaMemory> register_for_windows(const Verbs& verbs, ibv_pd* domain, ByteSpan memory) {
+  return register_with(verbs, domain, memory, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND);
+}
+
+Result<RdmaMemory> register_open(const Verbs& verbs, ibv_pd* domain, ByteSpan memory, bool writes) {
+  const int access = writes ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE : IBV_ACCESS_REMOTE_READ;
   return register_with(verbs, domain, memory, access);
+}
+
+Result<RdmaMemory> register_dma_buf(const Verbs& verbs, ibv_pd* domain, ByteSpan memory, int descriptor,
+                                    uint64_t offset) {
+  CAIRN_CHECK(domain != nullptr, "memory is registered in no domain");
+  CAIRN_CHECK(!memory.empty(), "no memory is registered");
+  CAIRN_CHECK(descriptor >= 0, "memory is registered by a dma-buf that is none");
+  if (verbs.reg_dmabuf_mr == nullptr)
+    return Error{0, "this libibverbs registers no dma-buf; install rdma-core 34 or newer"};
+  constexpr int kAccess = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
+  static_assert((kAccess & IBV_ACCESS_MW_BIND) == 0, "Linux refuses to register a dma-buf for windows");
+  const auto address = reinterpret_cast<uint64_t>(memory.data());
+  ibv_mr* region = verbs.reg_dmabuf_mr(domain, offset, memory.size(), address, descriptor, kAccess);
+  if (region != nullptr) return RdmaMemory(verbs, region);
+  const int number = errno;
+  const std::string device = domain->context->device->name;
+  if (number == EOPNOTSUPP || number == ENOTSUP || number == EPROTONOSUPPORT || number == ENOSYS)
+    return Error{number, "the RDMA device " + device + " registers no dma-buf"};
+  const std::string what = "the RDMA device " + device + " does not register this dma-buf";
+  return Error::from_errno(number, what);
 }
 
 MessagePool::MessagePool(const Verbs& verbs, ibv_pd* domain, uint32_t slot_bytes)

@@ -1,7 +1,7 @@
 // The only place that registers memory with a device.
 //
 // Memory of the service is registered for its own device to read and write, and for nobody else: no key of it is worth
-// anything to a peer (DESIGN §2). Memory of a client is exposed, by register_exposed() alone.
+// anything to a peer (DESIGN §2). Memory of a client is exposed, by register_exposed() and register_dma_buf() alone.
 #pragma once
 
 #include <cstdint>
@@ -46,12 +46,16 @@ class RdmaMemory {
 // For this side's device only.
 Result<RdmaMemory> register_own(const Verbs& verbs, ibv_pd* domain, ByteSpan memory);
 
-enum class Exposure : uint8_t {
-  by_windows,  // nobody reaches it until a window is bound to it
-  whole,       // whoever has the key, in the domain: where the device has no windows
-};
-// Of a client: what the service may be let in to.
-Result<RdmaMemory> register_exposed(const Verbs& verbs, ibv_pd* domain, ByteSpan memory, Exposure exposure);
+// Of a client: nobody reaches it until a window is bound to it.
+Result<RdmaMemory> register_for_windows(const Verbs& verbs, ibv_pd* domain, ByteSpan memory);
+// Of a client, where the device has no windows: open to whoever has the key, in the domain, to be written or else to be
+// read. It is given up when the request for which it was made ends.
+Result<RdmaMemory> register_open(const Verbs& verbs, ibv_pd* domain, ByteSpan memory, bool writes);
+
+// Of a client, memory of another device: open to whoever has the key, in the domain, for as long as it is registered.
+// Linux binds no window to memory that it knows by a dma-buf (it refuses the access flag that this takes).
+Result<RdmaMemory> register_dma_buf(const Verbs& verbs, ibv_pd* domain, ByteSpan memory, int descriptor,
+                                    uint64_t offset);
 
 // Slots of one size for messages, in registered memory that grows by pieces and is never given back.
 class MessagePool {

@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "base/check.h"
+#include "transport/rdma_hold.h"
 
 namespace cairn {
 
@@ -48,7 +49,7 @@ RdmaQueue::~RdmaQueue() {
   // The device stops before the memory that it may be writing goes back.
   if (pair_ != nullptr) {
     const int code = verbs_.destroy_qp(pair_);
-    CAIRN_CHECK(code == 0, "a queue pair does not end");
+    CAIRN_CHECK(has_ended(code), "a queue pair does not end");
   }
   for_each_open([](Work& work) {
     if (work.pool != nullptr) work.pool->give_back(work.slot);
@@ -92,7 +93,7 @@ void RdmaQueue::stop() {
   ibv_qp_attr attributes{};
   attributes.qp_state = IBV_QPS_ERR;
   const int code = verbs_.modify_qp(pair_, &attributes, IBV_QP_STATE);
-  CAIRN_CHECK(code == 0 || code == EIO || code == ENODEV, "a queue pair does not stop");
+  CAIRN_CHECK(has_ended(code), "a queue pair does not stop");
 }
 
 ibv_send_wr& RdmaQueue::begin(SendChain& chain, Work work) {

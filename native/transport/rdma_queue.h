@@ -44,7 +44,7 @@ class SendChain {
 };
 
 struct QueueSizes {
-  uint32_t requests = 128;  // in flight
+  uint32_t requests = 63;  // in flight; devices keep room for one more, and round up to a power of two
   uint32_t sges = SendChain::kSges;
   uint32_t inline_bytes = 0;
   uint32_t receives = 0;  // without a shared queue

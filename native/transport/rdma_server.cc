@@ -55,6 +55,10 @@ RdmaEnd::FrameOptions RdmaServerLink::options_of(uint64_t request_id, bool last)
   return options;
 }
 
+void RdmaServerLink::note_window(uint64_t request_id, const ExtentBody& extent) {
+  if (windows_ && (extent.flags & kExtentStaysOpen) == 0) exposed_.emplace(request_id, extent.region);
+}
+
 void RdmaServerLink::send(std::vector<std::byte> frame) {
   CAIRN_CHECK(frame.size() >= kFrameHeaderBytes, "a frame without its header is sent");
   const auto header = load<FrameHeader>(frame.data());
@@ -72,7 +76,7 @@ void RdmaServerLink::send_results(uint64_t request_id, std::span<ResultItem> ite
       CAIRN_CHECK(item.body.length <= item.buffer.length() - item.buffer_offset,
                   "a result would carry bytes of somebody else");
       if (open() && extents_hold(item.to, item.body.length)) {
-        if (windows_) exposed_.emplace(request_id, item.to.front().region);
+        note_window(request_id, item.to.front());
         payload_out_ += item.body.length;
         queue_write(std::move(item.buffer), item.buffer_offset, item.body.length, item.to);
       } else {
@@ -94,7 +98,7 @@ void RdmaServerLink::pull(PullOp& op) {
   CAIRN_CHECK(op.buffer.capacity() >= op.length, "a pull without memory for it");
   if (!open()) return op.pulled(Status::disconnected);
   if (!extents_hold(op.from, op.length)) return op.pulled(Status::bad_region);
-  if (windows_) exposed_.emplace(op.request_id, op.from.front().region);
+  note_window(op.request_id, op.from.front());
   queue_read(op);
 }
 

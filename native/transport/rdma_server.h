@@ -9,7 +9,9 @@
 #include <unordered_map>
 #include <vector>
 
+#include "transport/rdma_completions.h"
 #include "transport/rdma_end.h"
+#include "transport/rdma_hold.h"
 
 namespace cairn {
 
@@ -88,6 +90,7 @@ class RdmaServerLink final : public ServerLink, public RdmaEnd {
   void work_done(const Work& work) override;
   void failed(Status status, std::string_view reason) override;
   FrameOptions options_of(uint64_t request_id, bool last);
+  void note_window(uint64_t request_id, const ExtentBody& extent);
   void payload_dropped();
 
   RdmaDevice& device_;
@@ -108,7 +111,8 @@ void reject(const Verbs& verbs, rdma_cm_id* id, Status status, std::string_view 
 // One device as the connection manager names it: a port of a NIC, most often.
 class RdmaDevice {
  public:
-  static Result<std::unique_ptr<RdmaDevice>> create(const Verbs& verbs, ibv_context* context, ByteSpan slab);
+  // The one that the connection of `id` uses.
+  static Result<std::unique_ptr<RdmaDevice>> create(const Verbs& verbs, rdma_cm_id* id, ByteSpan slab);
   ~RdmaDevice();
   RdmaDevice(const RdmaDevice&) = delete;
   RdmaDevice& operator=(const RdmaDevice&) = delete;
@@ -120,10 +124,12 @@ class RdmaDevice {
   bool poll();
   // Asks to be woken. False when something is complete already.
   bool arm();
-  bool clear_event();  // whether there was one
-  int event_fd() const { return channel_->fd; }
-  void fail_links(std::string_view reason);
-  const ibv_context* context() const { return context_; }
+  bool clear_event() { return completions_->clear_event(); }  // whether there was one
+  int event_fd() const { return completions_->event_fd(); }
+  // The system took it away: every link breaks. It can end once none is left.
+  void take_away();
+  bool taken_away() const { return taken_away_; }
+  bool has_links() const { return !links_.empty(); }
 
   // --- for links ---
   SendChain& chain() { return chain_; }
@@ -142,9 +148,10 @@ class RdmaDevice {
     RdmaDomain* domain;
     uint64_t until_ns;
   };
-  RdmaDevice(const Verbs& verbs, ibv_context* context, ByteSpan slab) : verbs_(verbs), context_(context), slab_(slab) {}
+  RdmaDevice(const Verbs& verbs, std::unique_ptr<RdmaHold> hold, ByteSpan slab)
+      : verbs_(verbs), hold_(std::move(hold)), context_(hold_->context()), slab_(slab) {}
+  void fail_links(std::string_view reason);
   void say_last_words();
-  bool reserve_completions(uint32_t more);
   bool reclaim(const RdmaDomain* keep);
   // nullptr or false: the refusal says why.
   RdmaDomain* domain_of(uint64_t mark, Refusal& refusal);
@@ -157,13 +164,12 @@ class RdmaDevice {
   void touch(RdmaServerLink& link);
 
   const Verbs& verbs_;
+  std::unique_ptr<RdmaHold> hold_;  // ends behind everything on the device
   ibv_context* context_;
   ByteSpan slab_;
+  bool taken_away_ = false;
   ibv_device_attr facts_{};
-  ibv_comp_channel* channel_ = nullptr;
-  ibv_cq* completions_ = nullptr;
-  bool armed_ = false;     // the next completion makes an event
-  uint32_t reserved_ = 0;  // completions that may be outstanding at once
+  std::unique_ptr<Completions> completions_;  // gone after every queue pair
   SendChain chain_;
   std::unordered_map<uint32_t, std::unique_ptr<RdmaDomain>> domains_;
   uint32_t next_domain_ = 1;

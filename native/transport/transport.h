@@ -194,6 +194,8 @@ class ClientLinkHandler {
 class ExposedMemory {
  public:
   virtual ~ExposedMemory() = default;
+  // Its key lets the peer in as long as this lives, though the device has windows; extents say so (kExtentStaysOpen).
+  virtual bool stays_open() const { return false; }
 };
 
 // Where a link's device keeps what it knows of this process's memory; links to the same device may share one.
@@ -202,6 +204,12 @@ class MemoryDomain {
   virtual ~MemoryDomain() = default;
   // Takes as long as the system needs to pin the memory. Any thread.
   virtual Result<std::unique_ptr<ExposedMemory>> expose(ByteSpan memory) = 0;
+  // Memory of another device that is at `memory` for that device alone: nothing here looks into it. It is reached
+  // through the dma-buf `descriptor`, in which it begins at `offset`; that stays the caller's. The Error says why it
+  // cannot be. Any thread.
+  virtual Result<std::unique_ptr<ExposedMemory>> expose_dma_buf(ByteSpan memory, int descriptor, uint64_t offset) = 0;
+  // The system took the device away: nothing here works any more, and what is exposed is to be let go of.
+  virtual bool gone() { return false; }
 };
 
 class ClientLink {

@@ -90,7 +90,7 @@ Loaded load() {
 }  // namespace
 
 Result<const Verbs*> load_verbs() {
-  static const Loaded loaded = load();
+  static Loaded loaded = load();
   if (loaded.missing.empty()) return &loaded.verbs;
   return Error{0, "RDMA cannot be used here: " + loaded.missing +
                       "; install the packages libibverbs1, librdmacm1 and ibverbs-providers (rdma-core)"};

@@ -156,11 +156,13 @@ struct ItemBody {
 };
 static_assert(sizeof(ItemBody) == 80);
 
+inline constexpr uint32_t kExtentStaysOpen = 1;  // rdma: the key is of no window, and nobody may invalidate it
+
 struct ExtentBody {
   uint64_t address = 0;  // shm: offset in the region. rdma: virtual address
   uint64_t length = 0;
   uint32_t region = 0;  // shm: number of the region. rdma: remote key
-  uint32_t reserved = 0;
+  uint32_t flags = 0;
 };
 static_assert(sizeof(ExtentBody) == 24);
 

@@ -86,7 +86,7 @@ static_assert(is_plain<ExtentBody>(), "ExtentBody has bytes that are no field of
 static_assert(offsetof(ExtentBody, address) == 0);
 static_assert(offsetof(ExtentBody, length) == 8);
 static_assert(offsetof(ExtentBody, region) == 16);
-static_assert(offsetof(ExtentBody, reserved) == 20);
+static_assert(offsetof(ExtentBody, flags) == 20);
 
 static_assert(is_plain<RegionBody>(), "RegionBody has bytes that are no field of it");
 static_assert(offsetof(RegionBody, region) == 0);

@@ -6,12 +6,14 @@ import array
 import ctypes
 import gc
 import mmap
+import subprocess
+import sys
 import weakref
 from typing import Any
 
 import numpy as np
 import pytest
-from foreign_memory import DlpackOnGpu, DlpackOnly, GpuArray, InterfaceOnly
+from foreign_memory import DlpackElsewhere, DlpackOnly, GpuArray, InterfaceOnly
 
 from cairnkv import UsageError
 from cairnkv.memory import ITEM_EXTENTS_MOST, prepare
@@ -95,10 +97,31 @@ def test_text_is_told_to_be_encoded() -> None:
         prepare("text", writable=False)
 
 
-@pytest.mark.parametrize("elsewhere", [GpuArray(), DlpackOnGpu()])
-def test_gpu_memory_is_not_there_yet(elsewhere: Any) -> None:
-    with pytest.raises(UsageError, match="is GPU memory, which this release cannot reach"):
+@pytest.mark.parametrize("elsewhere", [DlpackElsewhere(), DlpackElsewhere(8), (4096, 10, "hip:0"), (4096, 10, -1)])
+def test_memory_of_other_devices_is_not_reached(elsewhere: Any) -> None:
+    with pytest.raises(UsageError, match=r"is memory that this release does not reach.*AMD GPUs \(ROCm\)"):
         prepare(elsewhere, writable=False)
+
+
+@pytest.mark.parametrize("nowhere", [GpuArray(), (4096, 10, 0), (4096, 10, "cuda"), (4096, 10, "cuda:0")])
+def test_memory_of_a_gpu_that_is_not_here(nowhere: Any) -> None:
+    with pytest.raises(UsageError, match="cannot be used: "):
+        prepare(nowhere, writable=False)
+
+
+def test_without_a_driver_it_is_told_what_is_missing() -> None:
+    code = "import cairnkv.memory as m\ntry: m.prepare((4096, 10, 0), writable=False)\nexcept ValueError as e: print(e)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    if "libcuda.so.1" not in told:
+        pytest.skip(f"there is a driver here, which says: {told}")
+    assert told.startswith(
+        "(0x1000, 10, 0) cannot be used: GPU memory cannot be used here: NVIDIA's driver is not installed"
+    )
+
+
+def test_an_address_with_the_host_for_a_device() -> None:
+    for host in ("cpu", None):
+        assert prepare((4096, 10, host), writable=True) == ((4096, 10), 10)
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -36,7 +36,8 @@ def service(one_service: HurtService) -> HurtService:
 # How a caller's memory reaches the service: what must not make a difference.
 MEMORY = ["tcp", "shm-stream", "shm-region"]
 if RDMA_HOST is not None:
-    MEMORY += ["rdma-copied", "rdma-region", "rdma-registered"]
+    # rdma-windowless-region: a region registered for each request, as on a device that has no memory windows.
+    MEMORY += ["rdma-copied", "rdma-region", "rdma-registered", "rdma-windowless-region"]
 
 
 @pytest.fixture(params=MEMORY)
@@ -45,8 +46,10 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def connect(service: HurtService, way: str) -> Iterator[Callable[..., cairnkv.Client]]:
+def connect(service: HurtService, way: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., cairnkv.Client]]:
     opened: list[cairnkv.Client] = []
+    if "windowless" in way:
+        monkeypatch.setenv("CAIRN_RDMA_WINDOWS", "off")
 
     def make(**options: object) -> cairnkv.Client:
         client = cairnkv.connect(service.urls[way.split("-", maxsplit=1)[0]], **options)  # type: ignore[arg-type]

@@ -5,48 +5,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nvme_drives import NAMESPACES, block_device, command, controller_of, formatted, removable
+from nvme_drives import serving as serving_with
 
 import cairnkv
-from cairnkv.process import ServiceProcess, socket_for
 
-NAMESPACES = os.environ.get("CAIRN_TESTBED_NAMESPACES", "").split()
 pytestmark = pytest.mark.skipif(not NAMESPACES, reason="there is no testbed: make test-devices")
 BLOCK_BYTES = 5_000_000  # in parts, where there are several drives
 WHOLE_BYTES = 2_000_000
 
 
-def block_device(namespace: str) -> str:
-    return namespace.replace("/dev/ng", "/dev/nvme")
-
-
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "cairn_dpu", *words], capture_output=True, text=True, check=False)
-
-
 @pytest.fixture
 def namespace() -> str:
-    done = command("format", "--drive", NAMESPACES[0], "--yes", "--overwrite")
-    assert done.returncode == 0, done.stderr
-    return NAMESPACES[0]
+    return formatted(NAMESPACES[0])
 
 
 @contextlib.contextmanager
-def serving(folder: Path, drive: str, *more: str) -> Iterator[str]:
+def serving(folder: Path, *drives: str) -> Iterator[str]:
     """A service until the block ends, and then kill -9. The URL at which it is."""
-    url = f"shm://{socket_for(folder)[0]}"
-    settings = [word for path in more for word in ("--drive", path)]
-    service = ServiceProcess(folder, drive=drive, listen=[url], settings=settings)
-    service.start()
-    try:
-        yield url
-    finally:
-        service.kill()
+    with serving_with(folder, drives) as service:
+        yield service.urls[0]
 
 
 def test_what_was_put_by_one_name_is_got_by_the_other(namespace: str, short_dir: Path) -> None:
@@ -77,23 +59,19 @@ def test_a_drive_in_use_is_refused_by_both_names(namespace: str, short_dir: Path
 
 
 @pytest.fixture
-def removable() -> Iterator[Path]:
-    """The controller of the second namespace, which is there again afterwards."""
+def way_out() -> Iterator[Path]:
+    """What takes the second namespace away when it is written to; it is there again afterwards."""
     if len(NAMESPACES) < 2:
         pytest.skip("it needs two namespaces")
-    controller = Path("/sys/class/nvme-generic", Path(NAMESPACES[1]).name).resolve().parent
-    if (controller / "transport").read_text() != "loop\n":
+    controller = controller_of(NAMESPACES[1])
+    if controller is None:
         pytest.skip("only the testbed's own drives can be taken away")
-    subsystem = (controller / "subsysnqn").read_text().strip()
-    done = command("format", "--drive", NAMESPACES[1], "--yes", "--overwrite")
-    assert done.returncode == 0, done.stderr
-    yield controller
-    Path("/dev/nvme-fabrics").write_text(f"transport=loop,nqn={subsystem}")
-    while not Path(NAMESPACES[1]).exists():
-        os.sched_yield()
+    formatted(NAMESPACES[1])
+    with removable(controller, NAMESPACES[1]) as delete:
+        yield delete
 
 
-def test_a_drive_that_is_taken_away_costs_its_own_blocks_only(namespace: str, removable: Path, short_dir: Path) -> None:
+def test_a_drive_that_is_taken_away_costs_its_own_blocks_only(namespace: str, way_out: Path, short_dir: Path) -> None:
     payload = os.urandom(WHOLE_BYTES)
     keys = [f"block {number}" for number in range(24)]
     with serving(short_dir, namespace, NAMESPACES[1]) as url, cairnkv.connect(url) as client:
@@ -101,7 +79,7 @@ def test_a_drive_that_is_taken_away_costs_its_own_blocks_only(namespace: str, re
             assert client.put_one(key, payload).ok
     # A service of which nothing is in memory yet.
     with serving(short_dir, namespace, NAMESPACES[1]) as url, cairnkv.connect(url) as client:
-        (removable / "delete_controller").write_text("1")
+        way_out.write_text("1")
         found = [client.get_bytes(key)[1] for key in keys]
         assert found.count(payload) + found.count(b"") == len(keys), "a block is exact or a miss"
         assert 0 < found.count(payload) < len(keys)

@@ -36,5 +36,5 @@ def test_a_lazy_view_is_refused() -> None:
 
 
 def test_a_tensor_elsewhere_is_refused() -> None:
-    with pytest.raises(UsageError, match="GPU memory, which this release cannot reach"):
+    with pytest.raises(UsageError, match="a tensor on meta is memory that this release does not reach"):
         MemoryClient().put_one("key", torch.zeros(4, device="meta"))

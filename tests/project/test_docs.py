@@ -74,8 +74,11 @@ def test_links_lead_somewhere(root: Path) -> None:
                 assert (document.parent / target).exists(), f"{document.relative_to(root)}: {target}"
 
 
+FORGIVING = {"test-fuzz", "test-testbed"}  # of make test: another word where it can be had at once
+
+
 def test_every_make_word_has_a_line_of_help(root: Path) -> None:
     text = (root / "Makefile").read_text()
     phony = re.findall(r"^\.PHONY: (.+)$", text, re.MULTILINE)
     for word in " ".join(phony).split():
-        assert re.search(rf"^{word}:.*  ## .+$", text, re.MULTILINE) or word == "test-fuzz", word
+        assert re.search(rf"^{word}:.*  ## .+$", text, re.MULTILINE) or word in FORGIVING, word

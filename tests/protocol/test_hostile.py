@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -39,8 +40,11 @@ from raw_wire import (
     item,
 )
 
+from cairnkv.testing import RunningService
+
 Fresh = Callable[[], bytes]
 Addresses = dict[str, tuple[str, int] | str]
+LOGGED_SECONDS_MOST = 30.0  # it is told of every ten
 BUSY, TOO_LARGE, INVALID, DENIED, BAD_VERSION, TIMEOUT = 5, 7, 8, 16, 17, 3
 
 
@@ -358,3 +362,16 @@ def test_random_bytes_of_two_hundred_seeds(address: tuple[str, int] | str, bysta
         session.sock.sendall(frame)
         session.close()
     assert bystander.alive()
+
+
+# What an operator would have lost: which of a thousand hosts it is that sends garbage. The log did not mention it.
+def test_the_log_tells_who_sent_garbage(service: RunningService, addresses: Addresses, bystander: RawSession) -> None:
+    before = service.process.log.read_text().count("a link of 127.0.0.1:")
+    address = addresses["tcp"]
+    with socket.create_connection(address) as garbage:  # type: ignore[arg-type]
+        garbage.sendall(os.urandom(64))
+        garbage.recv(1 << 16)
+    until = time.monotonic() + LOGGED_SECONDS_MOST
+    while service.process.log.read_text().count("a link of 127.0.0.1:") == before:
+        assert time.monotonic() < until, service.process.log.read_text()
+        assert bystander.alive()

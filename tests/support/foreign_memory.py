@@ -4,19 +4,22 @@ from __future__ import annotations
 
 
 class GpuArray:
-    """As cupy shows itself."""
+    """As cupy shows itself; on no GPU that there is."""
 
     __cuda_array_interface__ = {"shape": (4,), "typestr": "<f4", "data": (4096, False), "version": 3}
 
 
-class DlpackOnGpu:
-    """As any tensor on a CUDA device shows itself to DLPack."""
+class DlpackElsewhere:
+    """As a tensor on an AMD GPU shows itself to DLPack, or on what the number names."""
+
+    def __init__(self, device_type: int = 10) -> None:
+        self._device_type = device_type
 
     def __dlpack__(self, **_: object) -> object:
-        raise AssertionError("nobody may export GPU memory to find out that it is GPU memory")
+        raise AssertionError("nobody may export memory to find out that it cannot be reached")
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (2, 0)
+        return (self._device_type, 0)
 
 
 class DlpackOnly:

@@ -171,12 +171,14 @@ class Link:
         event = cm.CMEvent(self.events)
         kind, name, private = event.event_type, event.event_str(), bytes(event.private_data)
         event.ack_cm_event()
-        if kind == ce.RDMA_CM_EVENT_REJECTED:
+        if kind == ce.RDMA_CM_EVENT_REJECTED and expected == ce.RDMA_CM_EVENT_DISCONNECTED:
+            self.dead = self.dead or "the service ended a connection of which it had not heard that it is made"
+        elif kind == ce.RDMA_CM_EVENT_REJECTED:
             magic, status, length = REJECT.unpack_from(private)
             assert magic == MAGIC, f"rejected without a reason: {private.hex()}"
             raise Rejected(status, private[REJECT.size : REJECT.size + length].decode())
-        if kind == ce.RDMA_CM_EVENT_DISCONNECTED and not self.dead:
-            self.dead = "the service disconnected"
+        elif kind == ce.RDMA_CM_EVENT_DISCONNECTED:
+            self.dead = self.dead or "the service disconnected"
         elif kind != expected:
             raise ConnectionError(f"{name} instead of event {expected}")
         return private

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import verbs
 
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "tools" / "testbed" / "run"
@@ -67,3 +68,13 @@ def test_a_command_that_takes_too_long_is_ended() -> None:
     done = run("--nvme", "0", "--timeout", "5", "--", "sleep", "600")
     assert done.returncode == 124
     assert "time-out after 5 s" in done.stderr
+
+
+# What a developer would have lost: an hour on a module that is installed and is not found.
+def test_pyverbs_for_another_python_is_told(tmp_path: Path) -> None:
+    assert "apt-get install python3-pyverbs" in verbs.why_not("3.13", str(tmp_path))
+    (tmp_path / "pyverbs").mkdir()
+    (tmp_path / "pyverbs" / "enums.cpython-312-x86_64-linux-gnu.so").touch()
+    told = verbs.why_not("3.13", str(tmp_path))
+    assert "3.13" in told and "is for 3.12" in told and "PYTHON=/usr/bin/python3.12" in told
+    assert "does not load" in verbs.why_not("3.12", str(tmp_path))

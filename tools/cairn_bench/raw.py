@@ -16,8 +16,6 @@ from pathlib import Path
 from cairn_bench.blocks import BLOCK
 from cairn_bench.services import MIB
 
-COMMAND_BYTES_MOST = MIB  # what Linux lets one NVMe command carry, of most drives
-
 
 def socket_bytes_per_second(total: int) -> float:
     """One process sends 4 MiB pieces of a 64 MiB buffer, this one receives them into another: no protocol, no copy of ours."""
@@ -82,6 +80,13 @@ def drive_bytes(path: Path) -> int:
     return int(Path(f"/sys/class/block/{block}/size").read_text()) * 512
 
 
+def command_bytes(path: Path) -> int:
+    """The largest power of two that one command of the namespace carries: fio does not cut requests into pieces."""
+    block = path.name.replace("ng", "nvme", 1)
+    most = int(Path(f"/sys/class/block/{block}/queue/max_hw_sectors_kb").read_text()) * 1024
+    return 1 << (most.bit_length() - 1)
+
+
 def fio_bytes_per_second(
     paths: Sequence[Path], mode: str, total: int, block_bytes: int = BLOCK, depth: int = 8, span: int = 0
 ) -> float:
@@ -93,8 +98,8 @@ def fio_bytes_per_second(
     size = span or min(drive_bytes(path) for path in paths)
     engine = ["--ioengine=io_uring", "--direct=1"]
     if all(path.is_char_device() for path in paths):
-        engine = ["--ioengine=io_uring_cmd", "--cmd_type=nvme"]
-        pieces = max(block_bytes // COMMAND_BYTES_MOST, 1)
+        engine = ["--ioengine=io_uring_cmd", "--cmd_type=nvme", "--mem=mmap"]  # whole pages, as ours are
+        pieces = max(block_bytes // min(map(command_bytes, paths)), 1)
         block_bytes, depth = block_bytes // pieces, depth * pieces
     command = ["fio", "--name=raw", f"--filename={':'.join(map(str, paths))}", *engine]
     command += [f"--bs={block_bytes}", f"--iodepth={depth}", f"--rw={mode}", "--norandommap=0"]

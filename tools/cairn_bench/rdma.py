@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cairn_bench import perftest, raw
 from cairn_bench.blocks import Blocks, fresh_keys, settle
-from cairn_bench.drives import DEPTHS, SLAB, bench_drive, demand_no_hits_in_memory, total_bytes
+from cairn_bench.drives import DEPTHS, SLAB, WARM_BYTES, bench_drive, get_all, put_all, total_bytes
 from cairn_bench.figures import Figure, Figures, Pair, alternate, ratio_of
 from cairn_bench.programs import BUILT, run_program
 from cairn_bench.services import MIB, format_drive, serving
@@ -21,7 +21,8 @@ from cairnkv.process import ServiceProcess
 
 ADDRESS = os.environ.get("CAIRN_TESTBED_ADDRESS", "")
 SMALL_BYTES = 65_536
-IN_DRAM_BYTES = 256 * MIB
+IN_DRAM_BYTES = 1024 * MIB
+SLAB_BYTES = 512 * MIB  # where blocks are to be in DRAM
 BURST_BYTES = 192 * MIB  # of relaxed puts: what the slab takes in before the drives have to
 IDLE_SESSIONS = 1000
 CYCLES = 1000
@@ -53,29 +54,39 @@ def bench_rdma(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
     figures: Figures = {}
     for block_mib, depth in DEPTHS.items():
         format_drive(*drives)
-        with serving_rdma(folder, drives, "1GiB") as service:
-            get, put = transfers(service.urls[RDMA], block_mib * MIB, depth, rounds)
-        figures[f"rdma_get_vs_ib_write_bw_{block_mib}mib"] = ratio_of(get)
-        figures[f"rdma_put_vs_ib_read_bw_{block_mib}mib"] = ratio_of(put)
+        with serving_rdma(folder, drives, f"{SLAB_BYTES // MIB}MiB") as service:
+            found = transfers(service.urls[RDMA], block_mib * MIB, depth, rounds)
+        figures |= {f"rdma_{name}_{block_mib}mib": ratio_of(pairs) for name, pairs in found.items()}
     return figures
 
 
-def transfers(url: str, block_bytes: int, depth: int, rounds: int) -> tuple[list[Pair], list[Pair]]:
-    """(get, put) of blocks in DRAM, against perftest's messages of that size, as many in flight."""
+def transfers(url: str, block_bytes: int, depth: int, rounds: int) -> dict[str, list[Pair]]:
+    """By name, against perftest's messages of that size, as many in flight. perftest moves one and the same piece of memory again and
+    again, so it lies in a cache; ours do the same here, or are spread over 64 MiB at both ends."""
     client = _native.Client(url)
-    blocks = Blocks(client, 64 * MIB // block_bytes, block_bytes, depth)
-    keys = blocks.stored(64 * MIB // block_bytes)
+    one, spread = (Blocks(client, pieces, block_bytes, depth) for pieces in (1, 64 * MIB // block_bytes))
+    spread.put(fresh_keys(SLAB_BYTES * 5 // 4 // block_bytes), relaxed=True)  # every page of the slab has been touched
+    keys = {blocks: blocks.stored(len(blocks.pieces)) for blocks in (one, spread)}
     settle(client)
     count = IN_DRAM_BYTES // block_bytes
-    get = alternate(rounds, lambda: blocks.get(keys, count), lambda: write_rate(block_bytes, depth, IN_DRAM_BYTES))
+
+    def get(blocks: Blocks) -> float:
+        return blocks.get(keys[blocks], count)
 
     def burst() -> float:
         settle(client)
-        return blocks.put(fresh_keys(BURST_BYTES // block_bytes), relaxed=True)
+        return one.put(fresh_keys(BURST_BYTES // block_bytes), relaxed=True)
 
-    put = alternate(rounds, burst, lambda: read_rate(block_bytes, depth, BURST_BYTES))
+    def wrote() -> float:
+        return write_rate(block_bytes, depth, IN_DRAM_BYTES)
+
+    pairs = {
+        "get_vs_ib_write_bw": alternate(rounds, lambda: get(one), wrote),
+        "spread_get_vs_ib_write_bw": alternate(rounds, lambda: get(spread), wrote),
+        "put_vs_ib_read_bw": alternate(rounds, burst, lambda: read_rate(block_bytes, depth, IN_DRAM_BYTES)),
+    }
     client.close()
-    return get, put
+    return pairs
 
 
 def bench_rdma_small(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
@@ -163,22 +174,17 @@ Sides = tuple[float, float, float]  # ours, the network alone, the drives alone
 def end_to_end_round(folder: Path, drives: Sequence[Path], block_bytes: int, depth: int) -> tuple[Sides, Sides]:
     """(put, get)."""
     total = total_bytes(drives)
-    span = total // len(drives) + 64 * MIB
+    span = (total + WARM_BYTES) // len(drives) + 64 * MIB
 
     def fio(mode: str) -> float:
         return raw.fio_bytes_per_second(drives, mode, total, block_bytes, depth, span)
 
     fio_put = fio("write")
     format_drive(*drives)
-    keys = fresh_keys(total // block_bytes)
+    keys, warm = fresh_keys(total // block_bytes), fresh_keys(WARM_BYTES // block_bytes)
     with serving_rdma(folder, drives, SLAB) as service:
-        client = _native.Client(service.urls[RDMA])
-        our_put = Blocks(client, 64 * MIB // block_bytes, block_bytes, depth).put(keys)
-        client.close()
+        our_put = put_all(service.urls[RDMA], block_bytes, depth, warm, keys)
     with serving_rdma(folder, drives, SLAB) as service:  # a fresh one: nothing is in DRAM
-        client = _native.Client(service.urls[RDMA])
-        our_get = Blocks(client, 64 * MIB // block_bytes, block_bytes, depth).get(sorted(keys))
-        demand_no_hits_in_memory(client)
-        client.close()
+        our_get = get_all(service.urls[RDMA], block_bytes, depth, warm, keys)
     put = our_put, read_rate(block_bytes, depth, IN_DRAM_BYTES), fio_put
     return put, (our_get, write_rate(block_bytes, depth, IN_DRAM_BYTES), fio("randread"))

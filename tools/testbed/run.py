@@ -20,8 +20,8 @@ On a machine with RDMA of its own, name namespaces, whose contents will be lost,
     CAIRN_TESTBED_DRIVES="/dev/ng3n1" tools/testbed/run -- …
 A drive that is not named there is never touched.
 
-The kernel is CAIRN_TESTBED_KERNEL, else ../shared/testbed/linux-uml beside the checkout, else
-build/testbed/linux-uml, which tools/testbed/build-kernel makes. The exit status is the command's own; 124: it took too
+The kernel is CAIRN_TESTBED_KERNEL, else build/testbed/linux-uml, which tools/testbed/build-kernel makes, else
+../shared/testbed/linux-uml beside the checkout. The exit status is the command's own; 124: it took too
 long; 125: the machine did not come up.
 """
 
@@ -44,7 +44,7 @@ from typing import IO, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).resolve().parent / "guest.sh"
-KERNELS = (ROOT.parent / "shared" / "testbed" / "linux-uml", ROOT / "build" / "testbed" / "linux-uml")
+KERNELS = (ROOT / "build" / "testbed" / "linux-uml", ROOT.parent / "shared" / "testbed" / "linux-uml")
 ADDRESSES = "10.77.0.{}"  # the first device has number 1
 RDMA_MOST = 8
 TIMED_OUT = 124
@@ -207,6 +207,8 @@ def boot(kernel: Path, folder: Path, arguments: argparse.Namespace, processor: i
     for thread in pumps:
         thread.start()
     begun = time.monotonic()
+    # Whoever ends this process ends the machine, which is nobody's child otherwise and would run on for ever.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         try:
             machine.wait(min(arguments.timeout, BOOT_SECONDS_MOST))

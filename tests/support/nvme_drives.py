@@ -1,0 +1,78 @@
+"""The NVMe namespaces of the testbed, for tests that run a service on them: they lose what they hold."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cairnkv.process import ServiceProcess, socket_for
+
+NAMESPACES = os.environ.get("CAIRN_TESTBED_NAMESPACES", "").split()
+
+
+def block_device(namespace: str) -> str:
+    return namespace.replace("/dev/ng", "/dev/nvme")
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    """`cairn-dpu` with these words."""
+    return subprocess.run([sys.executable, "-m", "cairn_dpu", *words], capture_output=True, text=True, check=False)
+
+
+def formatted(namespace: str) -> str:
+    """The namespace, as an empty store."""
+    done = command("format", "--drive", namespace, "--yes", "--overwrite")
+    assert done.returncode == 0, done.stderr
+    return namespace
+
+
+@contextlib.contextmanager
+def serving(folder: Path, drives: Sequence[str], rdma_host: str | None = None) -> Iterator[ServiceProcess]:
+    """A service until the block ends, and then kill -9. It listens in the folder and, with a host, there over RDMA."""
+    settings = [word for path in drives[1:] for word in ("--drive", path)]
+    listen = [f"shm://{socket_for(folder)[0]}"]
+    if rdma_host is not None:
+        listen.append(f"rdma://{rdma_host}:0")
+        settings.append("--allow-remote-without-credentials")
+    service = ServiceProcess(folder, drive=drives[0], listen=listen, settings=settings)
+    service.start()
+    try:
+        yield service
+    finally:
+        service.kill()
+
+
+def controller_of(namespace: str) -> Path | None:
+    """Its controller in sysfs; None where that is not the testbed's own, which only may be hurt."""
+    controller = Path("/sys/class/nvme-generic", Path(namespace).name).resolve().parent
+    return controller if (controller / "transport").read_text() == "loop\n" else None
+
+
+@contextlib.contextmanager
+def removable(controller: Path, namespace: str) -> Iterator[Path]:
+    """`delete_controller` of it may be written to; it is there again afterwards."""
+    subsystem = (controller / "subsysnqn").read_text().strip()
+    yield controller / "delete_controller"
+    if not Path(namespace).exists():
+        Path("/dev/nvme-fabrics").write_text(f"transport=loop,nqn={subsystem}")
+    while not Path(namespace).exists():
+        os.sched_yield()
+
+
+@contextlib.contextmanager
+def forgetful(controller: Path) -> Iterator[None]:
+    """Until the block ends, whatever is read from its drive that was there before is zeros, without an error."""
+    subsystem = (controller / "subsysnqn").read_text().strip()
+    target = Path("/sys/kernel/config/nvmet/subsystems", subsystem, "namespaces/1/device_path")
+    loop = Path(target.read_text().strip()).name
+    backing = Path("/sys/block", loop, "loop/backing_file").read_text().strip()
+    size = os.stat(backing).st_size
+    os.truncate(backing, 0)
+    try:
+        yield
+    finally:
+        os.truncate(backing, size)

@@ -1,0 +1,55 @@
+"""The testbed's RDMA device, to be hurt: its cable is pulled, or the system takes it away. Afterwards it is as before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+NAME = "rxe0"
+SECONDS_MOST = 60.0  # that the system takes; for ever, where somebody's use of a device keeps it from going
+
+
+def may_be_hurt() -> bool:
+    """Only the testbed's own may, on a kernel of which it can be taken away (tools/testbed/build-kernel makes such)."""
+    return os.uname().release.endswith("-cairn") and Path(f"/sys/class/infiniband/{NAME}").exists()
+
+
+def _interface() -> str:
+    """The network device below it."""
+    return Path(f"/sys/class/infiniband/{NAME}/parent").read_text().strip()
+
+
+def _do(*words: str) -> None:
+    subprocess.run(words, check=True, timeout=SECONDS_MOST)
+
+
+@contextlib.contextmanager
+def taken_away() -> Iterator[None]:
+    """There is no device until the block ends, and then a new one of the same name and address."""
+    below = _interface()
+    _do("rdma", "link", "delete", NAME)
+    try:
+        yield
+    finally:
+        _do("rdma", "link", "add", NAME, "type", "rxe", "netdev", below)
+
+
+@contextlib.contextmanager
+def cable_pulled() -> Iterator[None]:
+    """No packet comes through, in either direction, until the block ends."""
+    below = _interface()
+    _do("ip", "link", "set", below, "down")
+    try:
+        yield
+    finally:
+        _do("ip", "link", "set", below, "up")
+
+
+def renew() -> None:
+    """Linux 6.1's soft-RoCE loses the queue pair of its connection manager with the first message that finds no way out:
+    after the cable was pulled nobody connects any more until there is a new device."""
+    with taken_away():
+        pass

@@ -142,7 +142,10 @@ bool LinkPair::run_until(const std::function<bool()>& done) {
   uint64_t last = 0;
   for (int turn = 0, still = 0; turn < kTurns && still < 20'000; ++turn) {
     if (done()) return true;
-    if (listener_ != nullptr) listener_->accept();
+    if (listener_ != nullptr) {
+      listener_->accept();
+      listener_->poll();
+    }
     if (server_closed.empty()) {
       server->progress(true, true);
       server->flush();

@@ -127,12 +127,14 @@ uint32_t RdmaClientLink::take_window() {
   }
   const uint32_t index = free_windows_.back();
   free_windows_.pop_back();
+  CAIRN_CHECK(!windows_[index].open, "a window that is open is taken for another request");
   return index;
 }
 
 uint32_t RdmaClientLink::let_in(uint64_t request_id, const ExposedMemory& memory, ByteSpan range, bool writes) {
   const auto& exposed = static_cast<const RdmaExposed&>(memory);
   CAIRN_CHECK(exposed.domain() == dialled_->domain.get(), "a peer is let in to memory that its device does not know");
+  CAIRN_CHECK(!range.empty(), "a peer is let in to no memory");
   if (exposed.by() == RdmaExposed::By::itself) return exposed.memory().remote_key();
   if (!open()) return 0;
   if (exposed.by() == RdmaExposed::By::regions) {
@@ -163,6 +165,7 @@ uint32_t RdmaClientLink::let_in(uint64_t request_id, const ExposedMemory& memory
 }
 
 void RdmaClientLink::shut(Window& window, uint32_t index) {
+  CAIRN_CHECK(window.open, "a window is shut that is not open");
   Extra invalidate;
   invalidate.request.opcode = IBV_WR_LOCAL_INV;
   invalidate.request.invalidate_rkey = window.key;
@@ -200,6 +203,7 @@ void RdmaClientLink::frame_arrived(const FrameHeader& header, ConstByteSpan body
 
 void RdmaClientLink::work_done(const Work& work) {
   if (work.kind != WorkKind::invalidate) return;
+  CAIRN_CHECK(work.slot < windows_.size(), "a window was shut that there is not");
   windows_[work.slot].open = false;
   free_windows_.push_back(work.slot);
   const auto shutting = shutting_.find(work.slot);

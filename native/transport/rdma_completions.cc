@@ -18,6 +18,7 @@ constexpr uint64_t kEntriesFirst = 4096;
 
 Result<std::unique_ptr<Completions>> Completions::create(const Verbs& verbs, ibv_context* context,
                                                          uint32_t entries_most) {
+  CAIRN_CHECK(entries_most > 0, "a device whose completion queues hold nothing");
   std::unique_ptr<Completions> all(new Completions(verbs, context, entries_most));
   const std::string what = "cannot make completion queues";
   all->channel_ = verbs.create_comp_channel(context);
@@ -57,6 +58,7 @@ bool Completions::reserve_receives(uint32_t more) {
   if (receives_ + more > entries_most_ - work_most()) return false;
   if (!std::all_of(queues_.begin(), queues_.end(), fits)) return false;
   receives_ += more;
+  CAIRN_CHECK(receives_ <= entries_most_, "more receives are reserved than a queue holds");
   return true;
 }
 
@@ -77,6 +79,7 @@ ibv_cq* Completions::reserve_work(uint32_t requests) {
     queue = std::prev(queues_.end());
   }
   queue->work += requests;
+  CAIRN_CHECK(queue->work + receives_ <= static_cast<uint64_t>(queue->handle->cqe), "a completion queue may overflow");
   return queue->handle;
 }
 
@@ -89,6 +92,7 @@ void Completions::release_work(const ibv_cq* handle, uint32_t requests) {
 }
 
 size_t Completions::poll(std::span<ibv_wc> done, bool& broken) {
+  CAIRN_CHECK(!done.empty(), "there is no room for what is complete");
   size_t count = 0;
   for (size_t i = 0; i < queues_.size() && count < done.size(); ++i) {
     const Queue& queue = queues_[next_++ % queues_.size()];
@@ -115,6 +119,7 @@ void Completions::arm() {
 
 // Of each queue one notice was asked for, so that there is one event at most.
 bool Completions::clear_event() {
+  CAIRN_CHECK(unarmed_ <= queues_.size(), "more queues were asked for no notice than there are");
   bool any = false;
   ibv_cq* handle = nullptr;
   void* context = nullptr;

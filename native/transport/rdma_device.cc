@@ -114,6 +114,7 @@ Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, rdma_
   ibv_context* context = id->verbs;
   std::unique_ptr<RdmaDevice> device(new RdmaDevice(verbs, hold.take(), slab));
   const std::string what = std::string("cannot use the RDMA device ") + context->device->name;
+  CAIRN_CHECK(!slab.empty(), "a device without memory to move");
   if (const int code = verbs.query_device(context, &device->facts_); code != 0) return Error::from_errno(code, what);
   const auto entries_most = static_cast<uint32_t>(std::max(device->facts_.max_cqe, 1));
   auto completions = Completions::create(verbs, context, entries_most);
@@ -209,6 +210,7 @@ std::unique_ptr<RdmaQueue> RdmaDevice::make_queue(rdma_cm_id* id, RdmaDomain& do
 // The device lets go of the queue's memory, and of the id.
 void RdmaDevice::drop_queue(std::unique_ptr<RdmaQueue> queue, RdmaDomain& domain) {
   CAIRN_CHECK(queue != nullptr, "no queue is dropped");
+  CAIRN_CHECK(domain.links > 0, "a link leaves a domain that has none");
   const ibv_cq* completions = queue->pair()->send_cq;
   const uint32_t requests = queue->sizes().requests;
   queue.reset();
@@ -258,6 +260,7 @@ std::unique_ptr<RdmaServerLink> RdmaDevice::accept(rdma_cm_id* id, const rdma_co
     }
     return nullptr;
   }
+  CAIRN_CHECK(reads <= kReadsMost, "more reads at once than were agreed on");
   const EndSizes ends{kCredits, request.credits, request.message_bytes, reads};
   const uint32_t number = queue->number();
   auto link = std::make_unique<RdmaServerLink>(*this, *domain, std::move(queue), ends, peer_of(id),
@@ -309,6 +312,7 @@ void RdmaDevice::take_message(const ibv_wc& completion) {
   if (link != links_.end()) {
     touch(*link->second);
     if (completion.status == IBV_WC_SUCCESS) {
+      CAIRN_CHECK(completion.byte_len <= kMessageBytes, "a message is longer than its memory");
       link->second->received({domain->second->pool().at(slot), completion.byte_len});
     } else {
       link->second->receive_failed(completion.status);

@@ -41,6 +41,7 @@ void RdmaEnd::queue_frame(std::vector<std::byte> frame, FrameOptions options) {
 RdmaEnd::Transfer RdmaEnd::transfer_of(const Buffer& memory, uint64_t offset, uint64_t bytes,
                                        std::span<const ExtentBody> remote) {
   CAIRN_CHECK(bytes > 0, "nothing is transferred");
+  CAIRN_CHECK(!remote.empty(), "a transfer with no memory of the peer");
   Transfer transfer;
   transfer.memory = memory;
   memory.slice(offset, bytes, transfer.local);
@@ -108,6 +109,7 @@ bool RdmaEnd::chain_ready() {
 void RdmaEnd::pump() {
   if (!open_) return;
   CAIRN_CHECK(chain_.empty(), "another link left work in the chain");
+  CAIRN_CHECK(reads_out_ <= sizes_.reads, "more reads are on their way than the peer serves");
   while (open_ && !line_.empty() && advance(line_.front())) line_.pop_front();
   while (open_ && !reads_.empty() && reads_out_ < sizes_.reads && chain_ready()) {
     if (transfer_piece(reads_.front(), WorkKind::read)) reads_.pop_front();
@@ -144,6 +146,8 @@ bool RdmaEnd::advance(Job& job) {
 }
 
 uint32_t RdmaEnd::fill_message(uint32_t slot, std::span<const std::byte> piece, uint16_t flags) {
+  CAIRN_CHECK(unreturned_ <= UINT16_MAX, "more credit is returned than a message can say");
+  CAIRN_CHECK(sizeof(MessagePrefix) + piece.size() <= pool_.slot_bytes(), "a message is longer than its memory");
   MessagePrefix prefix;
   prefix.bytes = static_cast<uint32_t>(piece.size());
   prefix.credits = static_cast<uint16_t>(unreturned_);
@@ -155,6 +159,7 @@ uint32_t RdmaEnd::fill_message(uint32_t slot, std::span<const std::byte> piece, 
 }
 
 bool RdmaEnd::send_message(Job& job) {
+  CAIRN_CHECK(job.sent < job.frame.size(), "a frame that was sent is sent again");
   if (credits_ == 0) return false;
   const uint32_t slot = pool_.take();
   if (slot == MessagePool::kNone) return false;  // tried again when something is done
@@ -192,6 +197,7 @@ bool RdmaEnd::send_credit() {
 
 bool RdmaEnd::transfer_piece(Transfer& transfer, WorkKind kind) {
   CAIRN_CHECK(transfer.remote_at < transfer.remote.size(), "a transfer is longer than the peer's memory");
+  CAIRN_CHECK(transfer.left > 0, "a transfer goes on that is complete");
   const ExtentBody& remote = transfer.remote[transfer.remote_at];
   ibv_send_wr& request = queue_->begin(chain_, Work{kind, false, 0, 0, transfer.op, nullptr, transfer.memory});
   request.opcode = kind == WorkKind::write ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
@@ -199,6 +205,7 @@ bool RdmaEnd::transfer_piece(Transfer& transfer, WorkKind kind) {
   request.wr.rdma.rkey = remote.region;
   uint64_t room = std::min(remote.length - transfer.remote_done, transfer.left);
   while (room > 0 && RdmaQueue::sges_of(chain_) < queue_->sizes().sges) {
+    CAIRN_CHECK(transfer.local_at < transfer.local.size(), "a transfer is longer than our memory");
     const iovec& local = transfer.local[transfer.local_at];
     const uint64_t part = std::min(room, local.iov_len - transfer.local_done);
     RdmaQueue::add_sge(chain_) = {reinterpret_cast<uint64_t>(local.iov_base) + transfer.local_done,
@@ -232,6 +239,7 @@ bool RdmaEnd::transfer_piece(Transfer& transfer, WorkKind kind) {
 void RdmaEnd::finish_work(const Work& work) {
   switch (work.kind) {
     case WorkKind::message:
+      CAIRN_CHECK(work.pool != nullptr, "a message lies in nobody's memory");
       work.pool->give_back(work.slot);
       break;
     case WorkKind::read:

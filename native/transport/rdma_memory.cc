@@ -88,6 +88,7 @@ bool MessagePool::grow() {
 }
 
 uint32_t MessagePool::take() {
+  CAIRN_CHECK(free_.size() <= pieces_.size() * kPieceSlots, "more slots are free than there are");
   if (free_.empty() && !grow()) return kNone;
   const uint32_t slot = free_.back();
   free_.pop_back();

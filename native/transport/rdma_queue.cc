@@ -20,6 +20,9 @@ static_assert(IBV_MTU_256 == 1 && IBV_MTU_4096 == 5, "the sizes of packets are n
 
 Result<std::unique_ptr<RdmaQueue>> RdmaQueue::create(const Verbs& verbs, rdma_cm_id* id, ibv_pd* domain,
                                                      ibv_cq* completions, ibv_srq* shared, QueueSizes sizes) {
+  CAIRN_CHECK(sizes.requests > 0 && sizes.sges > 0, "a queue pair that can do nothing");
+  CAIRN_CHECK((shared == nullptr) == (sizes.receives > 0), "a queue pair has receives of its own, or shared ones");
+  CAIRN_CHECK(sizes.sges <= SendChain::kSges, "a queue pair whose requests have more pieces than a chain");
   std::unique_ptr<RdmaQueue> queue(new RdmaQueue(verbs, id));
   ibv_qp_init_attr wanted{};
   wanted.qp_type = IBV_QPT_RC;
@@ -111,17 +114,20 @@ ibv_send_wr& RdmaQueue::begin(SendChain& chain, Work work) {
 }
 
 ibv_sge& RdmaQueue::add_sge(SendChain& chain) {
+  CAIRN_CHECK(chain.count_ > 0, "a piece is added to no request");
   ibv_send_wr& request = chain.requests_[chain.count_ - 1];
   CAIRN_CHECK(request.num_sge < static_cast<int>(SendChain::kSges), "a request has more pieces than it may");
   return request.sg_list[request.num_sge++];
 }
 
 uint32_t RdmaQueue::sges_of(const SendChain& chain) {
+  CAIRN_CHECK(chain.count_ > 0, "the pieces of no request are counted");
   return static_cast<uint32_t>(chain.requests_[chain.count_ - 1].num_sge);
 }
 
 bool RdmaQueue::post(SendChain& chain) {
   if (chain.empty()) return true;
+  CAIRN_CHECK(chain.count_ <= posted_ - retired_, "requests are posted that were never begun");
   // One completion tells of all before it.
   chain.requests_[chain.count_ - 1].send_flags |= IBV_SEND_SIGNALED;
   chain.count_ = 0;

@@ -44,6 +44,7 @@ void RdmaServerLink::set_tag(const SessionTag& tag) {
 
 // Of the frame that ends a request: it takes back the window that the client opened for it, and follows all reads.
 RdmaEnd::FrameOptions RdmaServerLink::options_of(uint64_t request_id, bool last) {
+  CAIRN_CHECK(windows_ || exposed_.empty(), "windows are to be taken back where there are none");
   FrameOptions options;
   options.behind_reads = reads_orphaned() > 0;
   if (!last) return options;

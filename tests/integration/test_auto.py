@@ -194,7 +194,9 @@ def test_a_link_that_comes_and_goes_is_left_alone_longer_each_time(connect: Conn
             began = time.monotonic()
             load.await_transport("rdma")
             rests.append(time.monotonic() - began)
-    assert rests[1] > 1.4 and rests[2] > 2.9, rests
+    # 1, 2 and 4 s, a quarter more or less, less what passed before the link was mended.
+    assert rests[0] < rests[1] < rests[2], rests
+    assert rests[2] > 2, rests
     assert client.info()["returns"] == 3
 
 

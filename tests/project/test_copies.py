@@ -18,7 +18,8 @@ OTHERS = {
     "store/segments.cc": (1, "the summary of a segment"),
     "transport/channel.cc": (2, "a descriptor of a file"),
     "transport/rdma_end.cc": (1, "a piece of a frame, into a message"),
-    "transport/rdma_listener.cc": (1, "what came with a request to connect"),
+    "transport/rdma_hold.cc": (1, "an address"),
+    "transport/rdma_listener.cc": (2, "what came with a request to connect, and an address"),
     "transport/sockets.cc": (1, "the path of a socket"),
     "transport/stream_io.cc": (2, "header and body of a frame"),
 }

@@ -124,7 +124,7 @@ bench: $(STAMPS)/bench build  ## measure: needs a quiet machine
 	@$(BIN)/python tools/bench.py
 
 bench-rdma: $(STAMPS)/bench build  ## measure RDMA and NVMe, on this machine's own or in the testbed; a quiet machine, root
-	@cmake --build $(NATIVE) --target cairn-connect-storm
+	@cmake --build $(NATIVE) --target cairn-connect-storm cairn-drive-bench
 	@tools/testbed/run --nvme 2 --nvme-mb 2048 --timeout 3600 -- $(BIN)/python tools/bench_rdma.py
 
 wheels: build  ## the wheels of both distributions, in dist/

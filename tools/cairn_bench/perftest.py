@@ -16,7 +16,7 @@ PORT = 18_515
 LISTENING = "0A"  # in /proc/net/tcp
 START_SECONDS_MOST = 20.0
 RUN_SECONDS_MOST = 120.0
-LATENCY_COUNT = 2000
+POLLED_COUNT, WOKEN_COUNT = 400, 4000  # messages: where both ends poll on one processor, one takes tens of milliseconds
 LOOK_SECONDS = 0.004
 MIDDLE = (0.05, 0.95)  # of the packets: the handshake, the beginning and the end are left out
 
@@ -110,6 +110,7 @@ def bytes_per_second(program: str, address: str, block_bytes: int, depth: int, t
 
 def one_way_us(program: str, address: str, block_bytes: int, *, events: bool) -> float:
     """Half of what a message and its answer of the same size take. events: it sleeps until it is woken, else it polls."""
+    count = WOKEN_COUNT if events else POLLED_COUNT
     with Packets() as packets:
-        run(program, address, block_bytes, LATENCY_COUNT, ("-e",) if events else ())
-    return packets.seconds() / LATENCY_COUNT / 2 * 1e6
+        run(program, address, block_bytes, count, ("-e",) if events else ())
+    return packets.seconds() / count / 2 * 1e6

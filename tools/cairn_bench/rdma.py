@@ -149,7 +149,27 @@ def resident_bytes(pid: int) -> int:
 
 def bench_ng(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
     demand_testbed()
-    return bench_drive(folder, drives, rounds, kind="ng")
+    figures = bench_drive(folder, drives, rounds, kind="ng")
+    for block_mib, depth in DEPTHS.items():
+        for mode in ("read", "write"):
+            figures[f"ng_drive_{mode}_vs_fio_{block_mib}mib"] = drive_alone(
+                drives[0], mode, block_mib * MIB, depth, rounds
+            )
+    return figures
+
+
+def drive_alone(drive: Path, mode: str, block_bytes: int, depth: int, rounds: int) -> Figure:
+    """Our drive without store, checksums, service and client: what pass-through itself costs."""
+    words = [str(drive), mode, "--bytes", str(block_bytes), "--depth", str(depth), "--seconds", "1", "--registered"]
+
+    def ours() -> float:
+        return float(run_program("cairn-drive-bench", words)["mib_per_second"]) * MIB
+
+    return ratio_of(
+        alternate(
+            rounds, ours, lambda: raw.fio_bytes_per_second([drive], f"rand{mode}", 4096 * MIB, block_bytes, depth)
+        )
+    )
 
 
 def bench_end_to_end(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:

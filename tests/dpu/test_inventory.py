@@ -175,8 +175,8 @@ def test_real_devices() -> None:
         assert spaces[path]["lba_bytes"] == int((queue / "queue/logical_block_size").read_text())
         assert spaces[path]["bytes"] == int((queue / "size").read_text()) * 512
     assert found["rdma"]["reason"] == ""
-    for device in found["rdma"]["devices"]:
-        assert device["limits"]["max_qp"] > 0
-        addresses = {gid["address"] for port in device["ports"] for gid in port["gids"]}
-        wanted = ipaddress.IPv6Address(f"::ffff:{os.environ['CAIRN_TESTBED_ADDRESS']}")
-        assert wanted in {ipaddress.IPv6Address(address) for address in addresses}
+    devices = found["rdma"]["devices"]
+    assert all(device["limits"]["max_qp"] > 0 for device in devices)
+    gids = [gid["address"] for device in devices for port in device["ports"] for gid in port["gids"]]
+    wanted = ipaddress.IPv6Address(f"::ffff:{os.environ['CAIRN_TESTBED_ADDRESS']}")
+    assert wanted in {ipaddress.IPv6Address(gid) for gid in gids}

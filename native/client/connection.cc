@@ -234,6 +234,7 @@ void Client::wait_longer() {
 void Client::seek_better() {
   if (closed_ || state_ != Link::up || lost_ || better_state_ != Better::idle) return;
   CAIRN_CHECK(way_ != nullptr, "a session goes no way");
+  if (ways_.prefers(*way_)) return;  // before a look at the clock: this is asked at every turn
   if (!ways_.wants_better(*way_, system_clock().now_ns())) return;
   if (better_thread_.joinable()) better_thread_.join();  // it has said that it is done
   try {

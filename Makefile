@@ -13,6 +13,8 @@ BIN := .venv/bin
 STAMPS := build/stamps
 NATIVE := build/native
 NATIVE_FILES = $(shell git ls-files -co --exclude-standard 'native/*.cc' 'native/*.h')
+# What tools/testbed/devices runs of what was built.
+DEVICE_PROGRAMS := drive_test transport_test client_test cuda_stand_in cairn-connect-storm cairn-fence-races
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
   --no-emit-find-links --custom-compile-command 'make lock'
 
@@ -49,12 +51,12 @@ test-python: build  ## the tests in Python, the whole service included
 	$(BIN)/python -m pytest tests -m 'not wheels'
 
 test-devices: build  ## the tests that need RDMA or NVMe, in the testbed (docs/testbed.md); root
-	@cmake --build $(NATIVE) --target drive_test transport_test client_test cuda_stand_in cairn-connect-storm
+	@cmake --build $(NATIVE) --target $(DEVICE_PROGRAMS)
 	tools/testbed/devices
 
 # The same, where it can be had without building a kernel first; with CI set it is built, and has to work.
 test-testbed: build
-	@cmake --build $(NATIVE) --target drive_test transport_test client_test cuda_stand_in cairn-connect-storm
+	@cmake --build $(NATIVE) --target $(DEVICE_PROGRAMS)
 	tools/testbed/devices --if-possible
 
 test-qemu: $(STAMPS)/qemu-$(QEMU_ARCH) .venv/.packages  ## an arm64 machine (QEMU_ARCH) whose power is cut in mid-write (docs/qemu.md)
@@ -124,8 +126,8 @@ bench: $(STAMPS)/bench build  ## measure: needs a quiet machine
 	@$(BIN)/python tools/bench.py
 
 bench-rdma: $(STAMPS)/bench build  ## measure RDMA and NVMe, on this machine's own or in the testbed; a quiet machine, root
-	@cmake --build $(NATIVE) --target cairn-connect-storm cairn-drive-bench
-	@tools/testbed/run --nvme 2 --nvme-mb 2048 --timeout 3600 -- $(BIN)/python tools/bench_rdma.py
+	@cmake --build $(NATIVE) --target cairn-connect-storm cairn-drive-bench cairn-store-bench
+	@tools/testbed/run --nvme 2 --nvme-mb 2048 --nvme-apart --mem 5120 --timeout 3600 -- $(BIN)/python tools/bench_rdma.py
 
 wheels: build  ## the wheels of both distributions, in dist/
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist . ./dpu

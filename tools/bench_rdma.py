@@ -8,14 +8,18 @@ for --only (medians of --rounds; every other round begins with the other side):
 
 rdma    rdma_get_vs_ib_write_bw_Nmib   gets of one block of N = 2, 4, 16 MiB in DRAM into one piece of memory / ib_write_bw of as many messages of that
                                        size in flight, which does the same
-        rdma_spread_get_vs_ib_write_bw_Nmib  the same with 64 MiB of blocks and as much memory, which no cache holds
-        rdma_put_vs_ib_read_bw_Nmib    relaxed puts of fresh keys, in bursts that the slab takes in / ib_read_bw in the same way
+        rdma_put_vs_ib_read_bw_Nmib    relaxed puts of fresh keys, in bursts that the slab takes in, from one piece of memory to ever
+                                       new ones / ib_read_bw from one piece of memory to another
+        rdma_spread_get_…, rdma_spread_put_…  the same with 64 MiB of blocks and as much memory, which no cache holds / perftest with
+                                       a piece of memory at both ends for each message in flight
 small   rdma_get_added_us_p50          a get of 64 KiB in DRAM, through the public client, less ib_write_lat of 64 KiB, which polls
         rdma_get_added_over_send_lat_us_p50  the same less ib_send_lat that sleeps until it is woken, as ours does
 ng      ng_get_vs_fio_Nmib, ng_put_vs_fio_Nmib  gets of what is not in DRAM, and durable puts, over shm / fio io_uring_cmd, as many
                                        bytes in flight over both namespaces
         ng_drive_read_vs_fio_Nmib, ng_drive_write_vs_fio_Nmib  our drive alone, without store, checksums, service and client
-both    end_to_end_get_vs_slower_Nmib  gets from the namespaces into a client's memory over RDMA / the slower of fio and ib_write_bw
+        ng_store_get_vs_fio_Nmib, ng_store_put_vs_fio_Nmib  the store alone, checksums included, without service and client
+both    end_to_end_get_vs_slower_Nmib  gets from the namespaces into a client's memory over RDMA / the slower of fio and ib_write_bw,
+                                       spread as above
         end_to_end_put_vs_slower_Nmib  durable puts / the slower of fio and ib_read_bw
         …_of_both_Nmib                 against the rate of a processor that does first the one and then the other
 connections  connects_per_second       connect, one exists, disconnect, one client after the other

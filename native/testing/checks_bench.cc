@@ -18,6 +18,7 @@
 #include "base/json.h"
 #include "client/client.h"
 #include "server/server.h"
+#include "testing/measuring.h"
 
 namespace {
 
@@ -29,13 +30,6 @@ constexpr uint64_t kWrittenBytes = 4 * kKiB;
 constexpr size_t kStored = 1000;
 constexpr size_t kGetsACall = 16;
 constexpr size_t kPutsACall = 64;
-
-template <class T>
-T must(Result<T> result) {
-  if (result.ok()) return result.take();
-  std::fprintf(stderr, "%s\n", result.error().message.c_str());
-  std::exit(1);
-}
 
 std::unique_ptr<Server> serve(const std::string& path, std::string& url) {
   must(format_drive(*must(open_drive(path, DriveOptions{})), FormatOptions{.overwrite = true}, system_clock()));

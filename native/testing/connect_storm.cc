@@ -47,6 +47,7 @@ std::shared_ptr<Operation> asked(FrameType type, uint64_t number, std::byte* mem
   operation->durability = Durability::relaxed;
   Key key{};
   std::memcpy(key.bytes.data(), &number, sizeof(number));
+  key.bytes.back() = 's';  // no other program's
   operation->keys = {key};
   if (!operation->moves_payload()) return operation;
   operation->parts = {{memory, bytes}};
@@ -62,7 +63,12 @@ double cycles_per_second(const Options& options) {
     client->submit(operation);
     while (!client->wait(*operation, 1000)) {
     }
-    CAIRN_CHECK(operation->statuses[0] == Status::not_found, "a service that was just met does not answer");
+    if (operation->statuses[0] != Status::not_found) {
+      std::fprintf(stderr, "cycle %llu: a service that was just met answers %s: %s\n",
+                   static_cast<unsigned long long>(i), status_row(operation->statuses[0]).name.data(),
+                   client->info().last_error.c_str());
+      std::exit(1);
+    }
   }
   return static_cast<double>(options.cycles) * 1e9 / static_cast<double>(system_clock().now_ns() - began);
 }

@@ -3,7 +3,6 @@
 // Requests of N bytes (2 MiB) at random places, so many in flight (8), from memory that was registered or was not.
 // `write` destroys what the drive holds. Prints one JSON object; the processor's time, the kernel's included, is that
 // of the whole process.
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -18,6 +17,7 @@
 #include "base/json.h"
 #include "base/slab.h"
 #include "drive/drive.h"
+#include "testing/measuring.h"
 
 namespace {
 
@@ -63,15 +63,6 @@ class Request final : public IoRequest {
   Load& load_;
   iovec part_;
 };
-
-double processor_seconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 int measure(const Wishes& wishes) {
   auto opened = open_drive(wishes.path, DriveOptions{});

@@ -26,6 +26,7 @@
 #include "base/streaming_copy.h"
 #include "store/index.h"
 #include "store/store.h"
+#include "testing/measuring.h"
 #include "wire/frame.h"
 
 namespace {
@@ -40,13 +41,6 @@ constexpr uint64_t kPartBytes = 2 * kMiB;
 constexpr uint64_t kEntries = 10'000'000;
 constexpr uint32_t kBatchItems = 64;
 constexpr uint64_t kDepthMost = 8;
-
-template <class T>
-T must(Result<T> result) {
-  if (result.ok()) return result.take();
-  std::fprintf(stderr, "%s\n", result.error().message.c_str());
-  std::exit(1);
-}
 
 // The compiler may not leave out what made it.
 template <class T>

@@ -13,6 +13,7 @@ import cairnkv
 
 NEEDING_RDMA = [
     "test_drives_over_rdma.py",
+    "test_given_up.py",
     "test_many_rdma_sessions.py",
     "test_peers_over_rdma.py",
     "test_rdma_device.py",

@@ -40,13 +40,18 @@ def total_bytes(drives: Sequence[Path]) -> int:
     return min(1024 * MIB, sum(raw.drive_bytes(drive) for drive in drives) // 2 // LARGE * LARGE)
 
 
+def footprint(drives: Sequence[Path]) -> tuple[int, int]:
+    """(bytes that are moved, how much of each drive fio touches for it). The store's blocks reach a little beyond their own bytes:
+    headers and whole segments."""
+    total = total_bytes(drives)
+    return total, (total + WARM_BYTES) // len(drives) + 64 * MIB
+
+
 def one_round(
     folder: Path, drives: Sequence[Path], block_bytes: int, depth: int, *, ours_first: bool
 ) -> tuple[Pair, Pair]:
     """(put, get) against fio. fio touches as much of each file as the store does, from the same end."""
-    total = total_bytes(drives)
-    # Headers and whole segments: the store's blocks reach a little beyond their own bytes.
-    span = (total + WARM_BYTES) // len(drives) + 64 * MIB
+    total, span = footprint(drives)
 
     def fio(mode: str) -> float:
         return raw.fio_bytes_per_second(drives, mode, total, block_bytes, depth, span)

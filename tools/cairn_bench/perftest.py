@@ -100,12 +100,16 @@ class Packets:
         return (ended - began) * (last - first) / (to_packets - from_packets)
 
 
-def bytes_per_second(program: str, address: str, block_bytes: int, depth: int, total: int) -> float:
-    """`depth` messages of block_bytes in flight, polled for as perftest does."""
-    count = total // block_bytes
+def bytes_per_second(
+    program: str, address: str, block_bytes: int, depth: int, total: int, *, spread: bool = False
+) -> float:
+    """`depth` messages of block_bytes in flight, polled for as perftest does: all of them from and to one piece of memory, which
+    lies in a cache, or spread over a piece for each, which takes as many queue pairs."""
+    pairs = depth if spread else 1
+    count = total // block_bytes // pairs
     with Packets() as packets:
-        run(program, address, block_bytes, count, ("-t", str(depth)))
-    return count * block_bytes / packets.seconds()
+        run(program, address, block_bytes, count, ("-t", str(depth // pairs), "-q", str(pairs)))
+    return pairs * count * block_bytes / packets.seconds()
 
 
 def one_way_us(program: str, address: str, block_bytes: int, *, events: bool) -> float:

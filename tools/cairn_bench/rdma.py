@@ -7,11 +7,12 @@ import os
 import statistics
 import subprocess
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from cairn_bench import perftest, raw
 from cairn_bench.blocks import Blocks, fresh_keys, settle
-from cairn_bench.drives import DEPTHS, SLAB, WARM_BYTES, bench_drive, get_all, put_all, total_bytes
+from cairn_bench.drives import DEPTHS, SLAB, WARM_BYTES, bench_drive, footprint, get_all, put_all
 from cairn_bench.figures import Figure, Figures, Pair, alternate, ratio_of
 from cairn_bench.programs import BUILT, run_program
 from cairn_bench.services import MIB, format_drive, serving
@@ -41,12 +42,8 @@ def serving_rdma(folder: Path, drives: Sequence[Path], slab: str) -> contextlib.
     return serving(folder, drives, slab, words, listen=[f"rdma://{ADDRESS}:0"])
 
 
-def write_rate(block_bytes: int, depth: int, total: int) -> float:
-    return perftest.bytes_per_second(perftest.WRITE, ADDRESS, block_bytes, depth, total)
-
-
-def read_rate(block_bytes: int, depth: int, total: int) -> float:
-    return perftest.bytes_per_second(perftest.READ, ADDRESS, block_bytes, depth, total)
+def wire_rate(program: str, block_bytes: int, depth: int, *, spread: bool) -> float:
+    return perftest.bytes_per_second(program, ADDRESS, block_bytes, depth, IN_DRAM_BYTES, spread=spread)
 
 
 def bench_rdma(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
@@ -61,8 +58,8 @@ def bench_rdma(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
 
 
 def transfers(url: str, block_bytes: int, depth: int, rounds: int) -> dict[str, list[Pair]]:
-    """By name, against perftest's messages of that size, as many in flight. perftest moves one and the same piece of memory again and
-    again, so it lies in a cache; ours do the same here, or are spread over 64 MiB at both ends."""
+    """By name, against perftest's messages of that size, as many in flight: from and to one piece of memory, which lies in a cache, or
+    spread at both ends over as much memory as is in flight (perftest) and 64 MiB (ours). What puts write in the slab is always spread."""
     client = _native.Client(url)
     one, spread = (Blocks(client, pieces, block_bytes, depth) for pieces in (1, 64 * MIB // block_bytes))
     spread.put(fresh_keys(SLAB_BYTES * 5 // 4 // block_bytes), relaxed=True)  # every page of the slab has been touched
@@ -73,18 +70,18 @@ def transfers(url: str, block_bytes: int, depth: int, rounds: int) -> dict[str, 
     def get(blocks: Blocks) -> float:
         return blocks.get(keys[blocks], count)
 
-    def burst() -> float:
+    def burst(blocks: Blocks) -> float:
         settle(client)
-        return one.put(fresh_keys(BURST_BYTES // block_bytes), relaxed=True)
+        return blocks.put(fresh_keys(BURST_BYTES // block_bytes), relaxed=True)
 
-    def wrote() -> float:
-        return write_rate(block_bytes, depth, IN_DRAM_BYTES)
+    pairs = {}
+    for name, blocks in (("", one), ("spread_", spread)):
 
-    pairs = {
-        "get_vs_ib_write_bw": alternate(rounds, lambda: get(one), wrote),
-        "spread_get_vs_ib_write_bw": alternate(rounds, lambda: get(spread), wrote),
-        "put_vs_ib_read_bw": alternate(rounds, burst, lambda: read_rate(block_bytes, depth, IN_DRAM_BYTES)),
-    }
+        def wire(program: str, wide: bool = blocks is spread) -> float:
+            return wire_rate(program, block_bytes, depth, spread=wide)
+
+        pairs[f"{name}get_vs_ib_write_bw"] = alternate(rounds, partial(get, blocks), partial(wire, perftest.WRITE))
+        pairs[f"{name}put_vs_ib_read_bw"] = alternate(rounds, partial(burst, blocks), partial(wire, perftest.READ))
     client.close()
     return pairs
 
@@ -155,7 +152,29 @@ def bench_ng(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
             figures[f"ng_drive_{mode}_vs_fio_{block_mib}mib"] = drive_alone(
                 drives[0], mode, block_mib * MIB, depth, rounds
             )
+        pairs = [store_round(drives, block_mib * MIB, depth, ours_first=number % 2 == 1) for number in range(rounds)]
+        figures[f"ng_store_put_vs_fio_{block_mib}mib"] = ratio_of([put for put, _ in pairs])
+        figures[f"ng_store_get_vs_fio_{block_mib}mib"] = ratio_of([get for _, get in pairs])
     return figures
+
+
+def store_round(drives: Sequence[Path], block_bytes: int, depth: int, *, ours_first: bool) -> tuple[Pair, Pair]:
+    """(put, get) of the store without a client, which costs a processor of its own elsewhere, against fio."""
+    total, span = footprint(drives)
+    words = [*map(str, drives), "--bytes", str(block_bytes), "--depth", str(depth)]
+    words += ["--count", str(total // block_bytes), "--warm", str(WARM_BYTES // block_bytes)]
+
+    def ours(what: str) -> float:
+        return float(run_program("cairn-store-bench", [what, *words])["bytes_per_second"])
+
+    def fio() -> tuple[float, float]:
+        put = raw.fio_bytes_per_second(drives, "write", total, block_bytes, depth, span)
+        return put, raw.fio_bytes_per_second(drives, "randread", total, block_bytes, depth, span)
+
+    theirs = None if ours_first else fio()
+    our_put, our_get = ours("put"), ours("get")
+    raw_put, raw_get = theirs or fio()
+    return (our_put, raw_put), (our_get, raw_get)
 
 
 def drive_alone(drive: Path, mode: str, block_bytes: int, depth: int, rounds: int) -> Figure:
@@ -193,8 +212,7 @@ Sides = tuple[float, float, float]  # ours, the network alone, the drives alone
 
 def end_to_end_round(folder: Path, drives: Sequence[Path], block_bytes: int, depth: int) -> tuple[Sides, Sides]:
     """(put, get)."""
-    total = total_bytes(drives)
-    span = (total + WARM_BYTES) // len(drives) + 64 * MIB
+    total, span = footprint(drives)
 
     def fio(mode: str) -> float:
         return raw.fio_bytes_per_second(drives, mode, total, block_bytes, depth, span)
@@ -206,5 +224,5 @@ def end_to_end_round(folder: Path, drives: Sequence[Path], block_bytes: int, dep
         our_put = put_all(service.urls[RDMA], block_bytes, depth, warm, keys)
     with serving_rdma(folder, drives, SLAB) as service:  # a fresh one: nothing is in DRAM
         our_get = get_all(service.urls[RDMA], block_bytes, depth, warm, keys)
-    put = our_put, read_rate(block_bytes, depth, IN_DRAM_BYTES), fio_put
-    return put, (our_get, write_rate(block_bytes, depth, IN_DRAM_BYTES), fio("randread"))
+    put = our_put, wire_rate(perftest.READ, block_bytes, depth, spread=True), fio_put
+    return put, (our_get, wire_rate(perftest.WRITE, block_bytes, depth, spread=True), fio("randread"))

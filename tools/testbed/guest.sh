@@ -38,16 +38,27 @@ make_rdma() {
   done
 }
 
-# Subsystem $1 of the kernel's own NVMe target, on a loop device over a file in memory, and its controller.
-# Odd ones have logical blocks of 512 bytes, even ones of 4096, so that both are met.
-make_namespace() {
-  local target=/sys/kernel/config/nvmet subsystem=/sys/kernel/config/nvmet/subsystems/cairn$1 loop=/dev/loop$1
+# What is behind namespace $1: a loop device over a file in memory, or with --nvme-apart a disk whose bytes the host moves.
+# Odd loop devices have logical blocks of 512 bytes, even ones of 4096, so that both are met.
+make_backing() {
+  local ubd=/dev/ubd$(printf "\\x$((60 + $1))")
+  backing=/dev/loop$1
+  if [ -b "$ubd" ]; then
+    backing=$ubd
+    return
+  fi
   need truncate -s "${testbed_nvme_mb}M" "/run/nvme/$1"
-  [ -b "$loop" ] || need mknod "$loop" b 7 "$1"
-  need losetup -b $((512 << 3 * (($1 + 1) % 2))) "$loop" "/run/nvme/$1"
+  [ -b "$backing" ] || need mknod "$backing" b 7 "$1"
+  need losetup -b $((512 << 3 * (($1 + 1) % 2))) "$backing" "/run/nvme/$1"
+}
+
+# Subsystem $1 of the kernel's own NVMe target, and its controller.
+make_namespace() {
+  local target=/sys/kernel/config/nvmet subsystem=/sys/kernel/config/nvmet/subsystems/cairn$1 backing
+  make_backing "$1"
   need mkdir -p "$subsystem/namespaces/1"
   need tee "$subsystem/attr_allow_any_host" <<<1
-  need tee "$subsystem/namespaces/1/device_path" < <(printf %s "$loop")
+  need tee "$subsystem/namespaces/1/device_path" < <(printf %s "$backing")
   need tee "$subsystem/namespaces/1/enable" <<<1
   need ln -s "$subsystem" "$target/ports/1/subsystems/cairn$1"
   need tee /dev/nvme-fabrics < <(printf 'transport=loop,nqn=cairn%s' "$1")

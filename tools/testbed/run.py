@@ -71,6 +71,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rdma", type=int, default=1, metavar="N", help="RDMA devices (default: %(default)s)")
     parser.add_argument("--nvme", type=int, default=1, metavar="N", help="namespaces (default: %(default)s)")
+    parser.add_argument(
+        "--nvme-apart",
+        action="store_true",
+        help="another processor of this machine moves the namespaces' bytes, as a drive's own hardware does",
+    )
     parser.add_argument("--nvme-mb", type=int, default=1024, metavar="MB", help="size of each (default: %(default)s)")
     parser.add_argument(
         "--mem",
@@ -90,7 +95,8 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not 1 <= arguments.rdma <= RDMA_MOST:
         parser.error(f"--rdma is a number from 1 to {RDMA_MOST}")
-    arguments.mem = arguments.mem or 3072 + arguments.nvme * arguments.nvme_mb
+    inside = 0 if arguments.nvme_apart else arguments.nvme * arguments.nvme_mb
+    arguments.mem = arguments.mem or 3072 + inside
     return arguments
 
 
@@ -180,7 +186,31 @@ def take_processor(stack: contextlib.ExitStack) -> int:
     return allowed[0]
 
 
-def boot(kernel: Path, folder: Path, arguments: argparse.Namespace, processor: int) -> None:
+def memory_apart(stack: contextlib.ExitStack, arguments: argparse.Namespace) -> list[int]:
+    """Descriptors of this machine's memory, one for each namespace with --nvme-apart. Nothing is left of it when they are closed."""
+    files = [os.memfd_create(f"cairn-testbed-nvme{number}") for number in range(arguments.nvme * arguments.nvme_apart)]
+    for file in files:
+        stack.callback(os.close, file)
+        os.ftruncate(file, arguments.nvme_mb << 20)
+    return files
+
+
+def let_drives_go(machine: int, folder: Path) -> None:
+    """Once it is up, the threads that read and write files for it leave its processor for any other one. Its programs are traced by it,
+    and those threads are not."""
+    while not (folder / "up").exists():
+        if not Path(f"/proc/{machine}").exists():
+            return
+        time.sleep(0.05)
+    others = os.sched_getaffinity(0) - os.sched_getaffinity(machine)
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            facts = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            if facts["PPid"] == str(machine) and facts["TracerPid"] == "0" and others:
+                os.sched_setaffinity(int(facts["Pid"]), others)
+
+
+def boot(kernel: Path, folder: Path, arguments: argparse.Namespace, processor: int, drives: list[int]) -> None:
     """Runs the machine until it switches itself off, or takes too long and is killed. What `folder` holds tells which."""
     out_read, out_write = os.pipe()
     error_read, error_write = os.pipe()
@@ -193,11 +223,12 @@ def boot(kernel: Path, folder: Path, arguments: argparse.Namespace, processor: i
                 *(f"con1=null,fd:{out_write}", f"con2=null,fd:{error_write}"),
                 *(f"testbed_folder={folder}", f"testbed_rdma={arguments.rdma}"),
                 *(f"testbed_nvme={arguments.nvme}", f"testbed_nvme_mb={arguments.nvme_mb}"),
+                *(f"ubd{number}=/proc/self/fd/{file}" for number, file in enumerate(drives)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,
-            pass_fds=(console.fileno(), out_write, error_write),
+            pass_fds=(console.fileno(), out_write, error_write, *drives),
             start_new_session=True,  # a group of its own: User-Mode Linux is several processes
         )
     os.close(out_write)
@@ -206,6 +237,8 @@ def boot(kernel: Path, folder: Path, arguments: argparse.Namespace, processor: i
     pumps = [threading.Thread(target=pump, args=(os.fdopen(end, "rb"), to), name="pump") for end, to in pipes]
     for thread in pumps:
         thread.start()
+    if drives:
+        threading.Thread(target=let_drives_go, args=(machine.pid, folder), name="let drives go", daemon=True).start()
     begun = time.monotonic()
     # Whoever ends this process ends the machine, which is nobody's child otherwise and would run on for ever.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -235,7 +268,7 @@ def run_in_machine(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cairn-testbed.", dir="/tmp")))
         write_command(folder, arguments)
-        boot(kernel, folder, arguments, take_processor(stack))
+        boot(kernel, folder, arguments, take_processor(stack), memory_apart(stack, arguments))
         status = (folder / "status").read_text().strip() if (folder / "status").exists() else ""
         if status:
             return int(status)

@@ -23,6 +23,23 @@ class SystemClock final : public Clock {
 
 }  // namespace
 
+uint64_t TurnClock::now_ns() const {
+  if (!held_) return source_.now_ns();
+  if (now_ns_ == 0) now_ns_ = source_.now_ns();
+  return now_ns_;
+}
+
+uint64_t TurnClock::unix_ms() const {
+  if (!held_) return source_.unix_ms();
+  if (unix_ms_ == 0) unix_ms_ = source_.unix_ms();
+  return unix_ms_;
+}
+
+void TurnClock::hold() {
+  held_ = true;
+  now_ns_ = unix_ms_ = 0;
+}
+
 const Clock& system_clock() {
   static const SystemClock clock;
   return clock;

@@ -28,6 +28,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/clock.h"
 #include "client/bounce.h"
 #include "client/operation.h"
 #include "client/region.h"
@@ -228,7 +229,8 @@ class Client {
   void expire();
   void fence_failed(Operation& operation);
   void end_fence(const std::shared_ptr<Operation>& operation);
-  int until_next_due_ms(int most_ms) const;
+  int until_next_due_ms(int most_ms) const { return until_next_due_ms(most_ms, system_clock().now_ns()); }
+  int until_next_due_ms(int most_ms, uint64_t now) const;
   void pump();
   void wake_driver();
 

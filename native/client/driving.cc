@@ -40,23 +40,23 @@ bool Client::wait(const Operation& operation, int slice_ms) {
   CAIRN_CHECK(slice_ms >= 0, "a slice of time that is over before it begins");
   Lock lock(lock_);
   CAIRN_CHECK(operation.id != 0, "an operation is waited for that was never submitted");
-  const uint64_t until_ns = system_clock().now_ns() + static_cast<uint64_t>(slice_ms) * 1'000'000;
-  while (operation.state_ != Operation::State::done) {
-    const uint64_t now = system_clock().now_ns();
-    if (now >= until_ns) return false;
+  if (operation.state_ == Operation::State::done) return true;
+  uint64_t now = system_clock().now_ns();
+  for (const uint64_t until_ns = now + static_cast<uint64_t>(slice_ms) * 1'000'000; now < until_ns;
+       now = system_clock().now_ns()) {
     const int left_ms = static_cast<int>((until_ns - now) / 1'000'000) + 1;
     if (driving_) {
       changed_.wait_for(lock, std::chrono::milliseconds(left_ms));
     } else {
-      drive(lock, until_next_due_ms(left_ms));
+      drive(lock, until_next_due_ms(left_ms, now));
     }
+    if (operation.state_ == Operation::State::done) return true;
   }
-  return true;
+  return false;
 }
 
-int Client::until_next_due_ms(int most_ms) const {
+int Client::until_next_due_ms(int most_ms, uint64_t now) const {
   if (due_.empty()) return most_ms;
-  const uint64_t now = system_clock().now_ns();
   const uint64_t due = due_.begin()->first;
   if (due <= now) return 0;
   return static_cast<int>(std::min<uint64_t>((due - now) / 1'000'000 + 1, static_cast<uint64_t>(most_ms)));
@@ -150,6 +150,7 @@ void Client::cancel(Operation& operation) {
 }
 
 void Client::expire() {
+  if (due_.empty()) return;  // before a look at the clock: this is asked at every turn
   const uint64_t now = system_clock().now_ns();
   while (!due_.empty() && due_.begin()->first <= now) {
     Operation& operation = *due_.begin()->second;

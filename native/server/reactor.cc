@@ -17,6 +17,7 @@ namespace cairn {
 namespace {
 
 constexpr int kWaitedMost = 256;
+constexpr uint32_t kUnlookedMost = 8;
 constexpr uint64_t kLookEveryNs = 250'000'000;
 constexpr uint64_t kTimerGrainMs = 10;
 // How long after its last event the reactor looks for the next without sleeping. On a single processor that
@@ -36,7 +37,7 @@ uint64_t holder_of(const Session& session) {
 
 }  // namespace
 
-Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options)
+Reactor::Reactor(Store& store, TurnClock& clock, const ReactorOptions& options)
     : store_(store),
       clock_(clock),
       options_(options),
@@ -181,13 +182,21 @@ bool Reactor::may_sleep() {
 
 void Reactor::turn(int timeout_ms) {
   CAIRN_CHECK(timeout_ms >= 0, "a turn may sleep for ever, and with it every deadline");
+  clock_.hold();
   timeout_ms = sleep_ms(timeout_ms);
   std::array<epoll_event, kWaitedMost> events;
   const bool moved = poll_listeners();
   // Who asked a moment ago most often asks again: looking a little longer is cheaper than sleeping and waking.
-  const bool sleeps = !moved && timeout_ms > 0 && clock_.now_ns() - busy_ns_ > spin_ns_ && may_sleep();
-  const int count = epoll_wait(epoll_, events.data(), kWaitedMost, sleeps ? timeout_ms : 0);
-  if (count > 0 || moved) busy_ns_ = clock_.now_ns();
+  const bool spun = spin_ns_ == 0 || clock_.now_ns() - busy_ns_ > spin_ns_;
+  const bool sleeps = !moved && timeout_ms > 0 && spun && may_sleep();
+  int count = 0;
+  // A look at the wait set is a system call: who polls does without, for a few turns.
+  if (!moved || ++unlooked_ >= kUnlookedMost) {
+    unlooked_ = 0;
+    count = epoll_wait(epoll_, events.data(), kWaitedMost, sleeps ? timeout_ms : 0);
+  }
+  if (sleeps) clock_.hold();
+  if ((count > 0 || moved) && spin_ns_ > 0) busy_ns_ = clock_.now_ns();
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<size_t>(i)];
     heed(event.data.u64, (event.events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0, (event.events & EPOLLOUT) != 0);
@@ -205,6 +214,7 @@ void Reactor::turn(int timeout_ms) {
   expire_requests();
   if (clock_.now_ns() >= next_look_ns_) check_links();
   if (any_dead_) bury_dead();
+  clock_.let_go();
 }
 
 void Reactor::touch(ServerLink& link) {

@@ -59,7 +59,7 @@ struct ReactorCounters {
 class Reactor final : private ServerLinkHandler, private ItemSink, private Shares::Starter {
  public:
   // All references outlive the reactor.
-  Reactor(Store& store, const Clock& clock, const ReactorOptions& options);
+  Reactor(Store& store, TurnClock& clock, const ReactorOptions& options);
   ~Reactor();
   Reactor(const Reactor&) = delete;
   Reactor& operator=(const Reactor&) = delete;
@@ -144,7 +144,7 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   bool may_sleep();
 
   Store& store_;
-  const Clock& clock_;
+  TurnClock& clock_;
   ReactorOptions options_;
   std::array<uint8_t, 16> server_id_{};
   uint64_t started_ns_;
@@ -156,7 +156,8 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   uint64_t next_number_ = kNumberFirst;  // of links, listeners, requests and deletes
   uint64_t next_look_ns_ = 0;
   uint64_t spin_ns_;
-  uint64_t busy_ns_ = 0;
+  uint64_t busy_ns_ = 0;   // when something happened last, where it spins
+  uint32_t unlooked_ = 0;  // turns since the last look at the wait set
 
   // What the wait set names: these two, and from the first number on links and listeners.
   static constexpr uint64_t kWakeEvent = 0, kDriveEvent = 1, kNumberFirst = 2;

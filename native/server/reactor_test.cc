@@ -116,7 +116,7 @@ class ReactorTest : public testing::Test {
   }
 
   void begin(const ReactorOptions& options = {}) {
-    reactor_ = std::make_unique<Reactor>(*world_.store, world_.clock, options);
+    reactor_ = std::make_unique<Reactor>(*world_.store, clock_, options);
   }
   Caller& call(const std::string& tenant) {
     callers_.push_back(std::make_unique<Caller>(*reactor_, tenant));
@@ -143,6 +143,7 @@ class ReactorTest : public testing::Test {
   const Share& share_of(uint32_t tenant) { return reactor_->shares().all().at(tenant); }
 
   StoreWorld world_;
+  TurnClock clock_{world_.clock};
   std::unique_ptr<Reactor> reactor_;
   std::vector<std::unique_ptr<Caller>> callers_;
 };
@@ -301,7 +302,8 @@ TEST_F(ReactorTest, DoesNotSleepOnARequestThatItsDriveHasNotHeardOf) {
   };
   for (const char* name : {"wanted", "other", "another"}) put(name);
   {
-    Reactor reactor(*store, system_clock(), {});
+    TurnClock clock(system_clock());
+    Reactor reactor(*store, clock, {});
     // Until what came before is heeded, and it looks no longer without sleeping.
     const uint64_t quiet_ns = system_clock().now_ns() + 1'000'000;
     while (system_clock().now_ns() < quiet_ns) reactor.turn(0);

@@ -76,19 +76,24 @@ Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options) {
   }
   StoreOptions store_options = options.store;
   store_options.absent_drives = static_cast<uint32_t>(absent.size());
-  auto store = Store::open(std::move(drives), *slab.value(), system_clock(), store_options);
+  auto clock = std::make_unique<TurnClock>(system_clock());
+  auto store = Store::open(std::move(drives), *slab.value(), *clock, store_options);
   if (!store) return store.error();
-  return std::unique_ptr<Server>(new Server(slab.take(), store.take(), options, std::move(absent)));
+  return std::unique_ptr<Server>(new Server(std::move(clock), slab.take(), store.take(), options, std::move(absent)));
 }
 
-Server::Server(std::unique_ptr<Slab> slab, std::unique_ptr<Store> store, const ServerOptions& options,
-               std::vector<AbsentDrive> absent)
-    : options_(options), slab_(std::move(slab)), store_(std::move(store)), absent_(std::move(absent)) {
+Server::Server(std::unique_ptr<TurnClock> clock, std::unique_ptr<Slab> slab, std::unique_ptr<Store> store,
+               const ServerOptions& options, std::vector<AbsentDrive> absent)
+    : options_(options),
+      clock_(std::move(clock)),
+      slab_(std::move(slab)),
+      store_(std::move(store)),
+      absent_(std::move(absent)) {
   CAIRN_CHECK(slab_ != nullptr, "a service without memory");
   CAIRN_CHECK(store_ != nullptr, "a service without a store");
   if (options_.reactor.tenant_window_bytes == 0)
     options_.reactor.tenant_window_bytes = options_.slab_bytes / kDefaultWindowPart;
-  reactor_ = std::make_unique<Reactor>(*store_, system_clock(), options_.reactor);
+  reactor_ = std::make_unique<Reactor>(*store_, *clock_, options_.reactor);
   reactor_->set_drives_absent(absent_.size());
   const auto named = reactor_->set_tenants(options_.tenants);
   CAIRN_CHECK(named.ok(), "tenants that were looked at do not go together");

@@ -75,8 +75,8 @@ class Server {
   Result<Unit> set_tenants(const std::vector<TenantOptions>& tenants);
 
  private:
-  Server(std::unique_ptr<Slab> slab, std::unique_ptr<Store> store, const ServerOptions& options,
-         std::vector<AbsentDrive> absent);
+  Server(std::unique_ptr<TurnClock> clock, std::unique_ptr<Slab> slab, std::unique_ptr<Store> store,
+         const ServerOptions& options, std::vector<AbsentDrive> absent);
   void run();
   void step(int timeout_ms);
   bool drain(uint64_t drain_ms);
@@ -87,6 +87,7 @@ class Server {
   Result<T> ask(const std::function<Result<T>()>& errand);
 
   ServerOptions options_;
+  std::unique_ptr<TurnClock> clock_;  // the store's and the reactor's
   std::unique_ptr<Slab> slab_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<Reactor> reactor_;

@@ -226,7 +226,7 @@ bool SimWorld::boot(bool healed) {
     tenants[0].quota_bytes = plan_.quota_bytes;
     store_->set_tenants(tenants);
   }
-  reactor_ = std::make_unique<Reactor>(*store_, clock_, ReactorOptions{});
+  reactor_ = std::make_unique<Reactor>(*store_, turn_clock_, ReactorOptions{});
   const bool crash = !healed && happens(plan_.crash_while_loading);
   uint64_t turns = crash ? random_() % 200 : UINT64_MAX;
   for (auto& client : clients_) client->pause(crash);

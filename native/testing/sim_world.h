@@ -89,6 +89,7 @@ class SimWorld final : private SimClient::Server, private EventSink, private Ent
   SimPlan plan_;
   std::mt19937_64 random_, entropy_;
   VirtualClock clock_;
+  TurnClock turn_clock_{clock_};
   SimOracle oracle_;
   SimFaults faults_now_;
   SimOutcome outcome_;

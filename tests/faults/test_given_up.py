@@ -5,6 +5,7 @@ CAIRN_KILLS=2000."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -24,6 +25,7 @@ CYCLES = int(os.environ.get("CAIRN_CYCLES", "200"))
 KILLS = int(os.environ.get("CAIRN_KILLS", "40"))
 SECONDS_MOST = 60 + RACES / 20 + CYCLES / 10 + KILLS / 5
 SETTLED_SECONDS = 60.0
+AT_ONCE = 32  # sessions: more than there ever are while clients are killed
 COUNTED = re.compile(r"(\w+) (\d+)")
 
 
@@ -66,7 +68,11 @@ def in_use(process: int) -> dict[str, int]:
 def test_nothing_is_left_of_clients_that_come_and_go_and_are_killed(service: HurtService) -> None:
     """Lost otherwise: the card's queue pairs and regions, a few with every engine that is restarted, until nobody can connect."""
     with cairnkv.connect(service.tcp_url) as client:
-        run("cairn-connect-storm", service.rdma_url, "--cycles", 20, "--kills", 8)  # what is made once has been made
+        # What is made once, or for as many clients as there are at a time, has been made then.
+        run("cairn-connect-storm", service.rdma_url, "--cycles", 20, "--kills", 8)
+        with contextlib.ExitStack() as many:
+            for _ in range(AT_ONCE):
+                many.enter_context(cairnkv.connect(service.rdma_url))
         settled(client)
         before = in_use(service.process.pid)
         run("cairn-connect-storm", service.rdma_url, "--cycles", CYCLES, "--kills", KILLS, "--seed", 2)

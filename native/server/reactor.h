@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -91,6 +92,7 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
  private:
   // ServerLinkHandler
   void on_frame(ServerLink& link, const FrameHeader& header, ConstByteSpan body) override;
+  void on_violation(ServerLink& link, Status status, std::string_view reason) override;
   void on_payload_sent(ServerLink& link, uint64_t bytes) override;
   void on_closed(ServerLink& link, Status status, std::string_view reason) override;
   // ItemSink
@@ -105,7 +107,11 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   Session* find_session(const SessionTag& tag);
   Session* open_session(const HelloView& hello, uint32_t tenant);
   void welcome(LinkState& state, Session& session);
+  // Ends the link, and tells its peer why. Requests that came by it are dropped at once; what is queued goes out
+  // before, for a moment and no longer.
   void refuse(LinkState& state, Status status, std::string_view reason);
+  void send_off(LinkState& state, Status status, std::string_view reason);
+  void hasten_leaving();
   void hang_up(LinkState& state);
 
   void dispatch(LinkState& state, const FrameHeader& header, ConstByteSpan body);
@@ -134,6 +140,7 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   void heed(uint64_t number, bool readable, bool writable);
   void expire_requests();
   void check_links();
+  void let_go(LinkState& state);
   void bury_dead();
   void bury(LinkState& state);
   void bury(Session& session);
@@ -176,6 +183,7 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   ReactorCounters counters_;
   Complaints complaints_;
   bool any_dead_ = false;
+  std::deque<uint64_t> leaving_;        // links that were refused and are not gone, the oldest first
   std::vector<ServerLink*> touched_;    // links to flush before the turn ends
   std::vector<ServerLink*> unwatched_;  // links that nobody drives: looked at every turn
   TenantNames names_;

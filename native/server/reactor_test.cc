@@ -33,7 +33,7 @@ class Caller final : public ClientLinkHandler {
   }
 
   void step() {
-    if (closed.empty()) link_->progress(true, true);
+    if (closed.empty() && !asleep) link_->progress(true, true);
     while (flooding && welcomed && open_ < 4) ask(FrameType::get, names);
   }
   uint64_t ask(FrameType type, const std::vector<std::string>& blocks) {
@@ -51,6 +51,7 @@ class Caller final : public ClientLinkHandler {
     link_->send(frame.finish());
     return last_request_;
   }
+  void send(std::vector<std::byte> bytes) { link_->send(std::move(bytes)); }
   void ask_stats() {
     FrameBuilder frame(FrameType::stats, ++last_request_);
     frame.header().tag = tag_;
@@ -74,7 +75,9 @@ class Caller final : public ClientLinkHandler {
     }
     if (header.type == FrameType::refuse) {
       ReasonView view;
-      if (decode_reason(body, view) == nullptr) refused = view.status;
+      ASSERT_EQ(decode_reason(body, view), nullptr);
+      refused = view.status;
+      reason = view.reason;
     }
     if (header.type == FrameType::text) text.assign(reinterpret_cast<const char*>(body.data()), body.size());
     if (header.type != FrameType::results) return;
@@ -90,9 +93,9 @@ class Caller final : public ClientLinkHandler {
   }
   void on_closed(Status, std::string_view reason) override { closed = reason; }
 
-  bool welcomed = false, flooding = false;
+  bool welcomed = false, flooding = false, asleep = false;
   Status refused = Status::ok;
-  std::string closed, text;
+  std::string closed, reason, text;
   std::vector<std::string> names;
   uint64_t ok_items = 0, other_items = 0, got_bytes = 0, finished = 0;
 
@@ -334,6 +337,46 @@ TEST_F(ReactorTest, APutThatTakesOverFromAClientThatVanishedIsGoneOnWith) {
   for (int i = 0; i < 200 && heir.finished != asked; ++i) turn();
   EXPECT_EQ(heir.finished, asked);
   EXPECT_EQ(heir.ok_items, 1U);
+}
+
+// Whoever broke a rule was hung up on without a word.
+TEST_F(ReactorTest, WhoBreaksARuleIsToldWhichAndCostsNobodyElseAnything) {
+  begin();
+  ASSERT_TRUE(reactor_->set_tenants({named("bad", 1), named("good", 2)}).ok());
+  Caller& bad = call_with_blocks("bad", 4);
+  Caller& good = call_with_blocks("good", 4);
+  world_.drive().faults.hold = true;
+  bad.ask(FrameType::put, {"new one"});
+  turns(5);
+  ASSERT_EQ(share_of(1).in_flight_bytes, kBlock);
+  bad.send(std::vector<std::byte>(64, std::byte{0x42}));
+  turns(5);
+  EXPECT_EQ(bad.refused, Status::invalid);
+  EXPECT_EQ(bad.reason, "not a Cairn frame (wrong magic)");
+  EXPECT_EQ(bad.closed, "the peer closed the connection") << "the stream ends behind the reason";
+  world_.drive().faults.hold = false;
+  turns(50);
+  EXPECT_EQ(share_of(1).in_flight_bytes, 0U);
+  const uint64_t asked = good.ask(FrameType::get, good.names);
+  turns(50);
+  EXPECT_EQ(good.finished, asked);
+  EXPECT_EQ(good.refused, Status::ok);
+  EXPECT_EQ(reactor_->complaints().take().size(), 1U);
+}
+
+TEST_F(ReactorTest, WhoWasToldAndStaysIsHungUpOn) {
+  begin();
+  ASSERT_TRUE(reactor_->set_tenants({named("deaf", 1)}).ok());
+  for (int i = 0; i < 100; ++i) {
+    Caller& deaf = call("deaf");
+    deaf.send(std::vector<std::byte>(64, std::byte{0x42}));
+    deaf.asleep = true;
+  }
+  turns(2);
+  EXPECT_LE(share_of(1).sessions, 64U) << "too many wait to be hung up on";
+  EXPECT_GT(share_of(1).sessions, 0U) << "nobody had time to read why";
+  turns(1'100);  // a millisecond each
+  EXPECT_EQ(share_of(1).sessions, 0U);
 }
 
 TEST_F(ReactorTest, QuotasReachTheStore) {

@@ -46,6 +46,8 @@ struct LinkState {
   uint64_t moved_ns = 0;     // when it last grew
   bool writable_wanted = false;
   bool touched = false;
+  bool leaving = false;  // it was refused: what goes to it still goes, what comes is not heard
+  uint64_t left_ns = 0;  // … since then
   bool dead = false;
 };
 

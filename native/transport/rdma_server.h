@@ -78,6 +78,7 @@ class RdmaServerLink final : public ServerLink, public RdmaEnd {
   Status add_region(const RegionBody&) override { return Status::unsupported; }
   Status remove_region(uint32_t) override { return Status::not_found; }
   void share_regions(ServerLink&) override {}
+  void leave(std::vector<std::byte> frame) override;
   void close() override;
   uint64_t moved_bytes() const override { return moved(); }
   bool busy() const override { return work_pending() || mid_frame(); }
@@ -89,6 +90,7 @@ class RdmaServerLink final : public ServerLink, public RdmaEnd {
   void frame_arrived(const FrameHeader& header, ConstByteSpan body) override;
   void work_done(const Work& work) override;
   void failed(Status status, std::string_view reason) override;
+  void broke_rule(Status status, std::string_view reason) override;
   FrameOptions options_of(uint64_t request_id, bool last);
   void note_window(uint64_t request_id, const ExtentBody& extent);
   void payload_dropped();

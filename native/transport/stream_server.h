@@ -32,6 +32,7 @@ class StreamServerLink final : public ServerLink, private StreamIo {
   Status add_region(const RegionBody& region) override;
   Status remove_region(uint32_t region) override { return regions_->remove(region); }
   void share_regions(ServerLink& with) override;
+  void leave(std::vector<std::byte> frame) override;
   void close() override;
   uint64_t moved_bytes() const override { return moved(); }
   bool busy() const override { return output_pending() || mid_frame(); }
@@ -52,13 +53,15 @@ class StreamServerLink final : public ServerLink, private StreamIo {
   const char* place_payload(const FrameHeader& header, ConstByteSpan body, std::vector<iovec>& into) override;
   void frame_sent(const OutFrame& frame) override;
   void failed(Status status, std::string_view reason) override;
+  void broke_rule(Status status, std::string_view reason) override;
+  void end_pulls();
 
   void data_arrived(const FrameHeader& header, const DataBody& data);
   PullOp* find_pull(uint64_t request_id, uint32_t index);
   // Copies an item's bytes into its extents; false when they are not inside the session's regions.
   bool push_to_region(const ResultItem& item);
 
-  bool tag_is_wrong(const FrameHeader& header) const { return tagged_ && header.tag != tag_; }
+  bool has_right_tag(const FrameHeader& header) const override { return !tagged_ || header.tag == tag_; }
 
   std::string peer_;
   bool tagged_ = false;

@@ -23,6 +23,11 @@ constexpr uint64_t kTimerGrainMs = 10;
 constexpr uint64_t kSpinNs = 50'000;
 static_assert(kSpinNs < kTimerGrainMs * 1'000'000, "the reactor spins for longer than it would sleep");
 
+// What one tenant or one host may have of all sessions, unless it was said.
+uint32_t limit_of(uint32_t told, uint32_t sessions_most) {
+  return told > 0 ? told : sessions_most - sessions_most / 4;
+}
+
 }  // namespace
 
 Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options)
@@ -32,7 +37,12 @@ Reactor::Reactor(Store& store, const Clock& clock, const ReactorOptions& options
       started_ns_(clock.now_ns()),
       spin_ns_(std::thread::hardware_concurrency() > 1 ? kSpinNs : 0),
       names_(options.accept_unknown_tenants),
-      shares_(*this, {options.session_window_bytes, options.shared_window_bytes, options.tenant_window_bytes}) {
+      peers_(limit_of(options.sessions_per_peer_most, options.sessions_most)),
+      shares_(*this, {.session_window_bytes = options.session_window_bytes,
+                      .shared_window_bytes = options.shared_window_bytes,
+                      .tenant_window_bytes = options.tenant_window_bytes,
+                      .tenant_sessions_most = limit_of(options.sessions_per_tenant_most, options.sessions_most)}) {
+  CAIRN_CHECK(options.sessions_most > 0, "a service that takes no session");
   fill_entropy(std::as_writable_bytes(std::span(server_id_)));
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -83,6 +93,7 @@ void Reactor::add_listener(std::unique_ptr<Listener> listener) {
   const int added = epoll_ctl(epoll_, EPOLL_CTL_ADD, listener->event_fd(), &event);
   CAIRN_CHECK(added == 0, "the wait set does not take a listener");
   if (listener->drives_links()) driving_.push_back(listener.get());
+  listener->set_filter(*this);
   listeners_.emplace(number, std::move(listener));
 }
 
@@ -103,15 +114,26 @@ void Reactor::adopt(std::unique_ptr<ServerLink> link) {
   CAIRN_CHECK(state.link == nullptr, "two links have one number");
   state.link = std::move(link);
   state.opened_ns = state.last_frame_ns = state.moved_ns = clock_.now_ns();
-  if (adopted.driven()) return;
-  if (adopted.event_fd() < 0) {
-    unwatched_.push_back(&adopted);
+  const std::string no_room = no_room_for_connection(adopted.host());
+  if (no_room.empty()) {
+    peers_.came(adopted.host());
+    state.half_open = true;
+  }
+  watch(state);
+  if (!no_room.empty()) refuse(state, Status::busy, no_room);
+}
+
+void Reactor::watch(LinkState& state) {
+  ServerLink& link = *state.link;
+  if (link.driven()) return;
+  if (link.event_fd() < 0) {
+    unwatched_.push_back(&link);
     return;
   }
   epoll_event event{};
   event.events = EPOLLIN;
-  event.data.u64 = adopted.number;
-  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, adopted.event_fd(), &event) != 0) hang_up(state);
+  event.data.u64 = link.number;
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, link.event_fd(), &event) != 0) hang_up(state);
 }
 
 void Reactor::accept_from(Listener& listener) {
@@ -263,6 +285,7 @@ void Reactor::close_sessions() {
   CAIRN_CHECK(deadlines_.empty(), "every session ended, and a request is left");
   CAIRN_CHECK(dirty_.empty(), "every session ended, and results are left to be sent");
   CAIRN_CHECK(watches_.size() == 0, "every session ended, and a watch is left");
+  CAIRN_CHECK(peers_.empty(), "every session ended, and a host is counted for one");
   CAIRN_CHECK(leaving_.empty(), "every link ended, and one is still leaving");
 }
 

@@ -19,6 +19,7 @@
 #include "base/json.h"
 #include "server/complaints.h"
 #include "server/event_log.h"
+#include "server/peers.h"
 #include "server/session.h"
 #include "server/shares.h"
 #include "server/tenant_names.h"
@@ -34,6 +35,10 @@ struct ReactorOptions {
   uint64_t shared_window_bytes = 64 * kMiB;  // payload on its way for all tenants together, while there are several
   uint64_t tenant_window_bytes = 0;          // … and for one that has no limit of its own; 0: none
   uint32_t sessions_most = 1024;
+  // Of one tenant that has no limit of its own, and of one address that clients come from; 0: three quarters of all, so
+  // that nobody locks the others out.
+  uint32_t sessions_per_tenant_most = 0;
+  uint32_t sessions_per_peer_most = 0;
   uint64_t idle_timeout_ms = 0;  // 0: idle sessions stay
   uint64_t stall_timeout_ms = 30'000;
   uint64_t handshake_timeout_ms = 5'000;
@@ -57,7 +62,7 @@ struct ReactorCounters {
   std::array<OperationCounters, kOperations.size()> operations;
 };
 
-class Reactor final : private ServerLinkHandler, private ItemSink, private Shares::Starter {
+class Reactor final : private ServerLinkHandler, private AcceptFilter, private ItemSink, private Shares::Starter {
  public:
   // All references outlive the reactor.
   Reactor(Store& store, const Clock& clock, const ReactorOptions& options);
@@ -95,6 +100,8 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   void on_violation(ServerLink& link, Status status, std::string_view reason) override;
   void on_payload_sent(ServerLink& link, uint64_t bytes) override;
   void on_closed(ServerLink& link, Status status, std::string_view reason) override;
+  // AcceptFilter
+  std::string why_not(const std::string& peer, const std::string& host) override;
   // ItemSink
   void item_settled(Request& request, uint32_t index) override;
   void link_used(Request& request) override;
@@ -103,9 +110,14 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   void start_next(Session& session, uint64_t bytes) override;
 
   void accept_from(Listener& listener);
+  void watch(LinkState& state);
+  std::string no_room_for_connection(const std::string& host) const;
   void say_hello(LinkState& state, const FrameHeader& header, ConstByteSpan body);
   Session* find_session(const SessionTag& tag);
-  Session* open_session(const HelloView& hello, uint32_t tenant);
+  // A sentence, or nothing: one session more may be opened.
+  std::string no_room_for(const LinkState& state, uint32_t tenant) const;
+  Session* open_session(const LinkState& state, const HelloView& hello, uint32_t tenant);
+  void end_half_open(LinkState& state);
   void welcome(LinkState& state, Session& session);
   // Ends the link, and tells its peer why. Requests that came by it are dropped at once; what is queued goes out
   // before, for a moment and no longer.
@@ -187,6 +199,7 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   std::vector<ServerLink*> touched_;    // links to flush before the turn ends
   std::vector<ServerLink*> unwatched_;  // links that nobody drives: looked at every turn
   TenantNames names_;
+  Peers peers_;
   Shares shares_;
 };
 

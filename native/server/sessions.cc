@@ -51,6 +51,7 @@ void Reactor::send_off(LinkState& state, Status status, std::string_view reason)
   if (state.dead) return;
   CAIRN_CHECK(!state.leaving, "a link is sent off twice");
   let_go(state);
+  end_half_open(state);  // who was refused and is on its way out holds no place
   state.leaving = true;
   state.left_ns = clock_.now_ns();
   leaving_.push_back(state.link->number);
@@ -85,7 +86,38 @@ Session* Reactor::find_session(const SessionTag& tag) {
   return nullptr;
 }
 
-Session* Reactor::open_session(const HelloView& hello, uint32_t tenant) {
+std::string Reactor::no_room_for_connection(const std::string& host) const {
+  if (peers_.may_come(host)) return {};
+  return "this address has as many connections without a session as one may: " +
+         std::to_string(peers_.sessions_most()) + " (sessions_per_peer_most)";
+}
+
+std::string Reactor::why_not(const std::string& peer, const std::string& host) {
+  std::string reason = no_room_for_connection(host);
+  if (reason.empty()) return reason;
+  ++counters_.sessions_refused;
+  complaints_.add(peer, Status::busy, reason);
+  return reason;
+}
+
+std::string Reactor::no_room_for(const LinkState& state, uint32_t tenant) const {
+  if (!peers_.may_open(state.link->host())) {
+    return "this address has as many sessions as one may: " + std::to_string(peers_.sessions_most()) +
+           " (sessions_per_peer_most)";
+  }
+  if (shares_.may_join(tenant)) return {};
+  return "the tenant has as many sessions as it may: " + std::to_string(shares_.sessions_most(tenant)) +
+         (shares_.has_own_limit(tenant) ? " (sessions, in the setting tenant)" : " (sessions_per_tenant_most)");
+}
+
+// The connection has become part of a session, or is over.
+void Reactor::end_half_open(LinkState& state) {
+  if (!state.half_open) return;
+  state.half_open = false;
+  peers_.heard(state.link->host());
+}
+
+Session* Reactor::open_session(const LinkState& state, const HelloView& hello, uint32_t tenant) {
   CAIRN_CHECK(sessions_.size() < options_.sessions_most, "more sessions are opened than the service takes");
   auto session = std::make_unique<Session>();
   session->id = next_session_++;
@@ -93,9 +125,11 @@ Session* Reactor::open_session(const HelloView& hello, uint32_t tenant) {
   CAIRN_CHECK(session->tag != SessionTag{}, "a session has the tag that stands for none");
   session->tenant = hello.tenant;
   session->name = hello.name;
+  session->host = state.link->host();
   session->tenant_id = tenant;
   session->holder = holder_of(*session);
   shares_.join(*session, tenant);
+  peers_.opened(session->host);
   Session* opened = session.get();
   const bool fresh = sessions_.emplace(opened->id, std::move(session)).second;
   CAIRN_CHECK(fresh, "two sessions have one number");
@@ -115,12 +149,16 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
   Session* session = nullptr;
   if (hello.fixed.join == SessionTag{}) {
     if (sessions_.size() >= options_.sessions_most)
-      return refuse(state, Status::busy, "the service has as many sessions as it takes");
+      return refuse(state, Status::busy,
+                    "the service has as many sessions as it takes: " + std::to_string(options_.sessions_most) +
+                        " (sessions_most)");
     if (!state.link->belongs_to(hello.tenant))
       return refuse(state, Status::denied, "the connection was made for another tenant");
     const TenantNames::Found tenant = names_.find(hello.tenant);
     if (tenant.status != Status::ok) return refuse(state, tenant.status, tenant.reason);
-    session = open_session(hello, tenant.number);
+    if (const std::string no_room = no_room_for(state, tenant.number); !no_room.empty())
+      return refuse(state, Status::busy, no_room);
+    session = open_session(state, hello, tenant.number);
   } else {
     session = find_session(hello.fixed.join);
     if (session == nullptr) return refuse(state, Status::denied, "the session to join does not exist");
@@ -135,6 +173,7 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
   CAIRN_CHECK(session->lanes.size() <= kSessionLanesMost, "a session has more lanes than it may");
   CAIRN_CHECK(session->share != nullptr, "a session belongs to no tenant");
   state.session = session;
+  end_half_open(state);
   welcome(state, *session);
 }
 
@@ -219,6 +258,7 @@ void Reactor::bury(Session& session) {
   CAIRN_CHECK(session.items_open == 0, "a session ends with items open");
   CAIRN_CHECK(watches_.of_session(session) == 0, "a session ends with watches open");
   shares_.leave(session);
+  peers_.closed(session.host);
   const size_t gone = sessions_.erase(session.id);
   CAIRN_CHECK(gone == 1, "a session ends that is not known");
 }
@@ -245,6 +285,7 @@ void Reactor::bury(LinkState& state) {
   CAIRN_CHECK(state.dead, "a link that lives is buried");
   ServerLink* link = state.link.get();
   let_go(state);
+  end_half_open(state);
   if (state.leaving) std::erase(leaving_, link->number);
   if (Session* session = state.session) {
     const size_t lanes = std::erase(session->lanes, link);

@@ -21,13 +21,14 @@ bool extents_hold(std::span<const ExtentBody> extents, uint64_t length) {
 }  // namespace
 
 RdmaServerLink::RdmaServerLink(RdmaDevice& device, RdmaDomain& domain, std::unique_ptr<RdmaQueue> queue, EndSizes sizes,
-                               std::string peer, bool windows)
+                               std::string peer, std::string host, bool windows)
     : RdmaEnd(std::move(queue), device.chain(), domain.pool(), sizes),
       device_(device),
       domain_(domain),
       number_of_queue_(RdmaEnd::queue().number()),
       mark_(domain.mark()),
       peer_(std::move(peer)),
+      host_(std::move(host)),
       windows_(windows) {}
 
 RdmaServerLink::~RdmaServerLink() {

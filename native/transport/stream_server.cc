@@ -19,9 +19,11 @@ static_assert(kReceiveBudget >= kBodyBytesMost, "the largest command takes more 
 
 }  // namespace
 
-StreamServerLink::StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions)
+StreamServerLink::StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions,
+                                   std::string host)
     : StreamIo(std::move(channel)),
       peer_(std::move(peer)),
+      host_(std::move(host)),
       regions_offered_(regions),
       regions_(std::make_shared<RegionTable>()) {}
 
@@ -273,7 +275,9 @@ class StreamListener final : public Listener {
     const Address::Kind kind = listening_.bound.kind;
     const bool regions = kind == Address::Kind::shm;
     tune_socket(socket, kind);
-    return std::make_unique<StreamServerLink>(socket_channel(socket, regions), peer_name(socket, kind), regions);
+    std::string host = kind == Address::Kind::tcp ? peer_host(socket) : std::string();
+    return std::make_unique<StreamServerLink>(socket_channel(socket, regions), peer_name(socket, kind), regions,
+                                              std::move(host));
   }
 
  private:

@@ -15,11 +15,12 @@ namespace cairn {
 
 class StreamServerLink final : public ServerLink, private StreamIo {
  public:
-  StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions);
+  StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions, std::string host = {});
   ~StreamServerLink() override;
 
   void set_tag(const SessionTag& tag) override;
   const std::string& peer() const override { return peer_; }
+  const std::string& host() const override { return host_; }
   uint32_t features() const override { return regions_offered_ ? kFeatureRegions : 0; }
   int event_fd() const override { return channel_fd(); }
   bool wants_write() const override { return output_pending(); }
@@ -63,7 +64,7 @@ class StreamServerLink final : public ServerLink, private StreamIo {
 
   bool has_right_tag(const FrameHeader& header) const override { return !tagged_ || header.tag == tag_; }
 
-  std::string peer_;
+  std::string peer_, host_;
   bool tagged_ = false;
   SessionTag tag_{};
   bool regions_offered_;

@@ -111,6 +111,8 @@ class ServerLink {
   virtual bool belongs_to(std::string_view) const { return true; }
 
   virtual const std::string& peer() const = 0;
+  // The address that its packets come from, without a port; IPv4 is IPv4, whatever the socket. Empty: none (shm).
+  virtual const std::string& host() const = 0;
   virtual uint32_t features() const = 0;
   // -1: the link has none. Then its listener drives it, where driven() says so, or it is looked at every turn.
   virtual int event_fd() const = 0;
@@ -153,6 +155,17 @@ class ServerLink {
   ServerLinkHandler* handler_ = nullptr;
 };
 
+// Who may connect, asked where a connection can be rejected before anything is spent on it (rdma).
+class AcceptFilter {
+ public:
+  // Empty: it may. Else a sentence of 136 bytes at most, with which it is rejected as busy. What peer() and host() of
+  // its link would be.
+  virtual std::string why_not(const std::string& peer, const std::string& host) = 0;
+
+ protected:
+  ~AcceptFilter() = default;
+};
+
 class Listener {
  public:
   virtual ~Listener() = default;
@@ -162,6 +175,7 @@ class Listener {
   virtual std::unique_ptr<ServerLink> accept() = 0;
   // Its links live no longer than it does. Nobody new is let in from now on.
   virtual bool drives_links() const { return false; }
+  virtual void set_filter(AcceptFilter&) {}  // outlives the listener
   virtual void stop_accepting() {}
   // Drives its links without a look at the event. True if anything moved.
   virtual bool poll() { return false; }

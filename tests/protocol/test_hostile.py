@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import struct
@@ -47,7 +46,6 @@ from cairnkv.testing import RunningService
 Fresh = Callable[[], bytes]
 Addresses = dict[str, tuple[str, int] | str]
 LOGGED_SECONDS_MOST = 30.0  # it is told of every ten
-AWAITED_SECONDS_MOST = 15.0  # to be hung up on takes one or two; of a stalled link, thirty
 BUSY, TOO_LARGE, INVALID, DENIED, BAD_VERSION, TIMEOUT = 5, 7, 8, 16, 17, 3
 
 
@@ -65,18 +63,6 @@ def bystander(addresses: Addresses, fresh_key: Fresh) -> Iterator[RawSession]:
     yield session
     assert session.get(key, len(data)) == (0, data), "an attack on another session hurt this one"
     session.close()
-
-
-def figure(session: RawSession, name: str) -> int:
-    """One of the service's statistics."""
-    session.send(Frame(STATS, 998, tag=session.tag))
-    return int(json.loads(session.receive().body)[name])
-
-
-def await_figure(session: RawSession, name: str, wanted: int) -> None:
-    until = time.monotonic() + AWAITED_SECONDS_MOST
-    while (seen := figure(session, name)) != wanted:
-        assert time.monotonic() < until, f"{name} is {seen} and stays so"
 
 
 KEY, NAME = bytes(16), b"n" * 16
@@ -181,15 +167,15 @@ def test_one_that_breaks_a_rule_and_never_reads_is_hung_up_on(
     """Its answers fill its connection, and the reason finds no room behind them. All that it held is given back."""
     key, data = fresh_key(), os.urandom(4 << 20)
     assert bystander.put(key, data)[0] == 0
-    before = figure(bystander, "sessions")
+    before = bystander.figure("sessions")
     deaf = [RawSession.open(addresses["tcp"]) for _ in range(2)]
     for session in deaf:
         for _ in range(8):
             session.request(GET, batch([item(key, 4 << 20)]), 1)
-    await_figure(bystander, "requests_in_flight", 0)
+    bystander.await_figure("requests_in_flight", 0)
     for session in deaf:
         session.send(Frame(EXISTS, 1, magic=1))
-    await_figure(bystander, "sessions", before)
+    bystander.await_figure("sessions", before)
     for session in deaf:
         with contextlib.suppress(ConnectionError):
             while session.receive():

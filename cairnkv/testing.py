@@ -11,7 +11,7 @@ suite (tests/cairnkv/test_conformance.py) runs over both.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cairnkv.client import Client
@@ -40,9 +40,17 @@ class RunningService:
     """A `cairn-dpu serve` over DIR/drive.cairn, reachable over shm and TCP on this machine only, and over RDMA by whoever
     reaches the address of the device that is named."""
 
-    def __init__(self, folder: Path, size: str, slab: str, admin: str, rdma_host: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: str,
+        slab: str,
+        admin: str,
+        rdma_host: str | None = None,
+        settings: Sequence[str] = (),
+    ) -> None:
         listen = [f"shm://{folder}/cairn.sock", "tcp://127.0.0.1:0"]
-        settings = []
+        settings = list(settings)
         if rdma_host is not None:
             listen.append(f"rdma://{rdma_host}:0")
             settings.append("--allow-remote-without-credentials")

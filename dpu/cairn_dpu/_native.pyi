@@ -58,10 +58,12 @@ class Server:
         session_window_bytes: int,
         shared_window_bytes: int,
         sessions_most: int,
+        sessions_per_tenant_most: int,
+        sessions_per_peer_most: int,
         idle_timeout_ms: int,
         stall_timeout_ms: int,
         handshake_timeout_ms: int,
-        tenants: Sequence[tuple[str, int, int, int, int]],
+        tenants: Sequence[tuple[str, int, int, int, int, int]],
         accept_unknown_tenants: bool,
         reinsert_percent: int,
         reinsert_hits_least: int,
@@ -77,6 +79,7 @@ class Server:
         """Opens the drives and begins to read them; with wait_until_loaded it blocks until the index is whole. A drive that
         cannot be opened is absent: CairnError when there is no other, or with require_all_drives. `absent`: (path, reason)
         of drives known to be. `tenants`: as set_tenants. `fleet`: 16 bytes, or none for drives of any.
+        sessions_per_tenant_most, sessions_per_peer_most: 0 for three quarters of sessions_most.
         rdma_dscp, rdma_service_level: -1 for what the path has; rdma_mtu_bytes: 0 for that."""
     def listen(self, url: str) -> str:
         """Starts to listen on tcp://HOST:PORT (port 0: any) or shm:///PATH; returns the URL clients use. Before start()."""
@@ -98,6 +101,6 @@ class Server:
         """Begins to move what the drive holds to the others. Raises CairnError."""
     def detach_drive(self, uuid: str, *, lose_what_is_left: bool) -> None:
         """Lets a drive go. Unless it is drained, failed or empty, this needs lose_what_is_left. Raises CairnError."""
-    def set_tenants(self, tenants: Sequence[tuple[str, int, int, int, int]]) -> None:
-        """Replaces the configured tenants: (name, number, quota_bytes, weight, in_flight_bytes), 0 bytes for no limit.
+    def set_tenants(self, tenants: Sequence[tuple[str, int, int, int, int, int]]) -> None:
+        """Replaces the configured tenants: (name, number, quota_bytes, weight, in_flight_bytes, sessions_most), 0 for no limit.
         Raises CairnError, and nothing is changed, when names or numbers do not go together."""

@@ -20,7 +20,7 @@ from cairn_dpu.drive_spec import DriveSpec, parse_drive
 from cairn_dpu.errors import ConfigError
 from cairn_dpu.kinds import FILE, IDENTITY, SWITCH, Kind, choice, count, duration, size
 from cairn_dpu.quantities import Bytes, Milliseconds
-from cairn_dpu.tenant_spec import TenantSpec, parse_tenant
+from cairn_dpu.tenant_spec import SESSIONS_MOST, TenantSpec, parse_tenant
 
 ENV_PREFIX = "CAIRN_DPU_"
 ENV_CONFIG = "CAIRN_DPU_CONFIG"
@@ -153,10 +153,10 @@ class Config:
         Kind("NAME=KEY:VALUE,…", parse_tenant, separator=";"),
         (),
         "Tenants",
-        "A tenant and its limits, such as team-a=id:7,quota:2TiB,weight:3,in_flight:256MiB. `id` (1 to 4294967294) is what"
+        "A tenant and its limits, such as team-a=id:7,quota:2TiB,weight:3,in_flight:256MiB,sessions:200. `id` (1 to 4294967294) is what"
         " its blocks carry on the drives: required, never changed, never given to another; 'default' has none. `quota` is"
         " payload on the drives, `weight` (1 to 1000) its share of bandwidth, `in_flight` payload on its way; a single"
-        " block may be larger. May be given more than once; in the environment separated by semicolons.",
+        " block may be larger; `sessions` how many it may have. May be given more than once; in the environment separated by semicolons.",
         repeatable=True,
     )
     unknown_tenants: str = _row(
@@ -207,7 +207,20 @@ class Config:
         "Sessions",
         "Most payload that is on its way for all tenants together while there are several; they share it by their weights.",
     )
-    sessions_most: int = _row(count(1, 1_000_000), 1024, "Sessions", "Most sessions at a time; more are refused.")
+    sessions_most: int = _row(count(1, SESSIONS_MOST), 1024, "Sessions", "Most sessions at a time; more are refused.")
+    sessions_per_tenant_most: int = _row(
+        count(0, SESSIONS_MOST),
+        0,
+        "Sessions",
+        "Most of them of one tenant, unless its own `sessions` says otherwise; 0: three quarters of `sessions_most`.",
+    )
+    sessions_per_peer_most: int = _row(
+        count(0, SESSIONS_MOST),
+        0,
+        "Sessions",
+        "Most of them from one IP address, over TCP and RDMA; and so many connections that have not said hello. 0: three"
+        " quarters of `sessions_most`. Clients over shm have no address, and no such limit.",
+    )
     idle_timeout: Milliseconds = _row(
         duration(0), Milliseconds(0), "Sessions", "Close a session that asked nothing for this long; 0 means never."
     )

@@ -7,6 +7,7 @@ from cairn_dpu.quantities import Bytes, parse_size, show_size
 DEFAULT_NAME = "default"
 ID_MOST = 2**32 - 2
 WEIGHT_MOST = 1000
+SESSIONS_MOST = 1_000_000
 NAME_BYTES_MOST = 256
 IN_FLIGHT_LEAST = 1024**2
 NONE = Bytes(0)
@@ -22,17 +23,19 @@ class TenantSpec:
     quota: Bytes = NONE
     weight: int = 1
     in_flight: Bytes = NONE
+    sessions: int = 0
 
     def __str__(self) -> str:
         parts = [f"id:{self.id}"] if self.id else []
         parts += [f"quota:{show_size(self.quota)}"] if self.quota else []
         parts += [f"weight:{self.weight}"] if self.weight != 1 else []
         parts += [f"in_flight:{show_size(self.in_flight)}"] if self.in_flight else []
+        parts += [f"sessions:{self.sessions}"] if self.sessions else []
         return f"{self.name}={','.join(parts)}"
 
 
 def parse_tenant(text: str) -> TenantSpec:
-    """`NAME=KEY:VALUE,…` with the keys id, quota, weight and in_flight. Raises ValueError with a sentence."""
+    """`NAME=KEY:VALUE,…` with the keys id, quota, weight, in_flight and sessions. Raises ValueError with a sentence."""
     name, _, rest = text.partition("=")
     name = name.strip()
     if not name or not name.isprintable() or len(name.encode()) > NAME_BYTES_MOST:
@@ -40,8 +43,8 @@ def parse_tenant(text: str) -> TenantSpec:
     values: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in rest.split(","))):
         key, colon, value = (word.strip() for word in part.partition(":"))
-        if not colon or key not in ("id", "quota", "weight", "in_flight"):
-            raise ValueError(f"'{part}' is none of id:N, quota:SIZE, weight:N and in_flight:SIZE")
+        if not colon or key not in ("id", "quota", "weight", "in_flight", "sessions"):
+            raise ValueError(f"'{part}' is none of id:N, quota:SIZE, weight:N, in_flight:SIZE and sessions:N")
         if key in values:
             raise ValueError(f"'{text}' tells {key} twice")
         values[key] = value
@@ -54,6 +57,7 @@ def parse_tenant(text: str) -> TenantSpec:
         parse_size(values.get("quota", "0")),
         _number("weight", values.get("weight", "1"), WEIGHT_MOST),
         in_flight,
+        _number("sessions", values["sessions"], SESSIONS_MOST) if "sessions" in values else 0,
     )
 
 

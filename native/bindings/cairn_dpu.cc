@@ -136,24 +136,25 @@ cairn::Server& server_of(PyServer& self) {
   return *self.server;
 }
 
-using Tenant = std::tuple<std::string, uint32_t, uint64_t, uint32_t, uint64_t>;
+using Tenant = std::tuple<std::string, uint32_t, uint64_t, uint32_t, uint64_t, uint32_t>;
 using Absent = std::tuple<std::string, std::string>;
 
 std::vector<cairn::TenantOptions> tenants_from(const std::vector<Tenant>& given) {
   std::vector<cairn::TenantOptions> tenants;
-  for (const auto& [name, number, quota_bytes, weight, in_flight_bytes] : given)
-    tenants.push_back({number, name, quota_bytes, in_flight_bytes, weight});
+  for (const auto& [name, number, quota_bytes, weight, in_flight_bytes, sessions_most] : given)
+    tenants.push_back({number, name, quota_bytes, in_flight_bytes, weight, sessions_most});
   return tenants;
 }
 
 void construct(PyServer* self, const std::vector<std::string>& drives, const std::vector<Absent>& absent,
                bool require_all_drives, bool wait_until_loaded, uint64_t slab_bytes, bool read_only,
                uint32_t queue_depth, uint32_t credits, uint64_t session_window_bytes, uint64_t shared_window_bytes,
-               uint32_t sessions_most, uint64_t idle_timeout_ms, uint64_t stall_timeout_ms,
-               uint64_t handshake_timeout_ms, const std::vector<Tenant>& tenants, bool accept_unknown_tenants,
-               uint32_t reinsert_percent, uint32_t reinsert_hits_least, bool admission_second_touch,
-               uint64_t admission_bytes_per_day, uint64_t lease_ms_most, uint64_t scrub_bytes_per_second,
-               nb::bytes fleet, int rdma_dscp, int rdma_service_level, uint32_t rdma_mtu_bytes) {
+               uint32_t sessions_most, uint32_t sessions_per_tenant_most, uint32_t sessions_per_peer_most,
+               uint64_t idle_timeout_ms, uint64_t stall_timeout_ms, uint64_t handshake_timeout_ms,
+               const std::vector<Tenant>& tenants, bool accept_unknown_tenants, uint32_t reinsert_percent,
+               uint32_t reinsert_hits_least, bool admission_second_touch, uint64_t admission_bytes_per_day,
+               uint64_t lease_ms_most, uint64_t scrub_bytes_per_second, nb::bytes fleet, int rdma_dscp,
+               int rdma_service_level, uint32_t rdma_mtu_bytes) {
   cairn::ServerOptions options;
   options.drives = drives;
   for (const auto& [path, reason] : absent) options.absent.push_back({path, reason, 0});
@@ -174,6 +175,8 @@ void construct(PyServer* self, const std::vector<std::string>& drives, const std
   options.reactor.session_window_bytes = session_window_bytes;
   options.reactor.shared_window_bytes = shared_window_bytes;
   options.reactor.sessions_most = sessions_most;
+  options.reactor.sessions_per_tenant_most = sessions_per_tenant_most;
+  options.reactor.sessions_per_peer_most = sessions_per_peer_most;
   options.reactor.idle_timeout_ms = idle_timeout_ms;
   options.reactor.stall_timeout_ms = stall_timeout_ms;
   options.reactor.handshake_timeout_ms = handshake_timeout_ms;
@@ -287,10 +290,11 @@ NB_MODULE(_native, m) {
   nb::class_<PyServer>(m, "Server", nb::is_final())
       .def("__init__", &construct, "drives"_a, nb::kw_only(), "absent"_a, "require_all_drives"_a, "wait_until_loaded"_a,
            "slab_bytes"_a, "read_only"_a, "queue_depth"_a, "credits"_a, "session_window_bytes"_a,
-           "shared_window_bytes"_a, "sessions_most"_a, "idle_timeout_ms"_a, "stall_timeout_ms"_a,
-           "handshake_timeout_ms"_a, "tenants"_a, "accept_unknown_tenants"_a, "reinsert_percent"_a,
-           "reinsert_hits_least"_a, "admission_second_touch"_a, "admission_bytes_per_day"_a, "lease_ms_most"_a,
-           "scrub_bytes_per_second"_a, "fleet"_a, "rdma_dscp"_a, "rdma_service_level"_a, "rdma_mtu_bytes"_a)
+           "shared_window_bytes"_a, "sessions_most"_a, "sessions_per_tenant_most"_a, "sessions_per_peer_most"_a,
+           "idle_timeout_ms"_a, "stall_timeout_ms"_a, "handshake_timeout_ms"_a, "tenants"_a, "accept_unknown_tenants"_a,
+           "reinsert_percent"_a, "reinsert_hits_least"_a, "admission_second_touch"_a, "admission_bytes_per_day"_a,
+           "lease_ms_most"_a, "scrub_bytes_per_second"_a, "fleet"_a, "rdma_dscp"_a, "rdma_service_level"_a,
+           "rdma_mtu_bytes"_a)
       .def(
           "listen", [](PyServer& self, const std::string& url) { return take_or_raise(server_of(self).listen(url)); },
           "url"_a)

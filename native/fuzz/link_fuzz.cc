@@ -64,6 +64,7 @@ class InputChannel final : public ByteChannel {
     }
     return moved;
   }
+  void finish() override {}
   int event_fd() const override { return -1; }
 
  private:
@@ -74,6 +75,9 @@ class InputChannel final : public ByteChannel {
 class Quiet final : public ServerLinkHandler, public ClientLinkHandler {
  public:
   void on_frame(ServerLink&, const FrameHeader&, ConstByteSpan) override {}
+  void on_violation(ServerLink& link, Status status, std::string_view reason) override {
+    link.leave(build_reason(FrameType::refuse, 0, SessionTag{}, status, reason));
+  }
   void on_payload_sent(ServerLink&, uint64_t) override {}
   void on_closed(ServerLink&, Status, std::string_view) override { closed = true; }
   bool source(uint64_t request, uint32_t, uint64_t, uint64_t length, std::vector<iovec>& out) override {

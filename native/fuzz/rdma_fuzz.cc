@@ -54,7 +54,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     input = input.subspan(piece.size());
     const auto message = message_of(piece, flags);
     bool ended = false;
-    if (assembly.take(message, ended) != nullptr) break;  // the link is closed
+    Status kind{};
+    if (assembly.take(message, ended, kind) != nullptr) {
+      CAIRN_CHECK(kind == Status::invalid || kind == Status::bad_version, "a message is wrong in a way that is none");
+      break;  // the link ends
+    }
     if (!ended) continue;
     CAIRN_CHECK(assembly.body().size() == assembly.header().body_bytes, "a frame with another body than it announced");
     CAIRN_CHECK(crc32c(assembly.body()) == assembly.header().body_crc, "a frame that is damaged");

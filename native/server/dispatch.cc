@@ -54,6 +54,7 @@ void Reactor::on_frame(ServerLink& link, const FrameHeader& header, ConstByteSpa
   LinkState& state = links_.at(link.number);
   CAIRN_CHECK(state.link.get() == &link, "a frame came by a link with the number of another");
   if (state.dead) return;
+  CAIRN_CHECK(!state.leaving, "a peer that was refused is heard");
   touch(link);
   state.last_frame_ns = clock_.now_ns();
   if (state.session == nullptr) return say_hello(state, header, body);

@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -18,6 +19,7 @@
 #include "base/json.h"
 #include "server/complaints.h"
 #include "server/event_log.h"
+#include "server/peers.h"
 #include "server/session.h"
 #include "server/shares.h"
 #include "server/tenant_names.h"
@@ -33,6 +35,10 @@ struct ReactorOptions {
   uint64_t shared_window_bytes = 64 * kMiB;  // payload on its way for all tenants together, while there are several
   uint64_t tenant_window_bytes = 0;          // … and for one that has no limit of its own; 0: none
   uint32_t sessions_most = 1024;
+  // Of one tenant that has no limit of its own, and of one address that clients come from; 0: three quarters of all, so
+  // that nobody locks the others out.
+  uint32_t sessions_per_tenant_most = 0;
+  uint32_t sessions_per_peer_most = 0;
   uint64_t idle_timeout_ms = 0;  // 0: idle sessions stay
   uint64_t stall_timeout_ms = 30'000;
   uint64_t handshake_timeout_ms = 5'000;
@@ -56,7 +62,7 @@ struct ReactorCounters {
   std::array<OperationCounters, kOperations.size()> operations;
 };
 
-class Reactor final : private ServerLinkHandler, private ItemSink, private Shares::Starter {
+class Reactor final : private ServerLinkHandler, private AcceptFilter, private ItemSink, private Shares::Starter {
  public:
   // All references outlive the reactor.
   Reactor(Store& store, TurnClock& clock, const ReactorOptions& options);
@@ -91,8 +97,11 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
  private:
   // ServerLinkHandler
   void on_frame(ServerLink& link, const FrameHeader& header, ConstByteSpan body) override;
+  void on_violation(ServerLink& link, Status status, std::string_view reason) override;
   void on_payload_sent(ServerLink& link, uint64_t bytes) override;
   void on_closed(ServerLink& link, Status status, std::string_view reason) override;
+  // AcceptFilter
+  std::string why_not(const std::string& peer, const std::string& host) override;
   // ItemSink
   void item_settled(Request& request, uint32_t index) override;
   void link_used(Request& request) override;
@@ -101,11 +110,20 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   void start_next(Session& session, uint64_t bytes) override;
 
   void accept_from(Listener& listener);
+  void watch(LinkState& state);
+  std::string no_room_for_connection(const std::string& host) const;
   void say_hello(LinkState& state, const FrameHeader& header, ConstByteSpan body);
   Session* find_session(const SessionTag& tag);
-  Session* open_session(const HelloView& hello, uint32_t tenant);
+  // A sentence, or nothing: one session more may be opened.
+  std::string no_room_for(const LinkState& state, uint32_t tenant) const;
+  Session* open_session(const LinkState& state, const HelloView& hello, uint32_t tenant);
+  void end_half_open(LinkState& state);
   void welcome(LinkState& state, Session& session);
+  // Ends the link, and tells its peer why. Requests that came by it are dropped at once; what is queued goes out
+  // before, for a moment and no longer.
   void refuse(LinkState& state, Status status, std::string_view reason);
+  void send_off(LinkState& state, Status status, std::string_view reason);
+  void hasten_leaving();
   void hang_up(LinkState& state);
 
   void dispatch(LinkState& state, const FrameHeader& header, ConstByteSpan body);
@@ -134,6 +152,7 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   void heed(uint64_t number, bool readable, bool writable);
   void expire_requests();
   void check_links();
+  void let_go(LinkState& state);
   void bury_dead();
   void bury(LinkState& state);
   void bury(Session& session);
@@ -177,9 +196,11 @@ class Reactor final : private ServerLinkHandler, private ItemSink, private Share
   ReactorCounters counters_;
   Complaints complaints_;
   bool any_dead_ = false;
+  std::deque<uint64_t> leaving_;        // links that were refused and are not gone, the oldest first
   std::vector<ServerLink*> touched_;    // links to flush before the turn ends
   std::vector<ServerLink*> unwatched_;  // links that nobody drives: looked at every turn
   TenantNames names_;
+  Peers peers_;
   Shares shares_;
 };
 

@@ -23,6 +23,7 @@ class Session {
   SessionTag tag{};
   std::string tenant;
   std::string name;
+  std::string host;  // of its first lane: whose limit it counts for
   uint32_t tenant_id = 0;
   std::vector<ServerLink*> lanes;
   std::unordered_map<uint64_t, std::unique_ptr<Request>> requests;
@@ -46,6 +47,9 @@ struct LinkState {
   uint64_t moved_ns = 0;     // when it last grew
   bool writable_wanted = false;
   bool touched = false;
+  bool half_open = false;  // it counts for its host's limit as a connection without a session
+  bool leaving = false;    // it was refused: what goes to it still goes, what comes is not heard
+  uint64_t left_ns = 0;    // … since then
   bool dead = false;
 };
 

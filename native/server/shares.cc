@@ -39,9 +39,24 @@ void Shares::configure(const std::vector<TenantOptions>& tenants) {
   }
 }
 
+bool Shares::has_own_limit(uint32_t tenant) const {
+  const auto configured = configured_.find(tenant);
+  return configured != configured_.end() && configured->second.sessions_most > 0;
+}
+
+uint64_t Shares::sessions_most(uint32_t tenant) const {
+  return has_own_limit(tenant) ? configured_.at(tenant).sessions_most : options_.tenant_sessions_most;
+}
+
+bool Shares::may_join(uint32_t tenant) const {
+  const auto share = shares_.find(tenant);
+  return (share == shares_.end() ? 0 : share->second.sessions) < sessions_most(tenant);
+}
+
 void Shares::join(Session& session, uint32_t tenant) {
   CAIRN_CHECK(session.share == nullptr, "a session joins a second tenant");
   CAIRN_CHECK(session.window_used == 0, "a session joins with payload on its way");
+  CAIRN_CHECK(may_join(tenant), "a tenant gets more sessions than it may have");
   const auto [found, fresh] = shares_.try_emplace(tenant);
   Share& share = found->second;
   if (fresh) {

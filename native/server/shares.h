@@ -40,8 +40,9 @@ struct Share {
 struct SharesOptions {
   uint64_t session_window_bytes = 0;
   uint64_t shared_window_bytes = 0;
-  uint64_t tenant_window_bytes = 0;  // of a tenant without a window of its own; 0: none
-  uint64_t turn_bytes = 1 << 20;     // what one run() starts, give or take a block of each tenant
+  uint64_t tenant_window_bytes = 0;            // of a tenant without a window of its own; 0: none
+  uint64_t turn_bytes = 1 << 20;               // what one run() starts, give or take a block of each tenant
+  uint64_t tenant_sessions_most = UINT64_MAX;  // of a tenant without a limit of its own
 };
 
 class Shares {
@@ -61,6 +62,10 @@ class Shares {
 
   // Replaces the tenants' weights and windows; a tenant that is not named has weight 1 and the default window.
   void configure(const std::vector<TenantOptions>& tenants);
+  // How many sessions the tenant may have, and whether one more may join.
+  uint64_t sessions_most(uint32_t tenant) const;
+  bool may_join(uint32_t tenant) const;
+  bool has_own_limit(uint32_t tenant) const;  // of sessions, in its configuration
   // Before anything else is done with the session, and after everything.
   void join(Session& session, uint32_t tenant);
   void leave(Session& session);

@@ -14,6 +14,7 @@ struct TenantOptions {
   uint64_t quota_bytes = 0;      // payload on the drives, all told; 0: none
   uint64_t in_flight_bytes = 0;  // payload moving at once, over all of its sessions; 0: the service's default
   uint32_t weight = 1;           // of its share of drives, memory and bandwidth; at least 1
+  uint32_t sessions_most = 0;    // 0: the service's default
 };
 
 struct TenantCounters {

@@ -16,7 +16,8 @@ struct ChannelPair::Wire {
     std::deque<std::byte> bytes;
     std::deque<std::pair<uint64_t, int>> descriptors;  // (position of the byte it travels with, descriptor)
     uint64_t sent = 0, received = 0;
-    bool closed = false;  // the sender is gone
+    bool closed = false;  // the sender says nothing more
+    bool unread = false;  // the receiver is gone
   };
   ChannelFaults faults;
   std::mt19937_64 random;
@@ -32,7 +33,7 @@ class ChannelPair::End final : public ByteChannel {
   End(std::shared_ptr<Wire> wire, Wire::Direction& out, Wire::Direction& in)
       : wire_(std::move(wire)), out_(out), in_(in) {}
   ~End() override {
-    out_.closed = true;
+    out_.closed = in_.unread = true;
     in_.bytes.clear();
     for (const auto& [position, descriptor] : in_.descriptors) ::close(descriptor);
     in_.descriptors.clear();
@@ -41,7 +42,7 @@ class ChannelPair::End final : public ByteChannel {
   End& operator=(const End&) = delete;
 
   long send(std::span<const iovec> from) override {
-    if (wire_->is_cut || in_.closed) return -EPIPE;
+    if (wire_->is_cut || out_.unread || out_.closed) return -EPIPE;
     if (wire_->nothing_now() || out_.bytes.size() >= wire_->faults.capacity) return -EAGAIN;
     size_t left = std::min(wire_->allowance(), wire_->faults.capacity - out_.bytes.size());
     long moved = 0;
@@ -83,6 +84,8 @@ class ChannelPair::End final : public ByteChannel {
     }
     return moved;
   }
+
+  void finish() override { out_.closed = true; }
 
   int event_fd() const override { return -1; }
 

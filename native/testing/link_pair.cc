@@ -171,6 +171,12 @@ void LinkPair::on_frame(ServerLink&, const FrameHeader& header, ConstByteSpan bo
   at_server.push_back({header, {body.begin(), body.end()}});
 }
 
+// As the reactor does it: the peer is told.
+void LinkPair::on_violation(ServerLink& link, Status status, std::string_view reason) {
+  violations.push_back(std::string(status_row(status).name) + ": " + std::string(reason));
+  link.leave(build_reason(FrameType::refuse, 0, SessionTag{}, status, reason));
+}
+
 void LinkPair::on_closed(ServerLink&, Status status, std::string_view reason) {
   server_closed.push_back(std::string(status_row(status).name) + ": " + std::string(reason));
 }

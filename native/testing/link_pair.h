@@ -56,13 +56,14 @@ class LinkPair final : public ServerLinkHandler, public ClientLinkHandler {
   std::unique_ptr<ServerLink> server;
   std::unique_ptr<ClientLink> client;
   std::vector<ArrivedFrame> at_server, at_client;
-  std::vector<std::string> server_closed, client_closed;
+  std::vector<std::string> server_closed, client_closed, violations;
   uint64_t payload_sent = 0;
   // Memory of (request, item) as the client offers it.
   std::map<std::pair<uint64_t, uint32_t>, std::vector<iovec>> memory;
 
   // ServerLinkHandler
   void on_frame(ServerLink&, const FrameHeader& header, ConstByteSpan body) override;
+  void on_violation(ServerLink& link, Status status, std::string_view reason) override;
   void on_payload_sent(ServerLink&, uint64_t bytes) override { payload_sent += bytes; }
   void on_closed(ServerLink&, Status status, std::string_view reason) override;
   // ClientLinkHandler

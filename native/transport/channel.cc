@@ -80,6 +80,9 @@ class SocketChannel final : public ByteChannel {
     return got;
   }
 
+  // A peer that is gone already sees no end.
+  void finish() override { (void)shutdown(socket_, SHUT_WR); }
+
   int event_fd() const override { return socket_; }
 
  private:

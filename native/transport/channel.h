@@ -19,6 +19,8 @@ class ByteChannel {
   virtual long send_descriptor(std::span<const iovec> from, int descriptor) = 0;
   // Descriptors that came along are appended to `descriptors`, now owned by the caller.
   virtual long receive(std::span<const iovec> into, std::vector<int>& descriptors) = 0;
+  // Nothing more is sent: the peer sees the end behind what was.
+  virtual void finish() = 0;
   virtual int event_fd() const = 0;
 };
 

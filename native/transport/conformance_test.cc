@@ -30,6 +30,20 @@ class LinkTest : public testing::TestWithParam<LinkKind> {
     item.buffer = std::move(buffer);
     return item;
   }
+  // The peer broke a rule: it is told which, and the link ends when it has gone.
+  void expect_refused(const std::string& why) {
+    const auto told = [&] {
+      return !pair->at_client.empty() && pair->at_client.back().header.type == FrameType::refuse;
+    };
+    ASSERT_TRUE(pair->run_until(told));
+    EXPECT_EQ(pair->violations, std::vector{why});
+    ReasonView view;
+    ASSERT_EQ(decode_reason(pair->at_client.back().body, view), nullptr);
+    EXPECT_EQ(std::string(status_row(view.status).name) + ": " + std::string(view.reason), why);
+    pair->client->close();
+    ASSERT_TRUE(pair->run_until([&] { return !pair->server_closed.empty(); }));
+    EXPECT_EQ(pair->server_closed.size(), 1U);
+  }
   std::unique_ptr<Slab> slab;
   std::unique_ptr<LinkPair> pair;
 };
@@ -158,10 +172,36 @@ TEST_P(LinkTest, Promise6ABrokenLinkSaysSoOnceAndEndsItsPulls) {
   EXPECT_EQ(pair->client_closed.size(), 1U);
 }
 
-TEST_P(LinkTest, Promise7GarbageClosesTheLinkWithAReason) {
+// Whoever sent a bad frame was not told: the link was closed, and only the service's log knew why.
+TEST_P(LinkTest, Promise7GarbageIsToldWhyAndEndsTheLink) {
   pair->inject(std::vector<std::byte>(256, std::byte{0x42}));
-  ASSERT_TRUE(pair->run_until([&] { return !pair->server_closed.empty(); }));
-  EXPECT_EQ(pair->server_closed[0], "invalid: not a Cairn frame (wrong magic)");
+  expect_refused("invalid: not a Cairn frame (wrong magic)");
+}
+
+// A stream that is closed with bytes unread is reset, and what the peer had not read yet is lost.
+TEST_P(LinkTest, Promise7WhoeverGoesOnSendingIsToldAllTheSame) {
+  pair->inject(std::vector<std::byte>(256, std::byte{0x42}));
+  for (uint64_t i = 0; i < 2000; ++i) pair->inject(std::vector<std::byte>(1024, std::byte{0x42}));
+  expect_refused("invalid: not a Cairn frame (wrong magic)");
+}
+
+TEST_P(LinkTest, Promise7TheLastWordGoesBehindWhatIsQueued) {
+  std::vector<std::byte> target(3 * kMiB);
+  give_memory(9, 0, target);
+  std::vector<std::byte> source(1 * kMiB);
+  give_memory(4, 0, source);
+  std::vector<ResultItem> items;
+  items.push_back(result(0, patterned(*slab, target.size(), 1)));
+  RecordedPull pull(*slab, 4, 0, source.size());
+  pair->pull(pull);
+  pair->send_results(9, items, kFrameLast);
+  pair->server->leave(build_reason(FrameType::refuse, 0, SessionTag{}, Status::timeout, "enough"));
+  EXPECT_EQ(pull.ended, std::vector{Status::disconnected});
+  ASSERT_TRUE(pair->run_until([&] { return pair->at_client.size() >= 2; }));
+  EXPECT_EQ(pair->at_client[0].header.type, FrameType::results);
+  EXPECT_EQ(pair->at_client[1].header.type, FrameType::refuse);
+  EXPECT_EQ(check_pattern(target, 1), -1);
+  EXPECT_TRUE(pair->run_until([&] { return pair->payload_sent == target.size(); }));
 }
 
 TEST_P(StreamLinkTest, Promise7DataNobodyAskedForIsDrained) {
@@ -185,8 +225,7 @@ TEST_P(StreamLinkTest, Promise7DataWhoseLengthWrapsAroundClosesTheLink) {
   auto bytes = frame.finish();
   bytes.resize(bytes.size() + 10'000);
   pair->inject(std::move(bytes));
-  ASSERT_TRUE(pair->run_until([&] { return !pair->server_closed.empty(); }));
-  EXPECT_EQ(pair->server_closed[0], "invalid: data longer than a block can be");
+  expect_refused("invalid: data longer than a block can be");
 }
 
 // The caller of a get never came back, whatever its deadline: its link went round for ever about a result that said it
@@ -215,8 +254,7 @@ TEST_P(LinkTest, Promise7AWrongTagIsDenied) {
   tag[0] = 1;
   pair->server->set_tag(tag);
   pair->client->send(command(3));
-  ASSERT_TRUE(pair->run_until([&] { return !pair->server_closed.empty(); }));
-  EXPECT_EQ(pair->server_closed[0], "denied: a frame without the session's tag");
+  expect_refused("denied: a frame without the session's tag");
 }
 
 TEST_P(LinkTest, Promise9AbsurdLengthsAreRefusedBeforeAnythingIsAllocated) {
@@ -227,8 +265,7 @@ TEST_P(LinkTest, Promise9AbsurdLengthsAreRefusedBeforeAnythingIsAllocated) {
   header.header_crc = crc32c(bytes_of(header).first(60));
   store_bytes(bytes.data(), header);
   pair->inject(std::move(bytes));
-  ASSERT_TRUE(pair->run_until([&] { return !pair->server_closed.empty(); }));
-  EXPECT_EQ(pair->server_closed[0], "invalid: the body is longer than its type allows");
+  expect_refused("invalid: the body is longer than its type allows");
 }
 
 TEST_P(StreamLinkTest, RegionsAreReachedInPlaceWhereTheLinkOffersThem) {

@@ -31,6 +31,8 @@ constexpr uint8_t kRnrRetries = 5;  // a client that takes nothing although it g
 constexpr uint32_t kReadsMost = 16;
 constexpr size_t kPolledMost = 32;
 
+}  // namespace
+
 std::string peer_of(rdma_cm_id* id) {
   std::array<char, NI_MAXHOST> host{};
   std::array<char, NI_MAXSERV> port{};
@@ -41,8 +43,6 @@ std::string peer_of(rdma_cm_id* id) {
     return "an RDMA peer";
   return std::string(host.data()) + " port " + port.data();
 }
-
-}  // namespace
 
 // --- domains ---------------------------------------------------------------------------------------------
 
@@ -264,7 +264,7 @@ std::unique_ptr<RdmaServerLink> RdmaDevice::accept(rdma_cm_id* id, const rdma_co
   const EndSizes ends{kCredits, request.credits, request.message_bytes, reads};
   const uint32_t number = queue->number();
   auto link = std::make_unique<RdmaServerLink>(*this, *domain, std::move(queue), ends, peer_of(id),
-                                               (request.features & kRdmaWindows) != 0);
+                                               host_of(rdma_get_peer_addr(id)), (request.features & kRdmaWindows) != 0);
   id->context = link.get();
   const bool fresh = links_.emplace(number, link.get()).second;
   CAIRN_CHECK(fresh, "two queue pairs have one number");

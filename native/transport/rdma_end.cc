@@ -27,6 +27,12 @@ void RdmaEnd::fail(Status status, std::string_view reason) {
   failed(status, reason);
 }
 
+void RdmaEnd::stop_hearing() {
+  CAIRN_CHECK(hears_, "a peer that is not heard is stopped from being heard");
+  hears_ = false;  // the frame that was taken in last may still be looked at
+  credits_ = std::min<uint32_t>(credits_, sizes_.peer_credits);
+}
+
 // --- what is asked for -----------------------------------------------------------------------------------
 
 void RdmaEnd::queue_frame(std::vector<std::byte> frame, FrameOptions options) {
@@ -89,7 +95,10 @@ std::vector<PullOp*> RdmaEnd::take_reads() {
   const auto add = [&](PullOp* op) {
     if (op != nullptr && std::find(ops.begin(), ops.end(), op) == ops.end()) ops.push_back(op);
   };
-  queue_->for_each_open([&](Work& work) { add(std::exchange(work.op, nullptr)); });
+  queue_->for_each_open([&](Work& work) {
+    if (work.op != nullptr) ++orphans_;
+    add(std::exchange(work.op, nullptr));
+  });
   for (const Transfer& read : reads_) add(read.op);
   reads_.clear();
   return ops;
@@ -114,8 +123,9 @@ void RdmaEnd::pump() {
   while (open_ && !reads_.empty() && reads_out_ < sizes_.reads && chain_ready()) {
     if (transfer_piece(reads_.front(), WorkKind::read)) reads_.pop_front();
   }
-  if (open_ && unreturned_ * 2 >= sizes_.own_credits) send_credit();
+  if (open_ && hears_ && unreturned_ * 2 >= sizes_.own_credits) send_credit();
   if (!queue_->post(chain_)) fail(Status::disconnected, "the device takes no more work");
+  if (!hears_ && line_.empty() && queue_->idle()) fail(Status::disconnected, "the peer was told why it was refused");
 }
 
 // Whether the job is done with.
@@ -285,15 +295,24 @@ void RdmaEnd::receive_failed(ibv_wc_status status) {
   fail(Status::disconnected, std::string("a message could not be received: ") + queue_->status_text(status));
 }
 
+// The length of a message was not checked, and it may say anything.
+void RdmaEnd::hear_credit(ConstByteSpan message) {
+  CAIRN_CHECK(!hears_, "a message of a peer that is heard is not looked at");
+  if (message.size() < sizeof(MessagePrefix)) return;
+  credits_ = std::min<uint32_t>(credits_ + load<MessagePrefix>(message.data()).credits, sizes_.peer_credits);
+}
+
 void RdmaEnd::received(ConstByteSpan message) {
   if (!open_) return;
+  if (!hears_) return hear_credit(message);
   moved_ += message.size();
   bool ended = false;
-  if (const char* wrong = assembly_.take(message, ended)) return fail(Status::invalid, wrong);
+  Status status = Status::invalid;
+  if (const char* wrong = assembly_.take(message, ended, status)) return broke_rule(status, wrong);
   credits_ += assembly_.credits();
-  if (credits_ > sizes_.peer_credits) return fail(Status::invalid, "more credit comes back than was used");
+  if (credits_ > sizes_.peer_credits) return broke_rule(Status::invalid, "more credit comes back than was used");
   if (assembly_.carries_frame() && ++unreturned_ > sizes_.own_credits)
-    return fail(Status::invalid, "more messages than there was credit for");
+    return broke_rule(Status::invalid, "more messages than there was credit for");
   if (ended) frame_arrived(assembly_.header(), assembly_.body());
 }
 

@@ -70,9 +70,16 @@ class RdmaEnd {
   virtual void work_done(const Work& work) = 0;  // not of messages
   // Once: the link is broken.
   virtual void failed(Status status, std::string_view reason) = 0;
+  // The peer broke a rule. Either fail()s or stop_hearing()s before it returns.
+  virtual void broke_rule(Status status, std::string_view reason) { fail(status, reason); }
 
   void fail(Status status, std::string_view reason);
   bool open() const { return open_; }
+  // From now on nothing of what comes counts but the credit that lets the line go on. When that is empty and done, the
+  // link fails.
+  void stop_hearing();
+  bool hears() const { return open_ && hears_; }
+  bool leaving() const { return open_ && !hears_; }
   RdmaQueue& queue() { return *queue_; }
   // Nobody is called any more; what is on its way goes on in the queue.
   std::unique_ptr<RdmaQueue> take_queue();
@@ -109,12 +116,14 @@ class RdmaEnd {
   bool transfer_piece(Transfer& transfer, WorkKind kind);
   uint32_t fill_message(uint32_t slot, std::span<const std::byte> piece, uint16_t flags);
   void finish_work(const Work& work);
+  void hear_credit(ConstByteSpan message);
 
   std::unique_ptr<RdmaQueue> queue_;
   SendChain& chain_;
   MessagePool& pool_;
   EndSizes sizes_;
   bool open_ = true;
+  bool hears_ = true;
   uint32_t credits_;         // messages that the peer has room for
   uint32_t unreturned_ = 0;  // messages taken in and not yet credited to the peer
   std::deque<Job> line_;

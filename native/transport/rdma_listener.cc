@@ -72,6 +72,7 @@ class RdmaListener final : public Listener {
   }
 
   bool drives_links() const override { return true; }
+  void set_filter(AcceptFilter& filter) override { filter_ = &filter; }
   void stop_accepting() override {
     accepting_ = false;
     stop_listening();
@@ -168,6 +169,10 @@ class RdmaListener final : public Listener {
       const bool version = ours && (request.version_least > kRdmaVersion || request.version_most < kRdmaVersion);
       return refuse(version ? Status::bad_version : Status::invalid, wrong);
     }
+    if (filter_ != nullptr) {
+      const std::string why = filter_->why_not(peer_of(id), host_of(rdma_get_peer_addr(id)));
+      if (!why.empty()) return refuse(Status::busy, why);
+    }
     std::string reason;
     RdmaDevice* device = device_of(id, reason);
     if (device == nullptr) return refuse(Status::busy, reason);
@@ -198,6 +203,7 @@ class RdmaListener final : public Listener {
 
   const Verbs& verbs_;
   ListenOptions options_;
+  AcceptFilter* filter_ = nullptr;
   int waits_ = -1;
   int unheeded_ = 0;
   rdma_event_channel* channel_ = nullptr;

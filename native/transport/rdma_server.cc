@@ -21,13 +21,14 @@ bool extents_hold(std::span<const ExtentBody> extents, uint64_t length) {
 }  // namespace
 
 RdmaServerLink::RdmaServerLink(RdmaDevice& device, RdmaDomain& domain, std::unique_ptr<RdmaQueue> queue, EndSizes sizes,
-                               std::string peer, bool windows)
+                               std::string peer, std::string host, bool windows)
     : RdmaEnd(std::move(queue), device.chain(), domain.pool(), sizes),
       device_(device),
       domain_(domain),
       number_of_queue_(RdmaEnd::queue().number()),
       mark_(domain.mark()),
       peer_(std::move(peer)),
+      host_(std::move(host)),
       windows_(windows) {}
 
 RdmaServerLink::~RdmaServerLink() {
@@ -62,6 +63,7 @@ void RdmaServerLink::note_window(uint64_t request_id, const ExtentBody& extent) 
 
 void RdmaServerLink::send(std::vector<std::byte> frame) {
   CAIRN_CHECK(frame.size() >= kFrameHeaderBytes, "a frame without its header is sent");
+  CAIRN_CHECK(!leaving(), "a frame goes behind the last word");
   const auto header = load<FrameHeader>(frame.data());
   const bool ends = (header.flags & kFrameLast) != 0 || header.type == FrameType::failed;
   queue_frame(std::move(frame), options_of(header.request_id, ends));
@@ -70,6 +72,7 @@ void RdmaServerLink::send(std::vector<std::byte> frame) {
 void RdmaServerLink::send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags) {
   CAIRN_CHECK(!items.empty(), "an answer without results");
   CAIRN_CHECK(items.size() <= kBatchItemsMost, "more results than a batch has items");
+  CAIRN_CHECK(!leaving(), "results go behind the last word");
   FrameBuilder frame(FrameType::results, request_id, items.size() * sizeof(ResultBody));
   for (ResultItem& item : items) {
     if (item.buffer && item.body.status == Status::ok) {
@@ -108,8 +111,8 @@ void RdmaServerLink::cancel(PullOp& op) {
 }
 
 void RdmaServerLink::frame_arrived(const FrameHeader& header, ConstByteSpan body) {
-  if (tagged_ && header.tag != tag_) return fail(Status::denied, "a frame without the session's tag");
-  if (header.type == FrameType::data) return fail(Status::invalid, "data in a frame, where it is read in place");
+  if (tagged_ && header.tag != tag_) return broke_rule(Status::denied, "a frame without the session's tag");
+  if (header.type == FrameType::data) return broke_rule(Status::invalid, "data in a frame, where it is read in place");
   handler_->on_frame(*this, header, body);
 }
 
@@ -133,6 +136,19 @@ void RdmaServerLink::failed(Status status, std::string_view reason) {
   for (PullOp* op : take_reads()) op->pulled(Status::disconnected);
   payload_dropped();
   handler_->on_closed(*this, status, reason);
+}
+
+void RdmaServerLink::broke_rule(Status status, std::string_view reason) {
+  CAIRN_CHECK(handler_ != nullptr, "a rule is broken and nobody is told");
+  handler_->on_violation(*this, status, reason);
+  CAIRN_CHECK(!hears(), "a peer that broke a rule is still heard");
+}
+
+void RdmaServerLink::leave(std::vector<std::byte> frame) {
+  if (!open()) return;
+  stop_hearing();
+  for (PullOp* op : take_reads()) op->pulled(Status::disconnected);
+  queue_frame(std::move(frame), {});
 }
 
 void RdmaServerLink::close() {

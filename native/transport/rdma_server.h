@@ -59,12 +59,13 @@ class RdmaDomain {
 class RdmaServerLink final : public ServerLink, public RdmaEnd {
  public:
   RdmaServerLink(RdmaDevice& device, RdmaDomain& domain, std::unique_ptr<RdmaQueue> queue, EndSizes sizes,
-                 std::string peer, bool windows);
+                 std::string peer, std::string host, bool windows);
   ~RdmaServerLink() override;
 
   void set_tag(const SessionTag& tag) override;
   bool belongs_to(std::string_view tenant) const override { return tenant_mark(tenant) == mark_; }
   const std::string& peer() const override { return peer_; }
+  const std::string& host() const override { return host_; }
   uint32_t features() const override { return 0; }
   int event_fd() const override { return -1; }
   bool driven() const override { return true; }
@@ -78,6 +79,7 @@ class RdmaServerLink final : public ServerLink, public RdmaEnd {
   Status add_region(const RegionBody&) override { return Status::unsupported; }
   Status remove_region(uint32_t) override { return Status::not_found; }
   void share_regions(ServerLink&) override {}
+  void leave(std::vector<std::byte> frame) override;
   void close() override;
   uint64_t moved_bytes() const override { return moved(); }
   bool busy() const override { return work_pending() || mid_frame(); }
@@ -89,6 +91,7 @@ class RdmaServerLink final : public ServerLink, public RdmaEnd {
   void frame_arrived(const FrameHeader& header, ConstByteSpan body) override;
   void work_done(const Work& work) override;
   void failed(Status status, std::string_view reason) override;
+  void broke_rule(Status status, std::string_view reason) override;
   FrameOptions options_of(uint64_t request_id, bool last);
   void note_window(uint64_t request_id, const ExtentBody& extent);
   void payload_dropped();
@@ -97,7 +100,7 @@ class RdmaServerLink final : public ServerLink, public RdmaEnd {
   RdmaDomain& domain_;
   uint32_t number_of_queue_;
   uint64_t mark_;
-  std::string peer_;
+  std::string peer_, host_;
   bool windows_;
   bool tagged_ = false;
   SessionTag tag_{};
@@ -105,6 +108,8 @@ class RdmaServerLink final : public ServerLink, public RdmaEnd {
   std::unordered_map<uint64_t, uint32_t> exposed_;  // request → the key that its last frame takes back
 };
 
+// Whom a connection is with, for logs.
+std::string peer_of(rdma_cm_id* id);
 // Tells the peer why it gets no connection. The id stays the caller's.
 void reject(const Verbs& verbs, rdma_cm_id* id, Status status, std::string_view reason);
 

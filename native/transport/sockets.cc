@@ -160,6 +160,32 @@ void tune_socket(int socket, Address::Kind kind) {
   setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 }
 
+std::string host_of(const sockaddr* address) {
+  CAIRN_CHECK(address != nullptr, "an address that is none is written out");
+  sockaddr_in plain{};
+  if (address->sa_family == AF_INET6) {
+    const auto& name = reinterpret_cast<const sockaddr_in6&>(*address);
+    if (IN6_IS_ADDR_V4MAPPED(&name.sin6_addr)) {
+      plain.sin_family = AF_INET;
+      std::memcpy(&plain.sin_addr, &name.sin6_addr.s6_addr[12], sizeof(plain.sin_addr));
+      address = reinterpret_cast<const sockaddr*>(&plain);
+    }
+  }
+  if (address->sa_family != AF_INET && address->sa_family != AF_INET6) return {};
+  const socklen_t length = address->sa_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+  char host[NI_MAXHOST] = "?";
+  (void)getnameinfo(address, length, host, sizeof(host), nullptr, 0, NI_NUMERICHOST);
+  return host;
+}
+
+std::string peer_host(int socket) {
+  sockaddr_storage name{};
+  socklen_t length = sizeof(name);
+  // A peer that is gone already has none; its link ends with the next look at it.
+  if (getpeername(socket, reinterpret_cast<sockaddr*>(&name), &length) != 0) return {};
+  return host_of(reinterpret_cast<const sockaddr*>(&name));
+}
+
 std::string peer_name(int socket, Address::Kind kind) {
   CAIRN_CHECK(socket >= 0, "the peer of a socket that is none");
   if (kind == Address::Kind::shm) {

@@ -35,6 +35,12 @@ Result<int> connect_socket(const Address& address, int timeout_ms);
 // The options a data socket wants: no Nagle, keep-alive. Harmless on a Unix socket.
 void tune_socket(int socket, Address::Kind kind);
 
+// The address in numbers, without its port; IPv4 in IPv6 as IPv4. Empty for what is no address of a network.
+std::string host_of(const sockaddr* address);
+
+// Where what comes by the socket comes from, as host_of().
+std::string peer_host(int socket);
+
 // Whom the socket talks to, for logs.
 std::string peer_name(int socket, Address::Kind kind);
 

@@ -18,8 +18,13 @@ constexpr size_t kStagedBytes = 4096;
 constexpr size_t kSinkBytes = 64 * 1024;
 constexpr size_t kVectorsMost = 64;
 constexpr size_t kDescriptorsMost = 64;
+// Of a peer that is no longer heard: some of it in a turn, and all told what may well be under way on a fast network.
+constexpr uint64_t kDiscardedAtOnce = 1 << 20;
+constexpr uint64_t kDiscardedMost = 64 << 20;
 static_assert(kStagedBytes >= kFrameHeaderBytes, "a header takes more than one receive");
 static_assert(kVectorsMost <= IOV_MAX, "the system takes fewer vectors in one call");
+static_assert(kDiscardedAtOnce >= kSinkBytes, "a peer that is no longer heard is given no turn");
+static_assert(kDiscardedMost >= kBlockBytesMost, "a block that is under way cuts off the reason");
 static_assert(kVectorsMost >= 2, "a receive needs a vector for the payload and one for what comes behind it");
 
 }  // namespace
@@ -56,6 +61,19 @@ void StreamIo::fail(Status status, std::string_view reason) {
   CAIRN_CHECK(status != Status::ok, "a link breaks although all is well");
   shut();
   failed(status, reason);
+}
+
+void StreamIo::stop_hearing() {
+  CAIRN_CHECK(hears_, "a peer that is not heard is stopped from being heard");
+  hears_ = false;
+  phase_ = Phase::header;
+  body_ = {};
+  body_have_ = 0;
+  into_.clear();
+  payload_left_ = 0;
+  staged_from_ = staged_to_ = 0;
+  for (const int descriptor : descriptors_) ::close(descriptor);
+  descriptors_.clear();
 }
 
 int StreamIo::take_descriptor() {
@@ -127,6 +145,10 @@ void StreamIo::send_queued() {
     }
     CAIRN_CHECK(!out_.empty() || front_sent_ == 0, "more bytes were sent than the queue held");
   }
+  if (hears_ || finished_ || channel_ == nullptr) return;
+  CAIRN_CHECK(out_.empty(), "a stream ends before its last frame");
+  finished_ = true;
+  channel_->finish();
 }
 
 // --- input ----------------------------------------------------------------------------------------------
@@ -147,9 +169,29 @@ void StreamIo::check_input() const {
   }
 }
 
+void StreamIo::discard_some() {
+  CAIRN_CHECK(!hears_, "what a peer says is thrown away though it is heard");
+  sink_.resize(kSinkBytes);
+  for (uint64_t at_once = 0; at_once < kDiscardedAtOnce;) {
+    arrived_.clear();
+    const iovec into{sink_.data(), sink_.size()};
+    const long got = channel_->receive({&into, 1}, arrived_);
+    for (const int descriptor : arrived_) ::close(descriptor);
+    if (got == -EAGAIN || got == -EINTR) return;
+    if (got <= 0) {
+      send_queued();  // who says no more may still listen; it is not waited for
+      return fail(Status::disconnected, "the peer closed the connection");
+    }
+    at_once += static_cast<uint64_t>(got);
+    discarded_ += static_cast<uint64_t>(got);
+    if (discarded_ > kDiscardedMost) return fail(Status::disconnected, "the peer goes on although it was refused");
+  }
+}
+
 void StreamIo::receive_some(uint64_t budget) {
   uint64_t received = 0;
   while (channel_ != nullptr && received < budget) {
+    if (!hears_) return discard_some();
     CAIRN_CHECK(staged_from_ == staged_to_, "staged bytes were left unparsed");
     check_input();
     staged_from_ = staged_to_ = 0;
@@ -179,7 +221,8 @@ void StreamIo::receive_some(uint64_t budget) {
     arrived_.clear();
     const long got = channel_->receive(vectors_, arrived_);
     for (const int descriptor : arrived_) descriptors_.push_back(descriptor);
-    if (descriptors_.size() > kDescriptorsMost) return fail(Status::invalid, "descriptors that no frame asked for");
+    if (descriptors_.size() > kDescriptorsMost)
+      return broke_rule(Status::invalid, "descriptors that no frame asked for");
     if (got == -EAGAIN || got == -EINTR) return;
     if (got <= 0)
       return fail(Status::disconnected,
@@ -215,7 +258,7 @@ void StreamIo::advance_payload(uint64_t count) {
 }
 
 void StreamIo::parse_staged() {
-  while (channel_ != nullptr) {
+  while (channel_ != nullptr && hears_) {
     CAIRN_CHECK(staged_from_ <= staged_to_, "more staged bytes were parsed than arrived");
     bool ended = false;
     if (phase_ == Phase::header) {
@@ -242,8 +285,11 @@ bool StreamIo::take_header() {
   header_ = load<FrameHeader>(body_.data());
   body_have_ = 0;
   if (const char* wrong = check_header(header_)) {
-    fail(header_.magic == kFrameMagic && header_.version != kProtocolVersion ? Status::bad_version : Status::invalid,
-         wrong);
+    broke_rule(status_of_wrong(header_), wrong);
+    return false;
+  }
+  if (!has_right_tag(header_)) {
+    broke_rule(Status::denied, "a frame without the session's tag");
     return false;
   }
   CAIRN_CHECK(header_.body_bytes <= kBodyBytesMost, "an absurd length got past the check of the header");
@@ -260,7 +306,7 @@ bool StreamIo::take_body() {
   staged_from_ += take;
   if (body_have_ < body_.size()) return false;
   if (const char* wrong = check_body(header_, body_)) {
-    fail(Status::invalid, wrong);
+    broke_rule(Status::invalid, wrong);
     return false;
   }
   if (header_.payload_bytes == 0) {
@@ -270,7 +316,7 @@ bool StreamIo::take_body() {
   into_.clear();
   into_at_ = 0;
   if (const char* wrong = place_payload(header_, body_, into_)) {
-    fail(Status::invalid, wrong);
+    broke_rule(Status::invalid, wrong);
     return false;
   }
   std::erase_if(into_, [](const iovec& part) { return part.iov_len == 0; });  // no byte would ever get past it

@@ -37,6 +37,7 @@ class StreamIo {
  protected:
   explicit StreamIo(std::unique_ptr<ByteChannel> channel);
 
+  virtual bool has_right_tag(const FrameHeader&) const { return true; }
   // A frame whose payload, if any, is in place.
   virtual void frame_arrived(const FrameHeader& header, ConstByteSpan body) = 0;
   // Appends memory for exactly header.payload_bytes; an entry with a null base is drained. nullptr, or why the
@@ -44,8 +45,10 @@ class StreamIo {
   virtual const char* place_payload(const FrameHeader& header, ConstByteSpan body, std::vector<iovec>& into) = 0;
   // The frame has left, or was dropped with the link.
   virtual void frame_sent(const OutFrame& frame) = 0;
-  // Once: the peer went away or broke the protocol.
+  // Once: the peer went away, or broke the protocol and is not told so.
   virtual void failed(Status status, std::string_view reason) = 0;
+  // The peer broke the protocol. Either fail()s or stop_hearing()s before it returns.
+  virtual void broke_rule(Status status, std::string_view reason) { fail(status, reason); }
 
   void enqueue(OutFrame frame);
   // Sends until the queue is empty or the channel is full.
@@ -55,6 +58,12 @@ class StreamIo {
   void fail(Status status, std::string_view reason);
   // Closes without calling failed(); frame_sent() is called for what was still queued. Not in a destructor.
   void shut();
+
+  // From now on what comes is thrown away, and the stream ends in our direction when the queue is empty. It fails, as
+  // ever, when the peer ends it in the other.
+  void stop_hearing();
+  bool hears() const { return channel_ != nullptr && hears_; }
+  bool leaving() const { return channel_ != nullptr && !hears_; }
 
   bool open() const { return channel_ != nullptr; }
   bool output_pending() const { return !out_.empty(); }
@@ -82,6 +91,7 @@ class StreamIo {
   void start_payload();
   void finish_frame();
   void parse_staged();
+  void discard_some();
   void check_input() const;
   std::deque<OutFrame> release();
   void advance_payload(uint64_t count);
@@ -90,6 +100,9 @@ class StreamIo {
   std::deque<OutFrame> out_;
   size_t front_sent_ = 0;
   uint64_t moved_ = 0;
+  bool hears_ = true;
+  bool finished_ = false;   // no more is sent
+  uint64_t discarded_ = 0;  // since nothing is heard
 
   Phase phase_ = Phase::header;
   FrameHeader header_;

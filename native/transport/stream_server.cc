@@ -19,9 +19,11 @@ static_assert(kReceiveBudget >= kBodyBytesMost, "the largest command takes more 
 
 }  // namespace
 
-StreamServerLink::StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions)
+StreamServerLink::StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions,
+                                   std::string host)
     : StreamIo(std::move(channel)),
       peer_(std::move(peer)),
+      host_(std::move(host)),
       regions_offered_(regions),
       regions_(std::make_shared<RegionTable>()) {}
 
@@ -43,6 +45,7 @@ void StreamServerLink::set_tag(const SessionTag& tag) {
 }
 
 void StreamServerLink::send(std::vector<std::byte> frame) {
+  CAIRN_CHECK(!leaving(), "a frame goes behind the last word");
   flush();  // what was asked for before goes out before
   OutFrame out;
   out.head = std::move(frame);
@@ -60,6 +63,7 @@ bool StreamServerLink::push_to_region(const ResultItem& item) {
 
 void StreamServerLink::send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags) {
   CAIRN_CHECK(!items.empty(), "an answer without results");
+  CAIRN_CHECK(!leaving(), "results go behind the last word");
   CAIRN_CHECK(items.size() <= kBatchItemsMost, "more results than a batch has items");
   CAIRN_CHECK(flags == 0 || flags == kFrameLast, "results with a flag that the format does not know");
   FrameBuilder frame(FrameType::results, request_id, items.size() * sizeof(ResultBody));
@@ -154,7 +158,6 @@ void StreamServerLink::cancel(PullOp& op) {
 const char* StreamServerLink::place_payload(const FrameHeader& header, ConstByteSpan body, std::vector<iovec>& into) {
   CAIRN_CHECK(header.payload_bytes > 0, "memory is looked for where no payload comes");
   DataBody data;
-  if (tag_is_wrong(header)) return "a frame without the session's tag";
   if (header.type != FrameType::data) return "payload behind a frame that carries none";
   if (const char* wrong = decode_fixed(body, data)) return wrong;
   if (data.length > kBlockBytesMost) return "data longer than a block can be";
@@ -180,12 +183,11 @@ void StreamServerLink::data_arrived(const FrameHeader& header, const DataBody& d
 }
 
 void StreamServerLink::frame_arrived(const FrameHeader& header, ConstByteSpan body) {
-  if (tag_is_wrong(header)) return fail(Status::denied, "a frame without the session's tag");
   if (header.type != FrameType::data) return handler_->on_frame(*this, header, body);
   DataBody data;
   const char* wrong = decode_fixed(body, data);
   if (wrong == nullptr && header.payload_bytes == 0) wrong = "a data frame without its trailer";
-  if (wrong != nullptr) return fail(Status::invalid, wrong);
+  if (wrong != nullptr) return broke_rule(Status::invalid, wrong);
   data_arrived(header, data);
 }
 
@@ -193,12 +195,32 @@ void StreamServerLink::frame_sent(const OutFrame& frame) {
   if (frame.payload_bytes > 0) handler_->on_payload_sent(*this, frame.payload_bytes);
 }
 
-void StreamServerLink::failed(Status status, std::string_view reason) {
-  const std::string why(reason);
+void StreamServerLink::end_pulls() {
   auto pulls = std::move(pulls_);
   pulls_.clear();
+  asking_.clear();
   for (const auto& [key, op] : pulls) op->pulled(Status::disconnected);
-  CAIRN_CHECK(pulls_.empty(), "a pull was begun on a link that broke");
+  CAIRN_CHECK(pulls_.empty(), "a pull was begun on a link that ends");
+}
+
+void StreamServerLink::broke_rule(Status status, std::string_view reason) {
+  CAIRN_CHECK(handler_ != nullptr, "a rule is broken and nobody is told");
+  handler_->on_violation(*this, status, reason);
+  CAIRN_CHECK(!hears(), "a peer that broke a rule is still heard");
+}
+
+void StreamServerLink::leave(std::vector<std::byte> frame) {
+  if (!open()) return;
+  stop_hearing();
+  end_pulls();
+  OutFrame out;
+  out.head = std::move(frame);
+  enqueue(std::move(out));
+}
+
+void StreamServerLink::failed(Status status, std::string_view reason) {
+  const std::string why(reason);
+  end_pulls();
   CAIRN_CHECK(handler_ != nullptr, "a link breaks and nobody is told");
   handler_->on_closed(*this, status, why);
 }
@@ -253,7 +275,9 @@ class StreamListener final : public Listener {
     const Address::Kind kind = listening_.bound.kind;
     const bool regions = kind == Address::Kind::shm;
     tune_socket(socket, kind);
-    return std::make_unique<StreamServerLink>(socket_channel(socket, regions), peer_name(socket, kind), regions);
+    std::string host = kind == Address::Kind::tcp ? peer_host(socket) : std::string();
+    return std::make_unique<StreamServerLink>(socket_channel(socket, regions), peer_name(socket, kind), regions,
+                                              std::move(host));
   }
 
  private:

@@ -15,11 +15,12 @@ namespace cairn {
 
 class StreamServerLink final : public ServerLink, private StreamIo {
  public:
-  StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions);
+  StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions, std::string host = {});
   ~StreamServerLink() override;
 
   void set_tag(const SessionTag& tag) override;
   const std::string& peer() const override { return peer_; }
+  const std::string& host() const override { return host_; }
   uint32_t features() const override { return regions_offered_ ? kFeatureRegions : 0; }
   int event_fd() const override { return channel_fd(); }
   bool wants_write() const override { return output_pending(); }
@@ -32,6 +33,7 @@ class StreamServerLink final : public ServerLink, private StreamIo {
   Status add_region(const RegionBody& region) override;
   Status remove_region(uint32_t region) override { return regions_->remove(region); }
   void share_regions(ServerLink& with) override;
+  void leave(std::vector<std::byte> frame) override;
   void close() override;
   uint64_t moved_bytes() const override { return moved(); }
   bool busy() const override { return output_pending() || mid_frame(); }
@@ -52,15 +54,17 @@ class StreamServerLink final : public ServerLink, private StreamIo {
   const char* place_payload(const FrameHeader& header, ConstByteSpan body, std::vector<iovec>& into) override;
   void frame_sent(const OutFrame& frame) override;
   void failed(Status status, std::string_view reason) override;
+  void broke_rule(Status status, std::string_view reason) override;
+  void end_pulls();
 
   void data_arrived(const FrameHeader& header, const DataBody& data);
   PullOp* find_pull(uint64_t request_id, uint32_t index);
   // Copies an item's bytes into its extents; false when they are not inside the session's regions.
   bool push_to_region(const ResultItem& item);
 
-  bool tag_is_wrong(const FrameHeader& header) const { return tagged_ && header.tag != tag_; }
+  bool has_right_tag(const FrameHeader& header) const override { return !tagged_ || header.tag == tag_; }
 
-  std::string peer_;
+  std::string peer_, host_;
   bool tagged_ = false;
   SessionTag tag_{};
   bool regions_offered_;

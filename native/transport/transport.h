@@ -15,7 +15,9 @@
 //     of a put that was forgotten half-way is ever reported as pulled. Where the peer reads and writes by itself
 //     (shm, rdma), it does until the last frame of the request, or until the link is closed.
 //  6. A link that closes says why, once; pulls in flight end as `disconnected`.
-//  7. What one peer sends — garbage included — closes at most its own link, with a reason.
+//  7. What one peer sends — garbage included — ends at most its own link, with a reason, and the service's end can
+//  still
+//     tell the peer which (leave()).
 //  8. Nothing blocks: progress() moves what it can and returns.
 //  9. Neither side allocates more than the limits of wire/limits.h on the word of the other.
 //
@@ -82,6 +84,9 @@ class ServerLinkHandler {
  public:
   // A command frame with its body, checked for magic, version, lengths and CRC, not for meaning.
   virtual void on_frame(ServerLink& link, const FrameHeader& header, ConstByteSpan body) = 0;
+  // The peer broke a rule of the format, which `reason` names. The link hears nothing any more. The owner leave()s it,
+  // or close()s it, before this returns.
+  virtual void on_violation(ServerLink& link, Status status, std::string_view reason) = 0;
   // `bytes` of result payload left for the client, or were dropped with the link.
   virtual void on_payload_sent(ServerLink& link, uint64_t bytes) = 0;
   // The link is dead: destroy it after this turn. Not called for close() from our side.
@@ -106,6 +111,8 @@ class ServerLink {
   virtual bool belongs_to(std::string_view) const { return true; }
 
   virtual const std::string& peer() const = 0;
+  // The address that its packets come from, without a port; IPv4 is IPv4, whatever the socket. Empty: none (shm).
+  virtual const std::string& host() const = 0;
   virtual uint32_t features() const = 0;
   // -1: the link has none. Then its listener drives it, where driven() says so, or it is looked at every turn.
   virtual int event_fd() const = 0;
@@ -130,6 +137,12 @@ class ServerLink {
   // The lanes of one session see the same regions.
   virtual void share_regions(ServerLink& with) = 0;
 
+  // The last word: `frame` goes behind what is queued, nothing that comes is heard any more, and pulls that are not
+  // cancelled end as disconnected. The owner drives the link on until on_closed() says that the frame has left and the
+  // peer is gone too, where that can be seen, and close()s it when he has waited for long enough: a peer may take its
+  // time for ever. Until then what comes is thrown away, for a stream is reset that is closed with bytes unread, and
+  // the peer would lose the reason.
+  virtual void leave(std::vector<std::byte> frame) = 0;
   // Sends what is queued as far as the peer takes it at once, then closes. Of the handler only
   // on_payload_sent() is called, for what was still queued. The caller has cancelled its pulls.
   virtual void close() = 0;
@@ -142,6 +155,17 @@ class ServerLink {
   ServerLinkHandler* handler_ = nullptr;
 };
 
+// Who may connect, asked where a connection can be rejected before anything is spent on it (rdma).
+class AcceptFilter {
+ public:
+  // Empty: it may. Else a sentence of 136 bytes at most, with which it is rejected as busy. What peer() and host() of
+  // its link would be.
+  virtual std::string why_not(const std::string& peer, const std::string& host) = 0;
+
+ protected:
+  ~AcceptFilter() = default;
+};
+
 class Listener {
  public:
   virtual ~Listener() = default;
@@ -151,6 +175,7 @@ class Listener {
   virtual std::unique_ptr<ServerLink> accept() = 0;
   // Its links live no longer than it does. Nobody new is let in from now on.
   virtual bool drives_links() const { return false; }
+  virtual void set_filter(AcceptFilter&) {}  // outlives the listener
   virtual void stop_accepting() {}
   // Drives its links without a look at the event. True if anything moved.
   virtual bool poll() { return false; }

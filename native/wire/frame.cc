@@ -97,6 +97,10 @@ const char* check_header(const FrameHeader& header) {
   return nullptr;
 }
 
+Status status_of_wrong(const FrameHeader& header) {
+  return header.magic == kFrameMagic && header.version != kProtocolVersion ? Status::bad_version : Status::invalid;
+}
+
 const char* check_body(const FrameHeader& header, ConstByteSpan body) {
   return crc32c(body) == header.body_crc ? nullptr : "the frame body fails its checksum";
 }

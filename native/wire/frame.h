@@ -82,6 +82,8 @@ static_assert(sizeof(FrameHeader) == kFrameHeaderBytes && offsetof(FrameHeader, 
 
 // nullptr, or what is wrong with a header: magic, version, CRC, lengths over the limits.
 const char* check_header(const FrameHeader& header);
+// Of a header that check_header() finds something wrong with: bad_version or invalid.
+Status status_of_wrong(const FrameHeader& header);
 const char* check_body(const FrameHeader& header, ConstByteSpan body);
 
 // --- bodies; all of them little-endian and free of padding -------------------------------------------

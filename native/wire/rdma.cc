@@ -59,8 +59,9 @@ bool decode_rdma_reject(ConstByteSpan data, Status& status, std::string& reason)
   return true;
 }
 
-const char* FrameAssembly::take(ConstByteSpan message, bool& ended) {
+const char* FrameAssembly::take(ConstByteSpan message, bool& ended, Status& status) {
   ended = false;
+  status = Status::invalid;
   if (message.size() < sizeof(MessagePrefix)) return "a message that is shorter than its prefix";
   prefix_ = load<MessagePrefix>(message.data());
   const ConstByteSpan piece = message.subspan(sizeof(MessagePrefix));
@@ -71,11 +72,15 @@ const char* FrameAssembly::take(ConstByteSpan message, bool& ended) {
   if (first == open_) return first ? "a frame begins within another" : "a piece of a frame that never began";
   if (first && last) {
     ended = true;
-    return finish(piece);
+    return finish(piece, status);
   }
   if (first) {
     if (piece.size() < kFrameHeaderBytes) return "a frame whose first message does not hold its header";
-    if (const char* wrong = check_header(load<FrameHeader>(piece.data()))) return wrong;
+    const auto begun = load<FrameHeader>(piece.data());
+    if (const char* wrong = check_header(begun)) {
+      status = status_of_wrong(begun);
+      return wrong;
+    }
     pieces_.clear();
     open_ = true;
   }
@@ -85,13 +90,16 @@ const char* FrameAssembly::take(ConstByteSpan message, bool& ended) {
   if (!last) return nullptr;
   open_ = false;
   ended = true;
-  return finish(pieces_);
+  return finish(pieces_, status);
 }
 
-const char* FrameAssembly::finish(ConstByteSpan frame) {
+const char* FrameAssembly::finish(ConstByteSpan frame, Status& status) {
   if (frame.size() < kFrameHeaderBytes) return "a frame that is shorter than its header";
   header_ = load<FrameHeader>(frame.data());
-  if (const char* wrong = check_header(header_)) return wrong;
+  if (const char* wrong = check_header(header_)) {
+    status = status_of_wrong(header_);
+    return wrong;
+  }
   if (header_.payload_bytes != 0) return "payload behind a frame, where payload is read and written in place";
   body_ = frame.subspan(kFrameHeaderBytes);
   if (body_.size() != header_.body_bytes) return "a frame whose length is not what it says";

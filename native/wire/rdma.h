@@ -89,8 +89,8 @@ bool decode_rdma_reject(ConstByteSpan data, Status& status, std::string& reason)
 class FrameAssembly {
  public:
   // Takes one message. A frame that it completes is in header() and body() until the next call. `ended` says whether.
-  // nullptr, or what is wrong.
-  const char* take(ConstByteSpan message, bool& ended);
+  // nullptr, or what is wrong; `status` then says of which kind that is.
+  const char* take(ConstByteSpan message, bool& ended, Status& status);
   uint16_t credits() const { return prefix_.credits; }  // of the last message
   bool carries_frame() const { return prefix_.flags != 0 || prefix_.bytes != 0; }
   const FrameHeader& header() const { return header_; }
@@ -98,7 +98,7 @@ class FrameAssembly {
   bool mid_frame() const { return open_; }
 
  private:
-  const char* finish(ConstByteSpan frame);
+  const char* finish(ConstByteSpan frame, Status& status);
 
   MessagePrefix prefix_;
   FrameHeader header_;

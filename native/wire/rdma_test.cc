@@ -97,9 +97,10 @@ TEST(RdmaWire, AFrameCutAnywhereIsPutTogether) {
     for (const size_t piece : {size_t{64}, size_t{65}, size_t{2032}, frame.size()}) {
       FrameAssembly assembly;
       bool ended = false;
+      Status status{};
       for (const auto& one : cut(frame, piece)) {
         ASSERT_FALSE(ended);
-        ASSERT_EQ(assembly.take(one, ended), nullptr);
+        ASSERT_EQ(assembly.take(one, ended, status), nullptr);
       }
       ASSERT_TRUE(ended);
       EXPECT_EQ(assembly.header().request_id, 7U);
@@ -112,7 +113,8 @@ TEST(RdmaWire, AFrameCutAnywhereIsPutTogether) {
 TEST(RdmaWire, AMessageThatOnlyGivesCreditIsNoFrame) {
   FrameAssembly assembly;
   bool ended = true;
-  EXPECT_EQ(assembly.take(message({}, 0, 16), ended), nullptr);
+  Status status{};
+  EXPECT_EQ(assembly.take(message({}, 0, 16), ended, status), nullptr);
   EXPECT_FALSE(ended);
   EXPECT_FALSE(assembly.carries_frame());
   EXPECT_EQ(assembly.credits(), 16);
@@ -122,10 +124,11 @@ TEST(RdmaWire, WhatIsNoFrameIsRefusedWithAReason) {
   const auto frame = frame_of(1000);
   const ConstByteSpan all(frame);
   bool ended = false;
+  Status status{};
   const auto told = [&](std::vector<std::vector<std::byte>> messages) {
     FrameAssembly assembly;
     const char* wrong = nullptr;
-    for (const auto& one : messages) wrong = assembly.take(one, ended);
+    for (const auto& one : messages) wrong = assembly.take(one, ended, status);
     return std::string(wrong == nullptr ? "nothing" : wrong);
   };
   auto lying = message(all, kMessageFirst | kMessageLast);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import threading
 import time
@@ -155,6 +156,50 @@ def test_sessions_that_end_at_once_are_made_again_at_ever_longer_intervals(
     # 50 ms, 100 ms, … each three quarters of it at least.
     assert len(pauses) == 5
     assert all(pause > 0.75 * 0.05 * 2**number for number, pause in enumerate(pauses)), pauses
+
+
+@pytest.fixture
+def garbled(running: RunningService) -> Iterator[tuple[str, threading.Event]]:
+    """A way to the service; while the event is set, it changes a bit of the header of whatever goes to the service."""
+    place = urlsplit(running.tcp_url)
+    server = socket.create_server(("127.0.0.1", 0))
+    changes = threading.Event()
+
+    def serve() -> None:
+        while True:
+            try:
+                near, _ = server.accept()
+            except OSError:
+                return
+            with near, socket.create_connection((str(place.hostname), int(place.port or 0))) as far:
+                while ready := select.select([near, far], [], [])[0]:
+                    data = bytearray(ready[0].recv(65536))
+                    if not data:
+                        break
+                    if ready[0] is near and changes.is_set():
+                        data[8] ^= 1
+                    (far if ready[0] is near else near).sendall(data)
+
+    thread = threading.Thread(target=serve, name="garbled", daemon=True)
+    thread.start()
+    yield f"tcp://127.0.0.1:{server.getsockname()[1]}", changes
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    thread.join(10)
+
+
+# What an operator would have lost: why sessions end. The service closed the connection without a word.
+def test_a_client_shows_why_the_service_ended_its_session(garbled: tuple[str, threading.Event]) -> None:
+    url, changes = garbled
+    with cairnkv.connect(url) as client:
+        assert client.put_one("why", b"bytes").ok
+        changes.set()
+        assert client.exists(["why"])[0].status == Status.disconnected
+        assert client.info()["last_error"] == "the service ended the session: the frame header fails its checksum"
+        changes.clear()
+        until = time.monotonic() + 20
+        while client.get_bytes("why")[1] != b"bytes":
+            assert time.monotonic() < until, client.info()["last_error"]
 
 
 def test_which_setting_wins() -> None:

@@ -24,9 +24,12 @@ collect_ignore = [] if RDMA_HOST else NEEDING_RDMA
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[HurtService]:
+def service(request: pytest.FixtureRequest) -> Iterator[HurtService]:
+    settings = getattr(request.module, "SETTINGS", [])
     with tempfile.TemporaryDirectory(prefix="cairn-") as folder:
-        started = HurtService(Path(folder), size="512MiB", slab="256MiB", admin="off", rdma_host=RDMA_HOST)
+        started = HurtService(
+            Path(folder), size="512MiB", slab="256MiB", admin="off", rdma_host=RDMA_HOST, settings=settings
+        )
         started.start()
         yield started
         assert started.process.running(), "what happened ended the service"

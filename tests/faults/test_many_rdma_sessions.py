@@ -13,6 +13,8 @@ import cairnkv
 STORM = Path(__file__).parents[2] / "build" / "native" / "cairn-connect-storm"
 # 32,767 completions of a queue; half of it for work, of 63 requests a link: 260 links.
 SESSIONS = 600
+# All of them come from one host, and are of one tenant.
+SETTINGS = [f"--{limit}={SESSIONS + 8}" for limit in ("sessions-per-peer-most", "sessions-per-tenant-most")]
 IDLE_BYTES_MOST = 100_000
 
 

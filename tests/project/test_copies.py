@@ -20,7 +20,7 @@ OTHERS = {
     "transport/rdma_end.cc": (1, "a piece of a frame, into a message"),
     "transport/rdma_hold.cc": (1, "an address"),
     "transport/rdma_listener.cc": (2, "what came with a request to connect, and an address"),
-    "transport/sockets.cc": (1, "the path of a socket"),
+    "transport/sockets.cc": (2, "the path of a socket, and an address"),
     "transport/stream_io.cc": (2, "header and body of a frame"),
 }
 

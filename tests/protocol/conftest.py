@@ -10,11 +10,18 @@ from urllib.parse import urlsplit
 
 import pytest
 from hurt_service import RDMA_HOST
+from limited_service import LIMITS
 from raw_wire import RawSession
 
 from cairnkv.testing import RunningService
 
-NEEDING_RDMA = ["test_hostile_rdma.py", "test_hostile_rdma_memory.py", "test_mixed_lanes.py", "test_raw_rdma.py"]
+NEEDING_RDMA = [
+    "test_hostile_rdma.py",
+    "test_hostile_rdma_memory.py",
+    "test_mixed_lanes.py",
+    "test_raw_rdma.py",
+    "test_session_limits_rdma.py",
+]
 # These need a device. Where there is one, they fail without pyverbs, and do not skip.
 collect_ignore = [] if RDMA_HOST else NEEDING_RDMA
 
@@ -36,6 +43,32 @@ def addresses(service: RunningService) -> dict[str, tuple[str, int] | str]:
         parts = urlsplit(url)
         found[parts.scheme] = (str(parts.hostname), int(parts.port or 0))
     return found
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[RunningService]:
+    """Another service, which lets few in."""
+    with tempfile.TemporaryDirectory(prefix="cairn-") as folder:
+        service = RunningService(
+            Path(folder), size="64MiB", slab="256MiB", admin="off", rdma_host=RDMA_HOST, settings=LIMITS
+        )
+        service.start()
+        yield service
+        assert service.process.running(), "a client ended the service"
+        assert service.stop() == 0
+
+
+@pytest.fixture
+def limited_shm(limited: RunningService) -> str:
+    return limited.shm_url.removeprefix("shm://")
+
+
+@pytest.fixture
+def observer(limited_shm: str) -> RawSession:
+    """Of a tenant of its own, on this machine, when nobody else is there."""
+    session = RawSession.open(limited_shm, tenant=b"observer")
+    session.await_figure("sessions", 1)
+    return session
 
 
 @pytest.fixture

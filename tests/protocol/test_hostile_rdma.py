@@ -20,19 +20,21 @@ from raw_wire import (
     HELLO,
     HELLO_T,
     PING_T,
+    PONG_T,
     PUT,
     REGION_ADD,
     RESULTS,
     STATUSES,
     Frame,
     batch,
+    crc32c,
     item,
 )
 from rdma_link import BEGINS, ENDS, MAGIC, OFFER, PREFIX, Link, Offer, Rejected, ce, cm, fnv1a
 
 Fresh = Callable[[], bytes]
 Address = tuple[str, int]
-NOT_FOUND, TIMEOUT, INVALID, BAD_REGION = 2, 3, 8, 9
+NOT_FOUND, TIMEOUT, INVALID, BAD_REGION, DENIED, BAD_VERSION = 2, 3, 8, 9, 16, 17
 pytestmark = pytest.mark.usefixtures("honest")
 KEY = bytes(16)
 WHOLE = BEGINS | ENDS
@@ -172,9 +174,42 @@ BAD_MESSAGES: dict[str, list[bytes]] = {
 @pytest.mark.parametrize("name", BAD_MESSAGES)
 def test_a_bad_message_ends_its_own_link(name: str, rdma: Address, honest: RdmaSession) -> None:
     session = RdmaSession.dial(rdma)
+    session.link.granted = 1 << 30  # what comes back is not counted
     for raw in BAD_MESSAGES[name]:
         session.link.post(tagged(raw, session.tag))
-    assert session.ends() == (-1, "") and session.link.dead
+    status, reason = session.ends()
+    assert status == INVALID and len(reason) > 8, reason
+    assert session.link.dead
+    assert honest.alive()
+
+
+def test_a_frame_of_another_version_or_without_the_tag_is_told_so(rdma: Address, honest: RdmaSession) -> None:
+    session = RdmaSession.dial(rdma)
+    session.send(Frame(EXISTS, 1, batch([KEY]), item_count=1, tag=session.tag, version=2))
+    assert session.ends()[0] == BAD_VERSION
+    session = RdmaSession.dial(rdma)
+    session.send(Frame(EXISTS, 1, batch([KEY]), item_count=1, tag=b"\x01" * 16))
+    assert session.ends() == (DENIED, "a frame without the session's tag")
+
+
+@pytest.mark.parametrize("gives", [True, False])
+def test_one_that_gives_no_credit_back_is_hung_up_on(gives: bool, rdma: Address, honest: RdmaSession) -> None:
+    """There is no room to tell it anything, unless it makes some in time."""
+    session = RdmaSession.dial(rdma)
+    session.link.granted = 1 << 30  # what comes back is not counted
+    for _ in range(session.link.offer.credits):
+        session.link.post(message(Frame(PING_T, 7, tag=session.tag).encode(), WHOLE))
+    session.link.post(message(bytes(64), WHOLE))
+    if gives:
+        assert session.ends()[0] == INVALID
+    else:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                session.link.step()
+        assert [piece[5] for piece, _ in session.link.inbox] == [PONG_T] * (
+            session.link.offer.credits - 1
+        )  # and the welcome
+    assert session.link.dead
     assert honest.alive()
 
 
@@ -190,13 +225,11 @@ def test_a_bad_frame_ends_its_own_link_with_a_reason(name: str, rdma: Address, h
 
 def tagged(raw: bytes, tag: bytes) -> bytes:
     """The same message, its frame with the session's tag: only what the test is about is wrong with it."""
-    for frame in (PING, LONG):
-        head = frame[:64]
-        if raw[16:80] == head:
-            kind = PING_T if frame is PING else EXISTS
-            right = Frame(kind, 7, frame[64:], item_count=0 if frame is PING else 1000, tag=tag).encode()
-            return raw[:16] + right[:64] + raw[80:]
-    return raw
+    head = raw[16:80]
+    if len(head) < 64 or head[60:] != crc32c(head[:60]).to_bytes(4, "little"):
+        return raw
+    right = head[:40] + tag + head[56:60]
+    return raw[:16] + right + crc32c(right).to_bytes(4, "little") + raw[80:]
 
 
 def test_there_are_no_regions(rdma: Address) -> None:
@@ -228,7 +261,11 @@ def test_more_messages_than_credit(kind: str, rdma: Address, honest: RdmaSession
             break
         with contextlib.suppress(ConnectionError):
             session.link.post(raw)
-    assert bool(session.link.dead) == (kind != "credit"), "one without a frame takes no credit"
+    if kind == "credit":
+        assert not session.link.dead, "one without a frame takes no credit"
+    else:
+        session.ends()
+        assert session.link.dead
     assert honest.alive()
 
 

@@ -5,8 +5,10 @@ Kept apart from cairnkv on purpose. If this cannot talk to the service, either t
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
+import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -32,6 +34,7 @@ REGION_ADD, REGION_REMOVE = 32, 33
 RESULTS, STATUSES, MATCHED, TEXT, PULL_T, DATA_T, CANCEL, CANCELLED, FAILED = 48, 49, 50, 51, 52, 53, 54, 55, 56
 EVENTS = 57
 FROM_NOW = 2**64 - 1
+AWAITED_SECONDS_MOST = 15.0  # to be hung up on takes a second or two; of a stalled link, thirty
 LAST = 1
 
 
@@ -142,11 +145,19 @@ class RawSession:
 
     @classmethod
     def open(
-        cls, address: tuple[str, int] | str, *, hello: bool = True, tenant: bytes = b"default", name: bytes = b"raw"
+        cls,
+        address: tuple[str, int] | str,
+        *,
+        hello: bool = True,
+        tenant: bytes = b"default",
+        name: bytes = b"raw",
+        source: str = "",
     ) -> RawSession:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.settimeout(20)
+        if source:
+            sock.bind((source, 0))
         sock.connect(address)
         session = cls(sock)
         cls.opened.append(session)
@@ -267,6 +278,16 @@ class RawSession:
         oldest, newest, reserved = EVENTS_BODY.unpack_from(frame.body)
         assert reserved == 0 and len(frame.body) == EVENTS_BODY.size + frame.item_count * EVENT.size
         return oldest, newest, list(EVENT.iter_unpack(frame.body[EVENTS_BODY.size :]))
+
+    def figure(self, name: str) -> int:
+        """One of the service's statistics."""
+        self.send(Frame(STATS, 998, tag=self.tag))
+        return int(json.loads(self.receive().body)[name])
+
+    def await_figure(self, name: str, wanted: int) -> None:
+        until = time.monotonic() + AWAITED_SECONDS_MOST
+        while (seen := self.figure(name)) != wanted:
+            assert time.monotonic() < until, f"{name} is {seen} and stays so"
 
     def alive(self) -> bool:
         self.send(Frame(PING_T, 999, tag=self.tag))

@@ -38,7 +38,8 @@ def demand_testbed() -> None:
 
 
 def serving_rdma(folder: Path, drives: Sequence[Path], slab: str) -> contextlib.AbstractContextManager[ServiceProcess]:
-    words = ["--allow-remote-without-credentials", "--sessions-most", str(IDLE_SESSIONS + 64)]
+    limits = ("sessions-most", "sessions-per-peer-most", "sessions-per-tenant-most")
+    words = ["--allow-remote-without-credentials", *(f"--{limit}={IDLE_SESSIONS + 64}" for limit in limits)]
     return serving(folder, drives, slab, words, listen=[f"rdma://{ADDRESS}:0"])
 
 

@@ -17,6 +17,8 @@ NEEDING_RDMA = [
     "test_many_rdma_sessions.py",
     "test_peers_over_rdma.py",
     "test_rdma_device.py",
+    "test_rdma_port.py",
+    "test_receives_over_rdma.py",
     "test_windowless_rdma.py",
 ]
 # Where there is a device they fail without pyverbs, and do not skip.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hurt_service import RDMA_HOST
-from nvme_drives import NAMESPACES, controller_of, forgetful, formatted, removable, serving
+from nvme_drives import NAMESPACES, ShallowDrive, controller_of, forgetful, formatted, removable, serving
 
 import cairnkv
 from cairnkv import Status, _native
@@ -85,3 +85,60 @@ def test_a_drive_that_answers_with_zeros(cold: cairnkv.Client, controller: Path)
         statuses = got(cold)
         assert 0 < statuses.count(Status.ok) < len(KEYS)
         assert sum(drive["checksum_errors"] for drive in cold.stats()["store"]["drives"]) > 0
+
+
+@pytest.fixture
+def shallow(tmp_path: Path) -> Iterator[ShallowDrive]:
+    drive = ShallowDrive(tmp_path)
+    yield drive
+    drive.close()
+
+
+def states(client: cairnkv.Client) -> dict[str, str]:
+    return {str(drive["path"]): str(drive["state"]) for drive in client.stats()["store"]["drives"]}
+
+
+def exact(client: cairnkv.Client, seeds: list[int]) -> list[bool]:
+    """Which of these blocks are there; those that are, are right."""
+    target = memoryview(bytearray(BLOCK_BYTES))
+    hits = []
+    for seed in seeds:
+        hits.append(client.get([(f"block {seed}", target)])[0].hit)
+        assert not hits[-1] or _native.check_pattern(target, seed) == -1, "wrong bytes were got"
+    return hits
+
+
+# What a user would have lost: a block that was acknowledged and is not there, or all that a drive holds because it takes no
+# more.
+def test_a_drive_that_takes_no_writes(shallow: ShallowDrive, short_dir: Path) -> None:
+    drives = [formatted(NAMESPACES[0]), formatted(shallow.namespace)]
+    payload = bytearray(BLOCK_BYTES)
+    kept: list[int] = []
+    failed: list[int] = []
+
+    def put(client: cairnkv.Client, seed: int) -> Status:
+        _native.fill_pattern(payload, seed)
+        return client.put_one(f"block {seed}", payload).status
+
+    with serving(short_dir, drives, RDMA_HOST) as service, cairnkv.connect(service.urls[1]) as client:
+        for seed in range(20):
+            assert put(client, seed) == Status.ok
+            kept.append(seed)
+        with shallow.full():
+            for seed in range(20, 60):
+                status = put(client, seed)
+                assert status in (Status.ok, Status.io_error), "a write that failed cost more than its put"
+                (kept if status == Status.ok else failed).append(seed)
+                assert exact(client, [seed % 20]) == [True], "a block that was there before is lost"
+            assert failed, "no write failed"
+            assert states(client) == {drives[0]: "serving", drives[1]: "read_only"}
+            assert {put(client, seed) for seed in range(60, 80)} == {Status.ok}, "the other drive does not serve on"
+            kept += range(60, 80)
+            assert all(exact(client, kept))
+            exact(client, failed)
+        assert client.info()["reconnects"] == 0
+        assert service.running()
+    with serving(short_dir, drives, RDMA_HOST) as service, cairnkv.connect(service.urls[1]) as client:
+        assert all(exact(client, kept)), "a block that was acknowledged is gone after a restart"
+        exact(client, failed)
+        assert put(client, 100) == put(client, 101) == Status.ok

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -46,6 +47,32 @@ def cable_pulled() -> Iterator[None]:
         yield
     finally:
         _do("ip", "link", "set", below, "up")
+
+
+@contextlib.contextmanager
+def address_taken() -> Iterator[None]:
+    """The port has no address, and so no GID of it, until the block ends."""
+    below = _interface()
+    shown = subprocess.run(["ip", "-j", "-4", "address", "show", below], capture_output=True, text=True, check=True)
+    (address,) = json.loads(shown.stdout)[0]["addr_info"]
+    place = f"{address['local']}/{address['prefixlen']}"
+    _do("ip", "address", "del", place, "dev", below)
+    try:
+        yield
+    finally:
+        _do("ip", "address", "add", place, "dev", below)
+
+
+@contextlib.contextmanager
+def packets_of(mtu_bytes: int) -> Iterator[None]:
+    """The network below takes packets of this size at most until the block ends."""
+    below = _interface()
+    before = Path(f"/sys/class/net/{below}/mtu").read_text().strip()
+    _do("ip", "link", "set", below, "mtu", str(mtu_bytes))
+    try:
+        yield
+    finally:
+        _do("ip", "link", "set", below, "mtu", before)
 
 
 def renew() -> None:

@@ -33,7 +33,7 @@ class Traffic:
         self.statuses: list[Status] = []
         self.seconds = 0.0
         self.problem: BaseException | None = None
-        self._going = threading.Event()
+        self._going, self._ending = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"traffic-{kind}", daemon=True)
 
     def begin(self) -> None:
@@ -51,9 +51,18 @@ class Traffic:
         assert set(self.statuses) - {Status.ok} <= FAILURES, self.statuses
         self._clear()
 
+    def end(self) -> None:
+        """No call has failed, and none is made any more."""
+        self._ending.set()
+        self._thread.join(DEADLINE_MS / 1000 + FENCE_SECONDS * 2)
+        assert not self._thread.is_alive(), "a call does not return"
+        if self.problem is not None:
+            raise self.problem
+        assert set(self.statuses) == {Status.ok}, self.statuses
+
     def _run(self) -> None:
         try:
-            while self._call():
+            while not self._ending.is_set() and self._call():
                 self._going.set()
         except BaseException as problem:  # the test's thread raises it
             self.problem = problem

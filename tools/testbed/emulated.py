@@ -29,7 +29,7 @@ PACKAGES = ("linux-image-amd64", "busybox-static")
 MODULES = (
     *("virtio_pci", "9pnet_virtio", "9p", "virtio_console"),
     *("dummy", "crc32_generic", "rdma_rxe", "rdma_ucm", "ib_uverbs"),
-    *("configfs", "loop", "nvmet-tcp", "nvme-tcp", "crc32c_generic", "ext4"),
+    *("configfs", "nvme", "crc32c_generic", "ext4"),
 )
 # What it needs besides the testbed's own, as tools/setup.sh's group `emulated` names it.
 NEEDED = {
@@ -95,6 +95,13 @@ def words_for(arguments: argparse.Namespace, folder: Path, ports: dict[str, int]
     words += ["-virtfs", "local,path=/,security_model=none,mount_tag=host,multidevs=remap"]
     # Appended to, because QEMU's own errors go there as well.
     words += ["-chardev", f"file,id=console,path={folder}/console,append=on", "-serial", "chardev:console"]
+    for number in range(arguments.nvme):
+        (folder / f"nvme{number}").touch()
+        os.truncate(folder / f"nvme{number}", arguments.nvme_mb << 20)
+        words += ["-blockdev", f"driver=file,node-name=nvme{number},filename={folder}/nvme{number},discard=unmap"]
+        # As in the other one: the first has logical blocks of 512 bytes, the second of 4,096, and so on in turn.
+        blocks = f"logical_block_size={(512, 4096)[number % 2]},physical_block_size=4096"
+        words += ["-device", f"nvme,serial=cairn{number},drive=nvme{number},{blocks}"]
     words += ["-device", "virtio-serial-pci"]
     for name, port in ports.items():
         words += ["-chardev", f"socket,id={name},fd={port}", "-device", f"virtserialport,chardev={name},name={name}"]

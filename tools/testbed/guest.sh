@@ -61,33 +61,22 @@ make_namespace() {
   need tee "$subsystem/namespaces/1/device_path" < <(printf %s "$backing")
   need tee "$subsystem/namespaces/1/enable" <<<1
   need ln -s "$subsystem" "$target/ports/1/subsystems/cairn$1"
-  need tee /dev/nvme-fabrics < <(printf '%s,nqn=cairn%s' "$transport" "$1")
+  need tee /dev/nvme-fabrics < <(printf 'transport=loop,nqn=cairn%s' "$1")
 }
 
-# The target's port, and how its controllers are reached. Debian's kernel has no transport `loop`.
-make_port() {
-  local port=/sys/kernel/config/nvmet/ports/1
-  need mkdir -p "$port"
-  if [ -z "${testbed_emulated:-}" ]; then
-    transport=transport=loop
-    need tee "$port/addr_trtype" <<<loop
-    return
-  fi
-  transport=transport=tcp,traddr=127.0.0.1,trsvcid=4420
-  need tee "$port/addr_trtype" <<<tcp
-  need tee "$port/addr_adrfam" <<<ipv4
-  need tee "$port/addr_traddr" <<<127.0.0.1
-  need tee "$port/addr_trsvcid" <<<4420
+make_target() {
+  need mkdir -p /run/nvme /sys/kernel/config/nvmet/ports/1
+  need mount -t tmpfs -o "size=$((testbed_nvme * testbed_nvme_mb + 64))m" nvme /run/nvme
+  need tee /sys/kernel/config/nvmet/ports/1/addr_trtype <<<loop
 }
 
+# The emulated machine has drives of QEMU's; Debian's kernel has no NVMe target of transport `loop`.
 make_nvme() {
   [ "$testbed_nvme" -gt 0 ] || return
-  need mkdir -p /run/nvme
-  need mount -t tmpfs -o "size=$((testbed_nvme * testbed_nvme_mb + 64))m" nvme /run/nvme
-  local number namespace transport
-  make_port
+  [ -n "${testbed_emulated:-}" ] || make_target
+  local number namespace
   for number in $(seq "$testbed_nvme"); do
-    make_namespace "$number"
+    [ -n "${testbed_emulated:-}" ] || make_namespace "$number"
     namespace=/dev/ng$((number - 1))n1
     for _ in $(seq 500); do [ -c "$namespace" ] && break; sleep 0.01; done # the controller looks for it in the background
     need [ -c "$namespace" ]

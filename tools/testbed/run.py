@@ -123,7 +123,7 @@ def parse_arguments() -> argparse.Namespace:
             "--nvme-apart is not for --emulated: QEMU emulates the processors, so there is no speed to measure"
         )
     arguments.processors = arguments.processors or emulated.PROCESSORS
-    inside = 0 if arguments.nvme_apart else arguments.nvme * arguments.nvme_mb
+    inside = 0 if arguments.nvme_apart or arguments.emulated else arguments.nvme * arguments.nvme_mb
     arguments.mem = arguments.mem or 3072 + inside
     return arguments
 

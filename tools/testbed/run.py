@@ -90,6 +90,9 @@ def parse_arguments() -> argparse.Namespace:
         metavar="N",
         help=f"processors of the emulated machine (default: {emulated.PROCESSORS}); the other one has one",
     )
+    parser.add_argument(
+        "--make-only", action="store_true", help="make the emulated machine, say what it lacks, and end"
+    )
     parser.add_argument("--rdma", type=int, default=1, metavar="N", help="RDMA devices (default: %(default)s)")
     parser.add_argument("--nvme", type=int, default=1, metavar="N", help="namespaces (default: %(default)s)")
     parser.add_argument(
@@ -112,8 +115,12 @@ def parse_arguments() -> argparse.Namespace:
         metavar="S",
         help="seconds it may take, boot included (default: %(default)s)",
     )
-    parser.add_argument("command", nargs="+", metavar="COMMAND", help="and its arguments, behind --")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="and its arguments, behind --")
     arguments = parser.parse_args()
+    if arguments.make_only and not arguments.emulated:
+        parser.error("--make-only is for --emulated")
+    if not arguments.command and not arguments.make_only:
+        parser.error("the following arguments are required: COMMAND")
     if not 1 <= arguments.rdma <= RDMA_MOST:
         parser.error(f"--rdma is a number from 1 to {RDMA_MOST}")
     if arguments.processors is not None and not (arguments.emulated and 1 <= arguments.processors <= PROCESSORS_MOST):
@@ -299,6 +306,9 @@ def main() -> int:
             os.environ.get("CAIRN_TESTBED_ADDRESSES", "").split(),
             os.environ.get("CAIRN_TESTBED_NAMESPACES", "").split(),
         )
+    if arguments.make_only:
+        be_ready_for(arguments)
+        return 0
     if arguments.emulated:
         return run_in_machine(arguments)
     drives = os.environ.get("CAIRN_TESTBED_DRIVES", "").split()

@@ -76,7 +76,7 @@ check: build  ## formatting, lint, types, and the rules of the tree about itself
 	@$(BIN)/clang-format --dry-run --Werror $(NATIVE_FILES)
 	$(BIN)/python -m pytest tests/project
 
-check-sanitizers: $(STAMPS)/clang .venv/.packages  ## the native tests under ASAN, UBSAN and TSAN
+check-sanitizers: $(STAMPS)/clang build  ## the native tests under ASAN, UBSAN and TSAN
 	@compiler=$$(tools/setup.sh clang); \
 	for sanitizer in address,undefined thread; do \
 	  folder=build/sanitize-$${sanitizer%%,*}; \
@@ -85,6 +85,8 @@ check-sanitizers: $(STAMPS)/clang .venv/.packages  ## the native tests under ASA
 	  cmake --build $$folder; \
 	  ctest --test-dir $$folder --parallel $(JOBS) --output-on-failure --no-tests=error; \
 	done
+	@[ "$$(id -u)" != 0 ] || tools/setup.sh system testbed emulated
+	tools/testbed/sanitizers build/sanitize-address build/sanitize-thread
 
 build-fuzzers: $(STAMPS)/clang .venv/.packages  ## compile the fuzzers, with clang
 	@compiler=$$(tools/setup.sh clang); \

@@ -1,8 +1,9 @@
 #!/bin/bash
 # What `make` needs from the machine, checked and, where it may, installed.
 #
-#   tools/setup.sh system GROUP…   Debian/Ubuntu packages: core, clang, coverage, bench, testbed, qemu (or qemu-x86_64). Root
-#                                  installs what is missing; anybody else is told the exact command (exit 2).
+#   tools/setup.sh system GROUP…   Debian/Ubuntu packages: core, clang, coverage, bench, testbed, emulated, qemu (or
+#                                  qemu-x86_64). Root installs what is missing; anybody else is told the exact command
+#                                  (exit 2).
 #   tools/setup.sh venv            .venv with pip and the pinned uv
 #   tools/setup.sh python          the locked Python packages into .venv
 #   tools/setup.sh packages        both of our packages, editable, with the native core compiled in build/native
@@ -49,6 +50,7 @@ if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
         *) stop "unknown group '$1': for qemu there are qemu-arm64 and qemu-x86_64" ;;
       esac
       ;;
+    emulated) echo qemu-system-x86 mmdebstrap debian-archive-keyring kmod util-linux ;; # the testbed's other machine
     testbed) echo iproute2 rdma-core ibverbs-providers librdmacm1 python3-pyverbs nvme-cli e2fsprogs mount ;;
     clang) version=$(clang_version); echo "clang-${version:-$CLANG} libclang-rt-${version:-$CLANG}-dev" ;;
     coverage)
@@ -56,7 +58,7 @@ if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
       version=${version:-$CLANG}
       echo "clang-$version libclang-rt-$version-dev llvm-$version"
       ;;
-    *) stop "unknown group '$1': core, clang, coverage, bench, testbed, qemu or qemu-x86_64" ;;
+    *) stop "unknown group '$1': core, clang, coverage, bench, testbed, emulated, qemu or qemu-x86_64" ;;
   esac
 }
 

@@ -162,12 +162,16 @@ TEST_P(StreamLinkTest, Promise5AForgottenGetIsNotWritten) {
 
 TEST_P(LinkTest, Promise6ABrokenLinkSaysSoOnceAndEndsItsPulls) {
   std::vector<std::byte> bytes(8 * kMiB);
+  fill_pattern(bytes, 5);
   give_memory(4, 0, bytes);
   RecordedPull pull(*slab, 4, 0, bytes.size());
   pair->pull(pull);
   pair->cut();
   ASSERT_TRUE(pair->run_until([&] { return !pair->server_closed.empty() && !pair->client_closed.empty(); }));
-  EXPECT_EQ(pull.ended, std::vector{Status::disconnected});
+  ASSERT_EQ(pull.ended.size(), 1U);
+  // An RDMA device moves bytes by itself, and may have got all of them before the cut. Then they are exact.
+  const bool whole = GetParam() == LinkKind::rdma && pull.ended[0] == Status::ok;
+  EXPECT_TRUE(whole ? holds_pattern(pull.buffer, 5) : pull.ended[0] == Status::disconnected);
   EXPECT_EQ(pair->server_closed.size(), 1U);
   EXPECT_EQ(pair->client_closed.size(), 1U);
 }

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 import verbs
+
+from testbed import emulated
 
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "tools" / "testbed" / "run"
@@ -89,6 +94,77 @@ def test_a_command_that_takes_too_long_is_ended() -> None:
     done = run("--nvme", "0", "--timeout", "5", "--", "sleep", "600")
     assert done.returncode == 124
     assert "time-out after 5 s" in done.stderr
+
+
+emulates = pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(shutil.which, emulated.NEEDED)) or not emulated.INITRAMFS.exists(),
+    reason="it needs root and a machine: tools/testbed/run --emulated --make-only makes it, or says what is missing",
+)
+
+
+@emulates
+def test_the_emulated_machine_is_the_same_to_its_command_and_keeps_streams_apart_and_whole() -> None:
+    script = (
+        "ls /sys/class/infiniband; ls $CAIRN_TESTBED_NAMESPACES; nproc; pwd; "
+        "seq 200000; seq 100000 >&2; printf 'x\\0'; exit 7"
+    )
+    done = run(
+        *("--emulated", "--processors", "3", "--rdma", "2", "--nvme", "2", "--nvme-mb", "64"), "--", "sh", "-c", script
+    )
+    first = ["rxe0", "rxe1", "/dev/ng0n1", "/dev/ng1n1", "3", os.getcwd()]
+    assert done.returncode == 7, done.stderr[-2000:]
+    assert done.stdout == "\n".join([*first, *map(str, range(1, 200_001)), "x\0"])
+    assert done.stderr == "".join(f"{number}\n" for number in range(1, 100_001))
+
+
+@emulates
+def test_an_emulated_machine_that_panics_shows_its_console() -> None:
+    done = run("--emulated", "--nvme", "0", "--", "sh", "-c", "echo begun; echo c >/proc/sysrq-trigger; sleep 600")
+    assert done.returncode == 125
+    assert done.stdout == "begun\n", "the console's lines are not the command's"
+    assert "ended before the command did" in done.stderr and "sysrq" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--emulated", "--nvme-apart"), "--nvme-apart is not for --emulated"),
+        (("--processors", "2"), "for --emulated only"),
+        (("--emulated", "--processors", "0"), "a number from 1"),
+        (("--make-only",), "is for --emulated"),
+    ],
+)
+def test_what_the_emulated_machine_cannot_do_is_refused(words: tuple[str, ...], told: str) -> None:
+    done = run(*words, "--", "true")
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_programs_that_the_emulated_machine_lacks_are_named_with_what_to_type(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("it needs root")
+    (tmp_path / "python3").symlink_to(Path(sys.executable).resolve())
+    done = run("--emulated", "--", "true", PATH=str(tmp_path))
+    assert done.returncode == 125
+    assert "sudo apt-get install" in done.stderr and "qemu-system-x86" in done.stderr and "mmdebstrap" in done.stderr
+
+
+# What a tester would have lost: the last lines of a test that failed, and with them why.
+@pytest.mark.parametrize("cuts", [(1,), (3, 4, 5), (4, 9), (5, 6, 7, 8, 9, 10)])
+def test_the_end_of_a_stream_is_answered_and_not_handed_on(cuts: tuple[int, ...]) -> None:
+    end = b"\0cairn"
+    sent = b"ab\0\0c\0cairn"
+    ours, guests = socket.socketpair()
+    parts = emulated.received(ours, end)
+    whole = b""
+    with guests:
+        for begin, until in zip((0, *cuts), (*cuts, len(sent)), strict=True):
+            guests.sendall(sent[begin:until])
+            whole += next(parts)
+        assert whole == b"ab\0\0c"
+        guests.shutdown(socket.SHUT_WR)
+        assert b"".join(parts) == b""
+        assert guests.recv(1) == b"\n"
 
 
 # What a developer would have lost: an hour on a module that is installed and is not found.

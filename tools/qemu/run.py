@@ -32,9 +32,12 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tools/, for what both machines in QEMU are made from
+
+from cairn_guest.building import ROOT, BuildError, NoProgramError
 from cairn_qemu.architectures import ARCHITECTURES
 from cairn_qemu.base_image import BaseImage
-from cairn_qemu.building import BUILD, ROOT, say, stop
+from cairn_qemu.building import BUILD, say, stop
 from cairn_qemu.machine import NotUpError, Parts
 from cairn_qemu.power_cuts import DRIVE_AT_THE_CUT, PowerCuts, Tally
 from cairn_qemu.product_image import ProductImage
@@ -172,9 +175,14 @@ def main() -> int:
     if shutil.which(architecture.emulator) is None:
         stop(f"there is no {architecture.emulator}: tools/setup.sh system qemu installs it, or says how")
     base = BaseImage(architecture)
-    base.make()
     product = ProductImage(architecture, base)
-    product.make()
+    try:
+        base.make()
+        product.make()
+    except NoProgramError as error:
+        stop(f"{error}: tools/setup.sh system qemu installs it, or says how")
+    except BuildError as error:
+        stop(str(error))
     if arguments.build_only:
         return 0
     say(f"{arguments.arch}, {accelerator(arguments)}, seed {arguments.seed}")

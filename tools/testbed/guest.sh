@@ -2,8 +2,8 @@
 # The first and only process of the testbed's machine: makes its devices, runs the command, switches the machine off.
 #
 # tools/testbed/run.py gives it, as words on the kernel's command line, testbed_folder (which holds `command` and gets
-# `up` before that runs, and `status` after it), testbed_rdma, testbed_nvme and testbed_nvme_mb. What it says itself
-# goes to the console, which is shown when the machine does not come up.
+# `up` before that runs, and `status` after it), testbed_rdma, testbed_nvme and testbed_nvme_mb; testbed_emulated where it is
+# QEMU and not User-Mode Linux. What it says itself goes to the console, which is shown when the machine does not come up.
 set -u
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
@@ -64,32 +64,67 @@ make_namespace() {
   need tee /dev/nvme-fabrics < <(printf 'transport=loop,nqn=cairn%s' "$1")
 }
 
-make_nvme() {
-  [ "$testbed_nvme" -gt 0 ] || return
+make_target() {
   need mkdir -p /run/nvme /sys/kernel/config/nvmet/ports/1
   need mount -t tmpfs -o "size=$((testbed_nvme * testbed_nvme_mb + 64))m" nvme /run/nvme
   need tee /sys/kernel/config/nvmet/ports/1/addr_trtype <<<loop
+}
+
+# The emulated machine has drives of QEMU's; Debian's kernel has no NVMe target of transport `loop`.
+make_nvme() {
+  [ "$testbed_nvme" -gt 0 ] || return
+  [ -n "${testbed_emulated:-}" ] || make_target
   local number namespace
   for number in $(seq "$testbed_nvme"); do
-    make_namespace "$number"
+    [ -n "${testbed_emulated:-}" ] || make_namespace "$number"
     namespace=/dev/ng$((number - 1))n1
     for _ in $(seq 500); do [ -c "$namespace" ] && break; sleep 0.01; done # the controller looks for it in the background
     need [ -c "$namespace" ]
   done
 }
 
-# Through pipes, so that the command does not take the console's lines for a terminal. stty waits for what is on its way.
+# The serial port $1 of virtio.
+port() {
+  local name
+  for name in /sys/class/virtio-ports/*/name; do
+    [ "$(cat "$name")" != "$1" ] || { name=${name%/name}; echo "/dev/${name##*/}"; }
+  done
+}
+
+# What the command writes goes to descriptors 3 and 4.
+open_streams() {
+  if [ -n "${testbed_emulated:-}" ]; then
+    exec 3<>"$(port stdout)" 4<>"$(port stderr)"
+  else
+    stty -F /dev/tty1 raw -echo
+    stty -F /dev/tty2 raw -echo
+    exec 3>/dev/tty1 4>/dev/tty2
+  fi
+}
+
+# Waits for what is on its way to the host. A port of virtio cannot wait: the host answers the end of the stream.
+finish_streams() {
+  if [ -n "${testbed_emulated:-}" ]; then
+    printf '\0%s' "${testbed_folder##*/}" >&3
+    printf '\0%s' "${testbed_folder##*/}" >&4
+    read -r <&3
+    read -r <&4
+  else
+    stty -F /dev/tty1 -echo
+    stty -F /dev/tty2 -echo
+  fi
+}
+
+# Through pipes, so that the command does not take the console's lines for a terminal.
 run_command() {
-  stty -F /dev/tty1 raw -echo
-  stty -F /dev/tty2 raw -echo
+  open_streams
   {
     {
-      bash "$testbed_folder/command" </dev/null
+      bash "$testbed_folder/command" </dev/null 3>&- 4>&-
       echo $? >"$testbed_folder/status"
-    } | cat >/dev/tty1
-  } 2>&1 >/dev/null | cat >/dev/tty2
-  stty -F /dev/tty1 -echo
-  stty -F /dev/tty2 -echo
+    } | cat >&3
+  } 2>&1 >/dev/null | cat >&4
+  finish_streams
 }
 
 mount_all

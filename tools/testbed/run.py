@@ -20,37 +20,47 @@ On a machine with RDMA of its own, name namespaces, whose contents will be lost,
     CAIRN_TESTBED_DRIVES="/dev/ng3n1" tools/testbed/run -- …
 A drive that is not named there is never touched.
 
-The kernel is CAIRN_TESTBED_KERNEL, else build/testbed/linux-uml, which tools/testbed/build-kernel makes, else
+With --emulated it is QEMU that boots, and Debian's own kernel: --processors of them, and the address space of a real machine,
+as AddressSanitizer and ThreadSanitizer need it. Slow, and everything else is the same:
+    tools/testbed/run --emulated --nvme 0 -- build/sanitize-address/transport_test --gtest_filter='*/rdma*'
+Its kernel is unpacked into build/testbed/emulated at the first run.
+
+The other one's kernel is CAIRN_TESTBED_KERNEL, else build/testbed/linux-uml, which tools/testbed/build-kernel makes, else
 ../shared/testbed/linux-uml beside the checkout. The exit status is the command's own; 124: it took too
-long; 125: the machine did not come up.
+long; 125: the machine did not come up, or ended before the command did.
 """
 
 import argparse
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tools/
+
+from cairn_guest.building import BuildError
+from testbed import emulated
+from testbed.machine import Machine, boot, end_of_console
 
 ROOT = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).resolve().parent / "guest.sh"
 KERNELS = (ROOT / "build" / "testbed" / "linux-uml", ROOT.parent / "shared" / "testbed" / "linux-uml")
 ADDRESSES = "10.77.0.{}"  # the first device has number 1
 RDMA_MOST = 8
+PROCESSORS_MOST = 64
 TIMED_OUT = 124
 NOT_BOOTED = 125
-BOOT_SECONDS_MOST = 60.0  # a kernel that panics, or has too little memory, may stand still for ever
-LOG_LINES_SHOWN = 30
+BOOT_SECONDS_MOST = 60.0
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NOT_HANDED_ON = {"_", "SHLVL", "PWD", "OLDPWD"}
 NEEDED = {"taskset": "util-linux", "ip": "iproute2", "rdma": "iproute2", "losetup": "mount", "stty": "coreutils"}
@@ -68,6 +78,20 @@ def stop(sentence: str) -> NoReturn:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tools/testbed/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--emulated",
+        action="store_true",
+        help="in QEMU, for what needs several processors or a whole address space: the sanitizers",
+    )
+    parser.add_argument(
+        "--processors",
+        type=int,
+        metavar="N",
+        help=f"processors of the emulated machine (default: {emulated.PROCESSORS}); the other one has one",
+    )
+    parser.add_argument(
+        "--make-only", action="store_true", help="make the emulated machine, say what it lacks, and end"
     )
     parser.add_argument("--rdma", type=int, default=1, metavar="N", help="RDMA devices (default: %(default)s)")
     parser.add_argument("--nvme", type=int, default=1, metavar="N", help="namespaces (default: %(default)s)")
@@ -91,11 +115,22 @@ def parse_arguments() -> argparse.Namespace:
         metavar="S",
         help="seconds it may take, boot included (default: %(default)s)",
     )
-    parser.add_argument("command", nargs="+", metavar="COMMAND", help="and its arguments, behind --")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="and its arguments, behind --")
     arguments = parser.parse_args()
+    if arguments.make_only and not arguments.emulated:
+        parser.error("--make-only is for --emulated")
+    if not arguments.command and not arguments.make_only:
+        parser.error("the following arguments are required: COMMAND")
     if not 1 <= arguments.rdma <= RDMA_MOST:
         parser.error(f"--rdma is a number from 1 to {RDMA_MOST}")
-    inside = 0 if arguments.nvme_apart else arguments.nvme * arguments.nvme_mb
+    if arguments.processors is not None and not (arguments.emulated and 1 <= arguments.processors <= PROCESSORS_MOST):
+        parser.error(f"--processors is a number from 1 to {PROCESSORS_MOST}, and for --emulated only")
+    if arguments.emulated and arguments.nvme_apart:
+        parser.error(
+            "--nvme-apart is not for --emulated: QEMU emulates the processors, so there is no speed to measure"
+        )
+    arguments.processors = arguments.processors or emulated.PROCESSORS
+    inside = 0 if arguments.nvme_apart or arguments.emulated else arguments.nvme * arguments.nvme_mb
     arguments.mem = arguments.mem or 3072 + inside
     return arguments
 
@@ -163,16 +198,6 @@ def write_command(folder: Path, arguments: argparse.Namespace) -> None:
     (folder / "guest.sh").chmod(0o755)
 
 
-def pump(source: IO[bytes], target: IO[bytes]) -> None:
-    """Hands on what comes. If nobody reads it any more, it is read all the same, so that the machine can end."""
-    while part := source.read1(65536):  # type: ignore[attr-defined]
-        try:
-            target.write(part)
-            target.flush()
-        except BrokenPipeError:
-            continue
-
-
 def take_processor(stack: contextlib.ExitStack) -> int:
     """A processor for the machine, which has one: on two it would spend half of its time in going from the one to the other. Machines
     that run at once take different ones, while there are enough; whoever takes one keeps a lock on a file of its name."""
@@ -210,74 +235,66 @@ def let_drives_go(machine: int, folder: Path) -> None:
                 os.sched_setaffinity(int(facts["Pid"]), others)
 
 
-def boot(kernel: Path, folder: Path, arguments: argparse.Namespace, processor: int, drives: list[int]) -> None:
-    """Runs the machine until it switches itself off, or takes too long and is killed. What `folder` holds tells which."""
+def user_mode(arguments: argparse.Namespace, kernel: Path, folder: Path, processor: int, drives: list[int]) -> Machine:
+    """The machine that is User-Mode Linux. Its first process's lines are the console; the command's are two more."""
     out_read, out_write = os.pipe()
     error_read, error_write = os.pipe()
-    with (folder / "console").open("wb") as console:
-        machine = subprocess.Popen(
-            [
-                *("taskset", "--cpu-list", str(processor)),
-                *(str(kernel), f"mem={arguments.mem}M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw"),
-                *(f"init={folder}/guest.sh", "quiet", "loglevel=4", "con=null", f"con0=null,fd:{console.fileno()}"),
-                *(f"con1=null,fd:{out_write}", f"con2=null,fd:{error_write}"),
-                *(f"testbed_folder={folder}", f"testbed_rdma={arguments.rdma}"),
-                *(f"testbed_nvme={arguments.nvme}", f"testbed_nvme_mb={arguments.nvme_mb}"),
-                *(f"ubd{number}=/proc/self/fd/{file}" for number, file in enumerate(drives)),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=console,
-            pass_fds=(console.fileno(), out_write, error_write, *drives),
-            start_new_session=True,  # a group of its own: User-Mode Linux is several processes
-        )
-    os.close(out_write)
-    os.close(error_write)
-    pipes = ((out_read, sys.stdout.buffer), (error_read, sys.stderr.buffer))
-    pumps = [threading.Thread(target=pump, args=(os.fdopen(end, "rb"), to), name="pump") for end, to in pipes]
-    for thread in pumps:
-        thread.start()
-    if drives:
-        threading.Thread(target=let_drives_go, args=(machine.pid, folder), name="let drives go", daemon=True).start()
-    begun = time.monotonic()
-    # Whoever ends this process ends the machine, which is nobody's child otherwise and would run on for ever.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
+    console = os.open(folder / "console", os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    return Machine(
+        [
+            *("taskset", "--cpu-list", str(processor)),
+            *(str(kernel), f"mem={arguments.mem}M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw"),
+            *(f"init={folder}/guest.sh", "quiet", "loglevel=4", "con=null", f"con0=null,fd:{console}"),
+            *(f"con1=null,fd:{out_write}", f"con2=null,fd:{error_write}"),
+            *(f"testbed_folder={folder}", f"testbed_rdma={arguments.rdma}"),
+            *(f"testbed_nvme={arguments.nvme}", f"testbed_nvme_mb={arguments.nvme_mb}"),
+            *(f"ubd{number}=/proc/self/fd/{file}" for number, file in enumerate(drives)),
+        ],
+        descriptors=(console, out_write, error_write),
+        out=iter(functools.partial(os.read, out_read, 1 << 16), b""),
+        error=iter(functools.partial(os.read, error_read, 1 << 16), b""),
+        boot_seconds_most=BOOT_SECONDS_MOST,
+        after_start=functools.partial(let_drives_go, folder=folder) if drives else None,
+    )
+
+
+def be_ready_for(arguments: argparse.Namespace) -> Path:
+    """The kernel of the machine; the end, with a sentence, when anything is missing for it."""
+    kernel = emulated.KERNEL if arguments.emulated else find_kernel()
+    if os.geteuid() != 0:
+        stop("it needs root: the machine's first process works on this machine's files")
+    needed = NEEDED | (emulated.NEEDED if arguments.emulated else {})
+    missing = sorted({package for program, package in needed.items() if shutil.which(program) is None})
+    if missing:
+        stop(f"these are missing: sudo apt-get install -y --no-install-recommends {' '.join(missing)}")
+    if arguments.emulated:
         try:
-            machine.wait(min(arguments.timeout, BOOT_SECONDS_MOST))
-        except subprocess.TimeoutExpired:
-            if (folder / "up").exists():
-                machine.wait(arguments.timeout - (time.monotonic() - begun))
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(machine.pid, signal.SIGKILL)
-        machine.wait()
-        for thread in pumps:
-            thread.join()
+            emulated.make()
+        except BuildError as error:
+            stop(f"the emulated machine could not be made: {error}")
+    return kernel
 
 
 def run_in_machine(arguments: argparse.Namespace) -> int:
-    kernel = find_kernel()
-    if os.geteuid() != 0:
-        stop("it needs root: the machine's first process works on this machine's files")
-    missing = sorted({package for program, package in NEEDED.items() if shutil.which(program) is None})
-    if missing:
-        stop(f"these are missing: sudo apt-get install -y --no-install-recommends {' '.join(missing)}")
+    kernel = be_ready_for(arguments)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cairn-testbed.", dir="/tmp")))
         write_command(folder, arguments)
-        boot(kernel, folder, arguments, take_processor(stack), memory_apart(stack, arguments))
+        if arguments.emulated:
+            ended = boot(emulated.machine_for(arguments, folder), folder, arguments.timeout)
+        else:
+            drives = memory_apart(stack, arguments)
+            machine = user_mode(arguments, kernel, folder, take_processor(stack), drives)
+            ended = boot(machine, folder, arguments.timeout, tuple(drives))
         status = (folder / "status").read_text().strip() if (folder / "status").exists() else ""
         if status:
             return int(status)
-        if (folder / "up").exists():
+        up = (folder / "up").exists()
+        if up and not ended:
             say(f"time-out after {arguments.timeout:g} s")
             return TIMED_OUT
-        lines = (folder / "console").read_text(errors="replace").replace("\r", "").splitlines()
-        say("the machine did not come up. The end of its console:")
-        sys.stderr.write("".join(f"  {line}\n" for line in lines[-LOG_LINES_SHOWN:]))
+        what = "ended before the command did" if up else "did not come up"
+        sys.stderr.write(f"testbed: the machine {what}. The end of its console:\n{end_of_console(folder)}")
         return NOT_BOOTED
 
 
@@ -289,6 +306,11 @@ def main() -> int:
             os.environ.get("CAIRN_TESTBED_ADDRESSES", "").split(),
             os.environ.get("CAIRN_TESTBED_NAMESPACES", "").split(),
         )
+    if arguments.make_only:
+        be_ready_for(arguments)
+        return 0
+    if arguments.emulated:
+        return run_in_machine(arguments)
     drives = os.environ.get("CAIRN_TESTBED_DRIVES", "").split()
     addresses = own_rdma_addresses()
     if addresses and (drives or arguments.nvme == 0):

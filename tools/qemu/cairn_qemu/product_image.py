@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cairn_guest.building import ROOT, run, step
 from cairn_qemu.architectures import Architecture
 from cairn_qemu.base_image import BaseImage, compile_python, make_erofs
-from cairn_qemu.building import BUILD, HERE, ROOT, run, step
+from cairn_qemu.building import BUILD, HERE
 
 PACKAGES = {"cairnkv": ROOT / "cairnkv", "cairn_dpu": ROOT / "dpu" / "cairn_dpu"}
 GUEST_MODULES = ("__init__.py", "agent.py", "blocks.py")

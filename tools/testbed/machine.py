@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-CONSOLE_LINES_SHOWN = 30
+CONSOLE_LINES_SHOWN = 60  # a panic is longer than 30, and says first why
 
 
 @dataclass(frozen=True)

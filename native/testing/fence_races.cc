@@ -3,9 +3,9 @@
 // One thread gets and puts blocks of up to N bytes (1 MiB) in memory that the client registered, and cancels each call
 // after a random time; half of them have a deadline of a millisecond besides. As soon as a call has returned its memory
 // is filled with a canary of its own. It is looked at again when 63 other calls have returned, and at the end. Of a put
-// that was given up the block is absent or exact: it is got later and compared. A get of a block that was evicted is no
-// race: it is counted as missed, the block is put again, and another call takes its place. Prints one JSON object; ends
-// with 1 when a byte came late or is wrong.
+// that was given up the block is absent or exact: it is got later and compared. So a store is met once with each seed.
+// A get of a block that was evicted is no race: it is counted as missed, the block is put again, and another call takes
+// its place. Prints one JSON object; ends with 1 when a byte came late or is wrong.
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -64,9 +64,12 @@ class Races {
 
  private:
   std::byte* at(size_t slot) const { return memory_ + slot * options_.bytes; }
-  static Key named(char kind, uint64_t number) {
+  // Another seed's blocks are others: they have other lengths.
+  Key named(char kind, uint64_t number) const {
     Key key{};
     key.bytes[0] = static_cast<uint8_t>(kind);
+    const auto seed = static_cast<uint32_t>(options_.seed);
+    std::memcpy(key.bytes.data() + 4, &seed, sizeof(seed));
     std::memcpy(key.bytes.data() + 8, &number, sizeof(number));
     return key;
   }

@@ -32,13 +32,16 @@ TEST(TurnClock, IsReadOnceATurn) {
 TEST(TurnClock, GoesOnWhenItIsLetGo) {
   const CountingClock source;
   TurnClock clock(source);
-  EXPECT_LT(clock.now_ns(), clock.now_ns());
+  const uint64_t first = clock.now_ns();
+  EXPECT_GT(clock.now_ns(), first);
   clock.hold();
   const uint64_t held = clock.now_ns();
   EXPECT_GT(clock.source().now_ns(), held);
   clock.let_go();
-  EXPECT_LT(clock.now_ns(), clock.now_ns());
-  EXPECT_LT(clock.unix_ms(), clock.unix_ms());
+  const uint64_t later = clock.now_ns(), later_unix_ms = clock.unix_ms();
+  EXPECT_GT(later, held);
+  EXPECT_GT(clock.now_ns(), later);
+  EXPECT_GT(clock.unix_ms(), later_unix_ms);
 }
 
 }  // namespace

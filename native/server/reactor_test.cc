@@ -203,5 +203,23 @@ TEST_F(ReactorTest, QuotasReachTheStore) {
   EXPECT_NE(reactor_->stats_json().find("\"quota_bytes\":1000000"), std::string::npos) << "nothing was changed";
 }
 
+class RecordingClock final : public Clock {
+ public:
+  uint64_t now_ns() const override { return last_ns = system_clock().now_ns(); }
+  uint64_t unix_ms() const override { return system_clock().unix_ms(); }
+  mutable uint64_t last_ns = 0;
+};
+
+// What a user would have lost: up to a tenth of a second of every deadline, to a request that wakes the service.
+TEST_F(ReactorTest, ATurnThatSleptHasTheTimeAfterItsSleep) {
+  constexpr int kSleepMs = 20;
+  const RecordingClock source;
+  TurnClock clock(source);
+  Reactor reactor(*world_.store, clock, {});
+  const uint64_t began_ns = system_clock().now_ns();
+  reactor.turn(kSleepMs);
+  EXPECT_GE(source.last_ns, began_ns + kSleepMs * 1'000'000);
+}
+
 }  // namespace
 }  // namespace cairn

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 # CAIRN_CHECKs and static_asserts in 1,000 lines of production code. Raised as the tree gains some; never lowered.
-PER_THOUSAND_LEAST = 70
+PER_THOUSAND_LEAST = 73.7
 
 NOT_PRODUCTION = {"testing", "fuzz"}
 ASSERT = re.compile(r"\b(?:CAIRN_CHECK|static_assert)\s*\(")
@@ -31,9 +31,9 @@ def is_production(path: Path) -> bool:
 
 
 def code_of(text: str) -> list[str]:
-    """Its lines without those that are blank or nothing but a comment."""
+    """Its lines without those that are blank or nothing but a comment or an include: none of these could assert."""
     lines = [line.strip() for line in text.splitlines()]
-    return [line for line in lines if line and not line.startswith("//")]
+    return [line for line in lines if line and not line.startswith(("//", "#include"))]
 
 
 def asserts_of(code: list[str]) -> int:
@@ -94,7 +94,7 @@ def test_a_condition_only_looks(root: Path, files: tuple[Path, ...]) -> None:
 def test_the_rules_themselves() -> None:
     """A rule that cannot fail is no rule."""
     code = code_of(
-        "// CAIRN_CHECK(never, counted)\n\n#define CAIRN_CHECK(condition, sentence)\n"
+        "// CAIRN_CHECK(never, counted)\n\n#include <map>\n#define CAIRN_CHECK(condition, sentence)\n"
         'static_assert(sizeof(int) == 4);\n  CAIRN_CHECK(f(a, {b, c}) ==\n      d[0, 1], "told, (once");\n'
     )
     assert len(code) == 4

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <span>
 
 #include "base/check.h"
 #include "base/shortage.h"

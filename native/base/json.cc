@@ -1,7 +1,10 @@
 #include "base/json.h"
 
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
+#include <string>
+#include <string_view>
 
 namespace cairn {
 

@@ -1,6 +1,7 @@
 #include "base/streaming_copy.h"
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 

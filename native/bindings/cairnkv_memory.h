@@ -4,6 +4,8 @@
 #include <nanobind/nanobind.h>
 #include <sys/uio.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "base/bytes.h"

@@ -1,5 +1,11 @@
 // What the service says.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "client/client.h"
 

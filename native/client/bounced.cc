@@ -1,7 +1,15 @@
 // Memory of ours in the place of a caller's that the transport does not reach: taken before a request is sent, filled
 // (put), and emptied into the caller's when the bytes are there (get).
 #include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
 #include <map>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "base/streaming_copy.h"
 #include "client/client.h"

@@ -4,9 +4,18 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <iterator>
+#include <memory>
 #include <random>
+#include <string>
+#include <string_view>
 #include <system_error>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "base/advice.h"
 #include "base/clock.h"

@@ -4,7 +4,14 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/advice.h"
 #include "base/clock.h"

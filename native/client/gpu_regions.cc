@@ -1,7 +1,13 @@
 // Regions over the memory of GPUs: made known to the device by dma-buf where all three of them can (GPU, kernel,
 // network card); where not, the blocks in them are copied through host memory.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "client/client.h"
 

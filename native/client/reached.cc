@@ -1,6 +1,12 @@
 // Memory of requests over links whose peer reads and writes it by itself: what is registered, in place; what is not, in
 // memory of ours that stands in its place (bounced.cc).
 #include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <vector>
 
 #include "client/client.h"
 

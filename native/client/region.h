@@ -1,9 +1,11 @@
 // Client memory that the service can reach by itself (shm, rdma), or plain memory where it cannot.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string>
 
 #include "base/result.h"
 #include "client/gpu.h"

@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <cstdint>
+#include <string>
 
 #include "base/clock.h"
 #include "drive/persist.h"

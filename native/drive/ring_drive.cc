@@ -6,7 +6,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "drive/persist.h"

@@ -1,9 +1,15 @@
 // Any bytes as what a peer sends: both ends of a stream link. The first byte chooses the end and the rest is what it
 // receives; frames are sealed so that the fuzzer gets behind the checksums.
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
 
 #include "testing/link_pair.h"
 

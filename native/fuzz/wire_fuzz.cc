@@ -1,5 +1,7 @@
 // Any bytes as a frame: the decoders of wire/ must neither read outside nor disagree with themselves.
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "base/check.h"
 #include "wire/frame.h"

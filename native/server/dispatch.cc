@@ -1,5 +1,12 @@
 // What frames ask for.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "server/reactor.h"
 #include "server/remove_task.h"

@@ -1,6 +1,8 @@
 #include "server/event_log.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <vector>
 
 namespace cairn {
 

@@ -6,6 +6,7 @@
 // without a ring nothing but that number is kept.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <unordered_map>

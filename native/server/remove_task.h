@@ -1,6 +1,8 @@
 // A delete on its way: it has to end even when the client that asked is gone.
 #pragma once
 
+#include <cstdint>
+
 #include "server/reactor.h"
 
 namespace cairn {

@@ -1,5 +1,9 @@
 #include "server/request.h"
 
+#include <cstdint>
+#include <span>
+#include <utility>
+
 namespace cairn {
 
 namespace {

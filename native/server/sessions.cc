@@ -1,5 +1,13 @@
 // Who is let in, how a link ends, and what goes with it.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/entropy.h"
 #include "server/reactor.h"

@@ -1,6 +1,9 @@
 #include "server/shares.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "wire/limits.h"
 

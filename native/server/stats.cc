@@ -1,5 +1,11 @@
 // The snapshot that `cairn stats`, the admin plane and Prometheus read. Its fields: docs/metrics.md.
+#include <array>
+#include <cstdint>
 #include <cstdio>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
 #include <string_view>
 
 #include "base/json.h"

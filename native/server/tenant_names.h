@@ -2,7 +2,9 @@
 // names that would meet in one, the later is refused. One reactor thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>

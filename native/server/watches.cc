@@ -1,6 +1,11 @@
 #include "server/watches.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "base/check.h"
 

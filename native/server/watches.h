@@ -1,6 +1,7 @@
 // Long polls while they wait: by session, by tenant, by deadline. One reactor thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>

@@ -1,5 +1,9 @@
 // Long polls for events: begun, answered at the end of a turn, ended.
 #include <algorithm>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
 
 #include "server/reactor.h"
 

@@ -1,6 +1,10 @@
 #include "store/cache.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <utility>
 #include <vector>
 
 namespace cairn {

@@ -2,6 +2,7 @@
 // recently used out first; who is furthest beyond its share gives. So one tenant's flood leaves the others' share.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <map>

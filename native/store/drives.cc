@@ -1,6 +1,13 @@
 // Drives: opened with the store, taken in while it runs, read in the background, set aside, drained, let go.
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "store/evictor.h"
 #include "store/jobs.h"

@@ -1,4 +1,7 @@
 // What the store tells of itself.
+#include <cstdint>
+#include <utility>
+
 #include "store/loader.h"
 #include "store/log_store.h"
 #include "store/scrubber.h"

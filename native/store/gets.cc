@@ -1,5 +1,10 @@
 // Reading: what a get finds in memory, what it reads from drives.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "store/jobs.h"
 

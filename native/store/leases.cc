@@ -1,6 +1,9 @@
 #include "store/leases.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
 
 namespace cairn {
 

@@ -9,6 +9,7 @@
 // earlier, and a tombstone is not lost before the blocks that it deletes.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <map>

@@ -2,6 +2,10 @@
 #include "store/log_store.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <vector>
 
 #include "store/evictor.h"
 #include "store/jobs.h"

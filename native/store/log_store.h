@@ -4,11 +4,15 @@
 //   scrubber.cc   reading in the background              jobs.h  I/O in flight      figures.cc  statistics
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <list>
 #include <memory>
 #include <set>
+#include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "store/cache.h"

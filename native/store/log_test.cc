@@ -4,7 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <list>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "store/recovery.h"
 #include "testing/store_fixture.h"

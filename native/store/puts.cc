@@ -1,5 +1,10 @@
 // Writing: from the grant of memory to the answer.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "store/jobs.h"
 

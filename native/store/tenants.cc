@@ -1,6 +1,8 @@
 #include "store/tenants.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <vector>
 
 #include "base/check.h"
 

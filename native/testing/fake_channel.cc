@@ -5,8 +5,15 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <deque>
+#include <memory>
+#include <random>
+#include <span>
+#include <utility>
+#include <vector>
 
 namespace cairn {
 

@@ -1,7 +1,12 @@
 // The nth request of a kind fails, for every n that a fixed piece of work has: the list of places is found, not typed.
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "store/format.h"
 #include "testing/torture_world.h"

@@ -7,6 +7,9 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <memory>
+#include <span>
+#include <vector>
 
 #include "base/check.h"
 

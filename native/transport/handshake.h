@@ -1,6 +1,7 @@
 // What a client says first and what it makes of the answer, over any transport.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <vector>
 

@@ -1,9 +1,13 @@
 // The client's end of RDMA. See transport.h for the contract.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "transport/rdma_end.h"

@@ -6,6 +6,7 @@
 // writes before it, in whatever order their packets came.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>

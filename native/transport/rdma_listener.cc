@@ -6,9 +6,16 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include "base/clock.h"
 #include "transport/rdma_server.h"

@@ -3,6 +3,10 @@
 #include <sys/mman.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "transport/rdma_hold.h"

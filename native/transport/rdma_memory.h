@@ -4,8 +4,10 @@
 // anything to a peer (DESIGN §2). Memory of a client is exposed, by register_exposed() and register_dma_buf() alone.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/bytes.h"

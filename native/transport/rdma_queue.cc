@@ -1,7 +1,11 @@
 #include "transport/rdma_queue.h"
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstdint>
+#include <memory>
+#include <utility>
 
 #include "base/check.h"
 #include "transport/rdma_hold.h"

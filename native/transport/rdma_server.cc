@@ -1,6 +1,14 @@
 #include "transport/rdma_server.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "wire/frame.h"
 

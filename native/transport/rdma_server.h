@@ -4,9 +4,14 @@
 // domain (one for each tenant), link.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "transport/rdma_completions.h"

@@ -1,6 +1,7 @@
 // Client memory that the server can reach: memfds handed over a Unix socket, mapped here.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <span>

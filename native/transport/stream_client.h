@@ -1,7 +1,11 @@
 // The client's end of a stream link: tcp and shm. See transport.h for the contract.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "transport/stream_io.h"

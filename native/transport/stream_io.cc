@@ -5,7 +5,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <deque>
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/streaming_copy.h"
 

@@ -2,6 +2,7 @@
 // lies elsewhere; input goes header → body → payload, the payload straight into the memory it is for.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>

@@ -1,8 +1,12 @@
 // The server's end of a stream link: tcp, and shm with its regions. See transport.h for the contract.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>

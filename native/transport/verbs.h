@@ -4,6 +4,9 @@
 #include <infiniband/verbs.h>
 #include <rdma/rdma_cma.h>
 
+#include <cstddef>
+#include <cstdint>
+
 #include "base/result.h"
 
 namespace cairn {

@@ -1,7 +1,12 @@
 // What a peer may say and what not: the limits of every type of frame, and each way in which a body can be wrong.
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <span>
+#include <string>
+#include <vector>
 
 #include "wire/frame.h"
 

@@ -223,8 +223,9 @@ class Client:
         return self._drive(calls.stats(self._connection.deadline(deadline_ms)))
 
     def alloc(self, nbytes: int) -> _native.Region:
-        """Zeroed memory that the service can reach without a copy where the transport can (shm). Supports the buffer
-        protocol: slice it with memoryview(region). Freed by its close(), which needs all views of it released."""
+        """Zeroed memory of whole pages, which the service reads and writes in place over rdma. Supports the buffer protocol:
+        slice it with memoryview(region). Freed by its close(), which needs all views of it released. Raises UsageError when
+        the machine, or a control group of this process, has less memory left."""
         return self._connection.alloc(nbytes)
 
     def register(self, memory: "Memory") -> _native.Region:

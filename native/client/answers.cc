@@ -66,22 +66,21 @@ void Client::Lane::on_frame(const FrameHeader& header, ConstByteSpan body) {
   client->answered(*this, header, body);
 }
 
-void Client::Lane::on_closed(Status status, std::string_view reason) {
+void Client::Lane::on_closed(Status, std::string_view reason) {
   if (leaving) {
     broken = true;  // the better session goes on; end_left() settles what was asked of this one
     return;
   }
-  // Anything but a peer that left is our own verdict on what it sent.
-  client->lose_session(reason, status != Status::disconnected);
+  client->lose_session(reason);
 }
 
 void Client::answered(Lane& lane, const FrameHeader& header, ConstByteSpan body) {
   if (lost_) return;
   if (header.type == FrameType::refuse || header.type == FrameType::failed) {
     ReasonView view;
-    if (const char* wrong = decode_reason(body, view)) return lose_session(wrong, true);
+    if (const char* wrong = decode_reason(body, view)) return lose_session(wrong);
     if (header.type == FrameType::failed) return finish_request(lane, header.request_id, known(view.status));
-    return lose_session("the service ended the session: " + std::string(view.reason), true);
+    return lose_session("the service ended the session: " + std::string(view.reason));
   }
   if (header.type == FrameType::cancelled) return finish_request(lane, header.request_id, Status::cancelled);
   if (header.type == FrameType::pong || header.type == FrameType::ping) return;
@@ -120,7 +119,7 @@ void Client::answered(Lane& lane, const FrameHeader& header, ConstByteSpan body)
     default:
       wrong = "a frame that only clients send";
   }
-  if (wrong != nullptr) return lose_session(wrong, true);
+  if (wrong != nullptr) return lose_session(wrong);
   if ((header.flags & kFrameLast) != 0) finish_request(lane, header.request_id, Status::invalid);
 }
 
@@ -154,7 +153,6 @@ void Client::settle_result(const Request& request, const ResultBody& result) {
 const char* Client::take_statuses(Request& request, const FrameHeader& header, ConstByteSpan body) {
   std::vector<Status> statuses;
   if (const char* wrong = decode_array(header, body, statuses)) return wrong;
-  if (request.adding != nullptr && statuses.size() == 1) request.adding->usable = statuses[0] == Status::ok;
   if (request.operation == nullptr) return nullptr;
   if (statuses.size() != request.count) return "an answer with another number of items than the request";
   for (uint32_t i = 0; i < request.count; ++i) settle(*request.operation, request.first + i, known(statuses[i]));

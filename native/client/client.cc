@@ -181,38 +181,6 @@ void Client::send_waiting(Lane& lane) {
   }
 }
 
-MemoryRegion* Client::region_at(const std::byte* base, uint64_t length) {
-  auto after = regions_.upper_bound(base);
-  if (after == regions_.begin()) return nullptr;
-  MemoryRegion* region = std::prev(after)->second.get();
-  CAIRN_CHECK(region->base() == std::prev(after)->first, "a region is kept under the address of another");
-  const auto offset = static_cast<uint64_t>(base - region->base());
-  const bool inside = offset <= region->bytes() && length <= region->bytes() - offset;
-  return inside && region->usable ? region : nullptr;
-}
-
-// Extents for an item that lies wholly in shared regions; false, and nothing appended, otherwise.
-bool Client::extents_of(const Operation& operation, uint32_t item, Request& request, std::vector<ExtentBody>& extents) {
-  const size_t before = extents.size();
-  const auto parts = operation.memory(item);
-  if (regions_.empty() || parts.size() > kItemExtentsMost || before + parts.size() > kBatchExtentsMost) return false;
-  for (const iovec& part : parts) {
-    if (part.iov_len == 0) continue;
-    const auto* base = static_cast<const std::byte*>(part.iov_base);
-    MemoryRegion* region = region_at(base, part.iov_len);
-    if (region == nullptr) {
-      extents.resize(before);
-      return false;
-    }
-    CAIRN_CHECK(region->id != 0, "a region that the service knows has no number");
-    extents.push_back({static_cast<uint64_t>(base - region->base()), part.iov_len, region->id, 0});
-    if (std::find(request.regions.begin(), request.regions.end(), region) == request.regions.end())
-      request.regions.push_back(region);
-  }
-  CAIRN_CHECK(extents.size() <= kBatchExtentsMost, "a batch has more extents than a frame holds");
-  return extents.size() > before;
-}
-
 uint32_t Client::deadline_ms_of(const Operation& operation) {
   const uint64_t now = system_clock().now_ns();
   uint64_t left_ms = operation.due_ns_ > now ? (operation.due_ns_ - now) / 1'000'000 : 0;
@@ -266,10 +234,6 @@ std::vector<std::byte> Client::build_request(Lane& lane, uint64_t id, Request& r
       body.flags |= kItemHasCrc;
       body.crc = op.crcs_[item];
     }
-    if (reached) continue;
-    body.extent_first = static_cast<uint32_t>(extents.size());
-    if (extents_of(op, item, request, extents))
-      body.extent_count = static_cast<uint16_t>(extents.size() - body.extent_first);
   }
   if (reached) reach(lane, id, request, items, extents);
   batch.extent_count = static_cast<uint32_t>(extents.size());
@@ -336,7 +300,7 @@ void Client::finish_request(Lane& lane, uint64_t request_id, Status rest) {
 // --- regions ---------------------------------------------------------------------------------------------
 
 Result<MemoryRegion*> Client::alloc_region(uint64_t bytes) {
-  auto created = MemoryRegion::create(bytes, ways_.any(Address::Kind::shm));
+  auto created = MemoryRegion::create(bytes);
   if (!created) return created.error();
   return keep_region(created.take());
 }
@@ -365,29 +329,13 @@ Result<MemoryRegion*> Client::keep_region(std::unique_ptr<MemoryRegion> owned) {
   const bool fresh = regions_.emplace(region->base(), std::move(owned)).second;
   if (!fresh) return Error{EEXIST, "that memory is registered already"};
   if (region->gpu() != kHostMemory) gpu_regions_.fetch_add(1, std::memory_order_release);
-  if (state_ != Link::up) return region;
-  add_region(*region);  // for what came meanwhile, and for the peer of shared memory
-  if (region->descriptor() < 0) return region;
-  // Until the service has mapped it, its bytes would have to be streamed.
-  const uint64_t until = system_clock().now_ms() + static_cast<uint64_t>(options_.connect_timeout_ms);
-  const auto answered = [&] {
-    if (region->usable || state_ != Link::up || lanes_.empty()) return true;
-    const auto& requests = lanes_.front()->requests;
-    return std::none_of(requests.begin(), requests.end(), [&](const auto& one) { return one.second.adding == region; });
-  };
-  while (!answered() && system_clock().now_ms() < until) {
-    if (driving_) {
-      changed_.wait_for(lock, std::chrono::milliseconds(10));
-    } else {
-      drive(lock, 100);
-    }
-  }
+  if (state_ == Link::up) expose_everywhere(*region);  // a device may have come meanwhile
   return region;
 }
 
 bool Client::region_is_shared(const MemoryRegion& region) {
   const Lock lock(lock_);
-  return region.usable || !region.exposed.empty();
+  return !region.exposed.empty();
 }
 
 void Client::free_region(MemoryRegion* region) {
@@ -403,19 +351,7 @@ void Client::free_region(MemoryRegion* region) {
   CAIRN_CHECK(listed != regions_.end(), "a region is freed twice, or is another client's");
   CAIRN_CHECK(listed->second.get() == region, "a region is freed that lies where another does");
   for (const auto& lane : lanes_) {
-    for (auto& [id, request] : lane->requests) {
-      if (request.adding == region) request.adding = nullptr;
-      // Its pages go away here; a service that still holds the memfd writes where nobody looks.
-      std::erase(request.regions, region);
-    }
-  }
-  if (region->usable && state_ == Link::up && !lost_) {
-    const uint64_t id = next_id_++;
-    lanes_.front()->requests[id];
-    FrameBuilder frame(FrameType::region_remove, id, sizeof(RegionBody));
-    frame.header().tag = lanes_.front()->tag;
-    frame.append(RegionBody{region->id, 0, region->bytes()});
-    lanes_.front()->link->send(frame.finish());
+    for (auto& [id, request] : lane->requests) std::erase(request.regions, region);
   }
   regions_.erase(listed);
 }
@@ -453,7 +389,7 @@ void Client::close() {
         if (lane == lanes_.front() || lane->leaving) say_goodbye(*lane);
       }
     }
-    lose_session("the client was closed", false);
+    lose_session("the client was closed");
     reap();
     changed_.notify_all();
   }

@@ -88,7 +88,8 @@ class Client {
   // Returns when nothing touches the operation's memory any more.
   void cancel(Operation& operation);
 
-  // Memory the service can reach, where the transport has that; owned by the client until free_region().
+  // Zeroed memory of whole pages, which the service reaches by itself where the transport has that (rdma); owned by the
+  // client until free_region(). An Error when the machine, or a control group of this process, has not as much left.
   Result<MemoryRegion*> alloc_region(uint64_t bytes);
   // The caller's memory, which stays where it is until free_region(). nullptr: the transport gains nothing by it.
   // `gpu`: on which it lies, as Gpu::find() says; memory that the device does not take in is registered all the same,
@@ -114,12 +115,11 @@ class Client {
  private:
   struct Request {
     std::shared_ptr<Operation> operation;  // empty: given up
-    std::shared_ptr<Operation> fencing;    // given up, but its shared memory is not free until the service lets go
+    std::shared_ptr<Operation> fencing;    // given up, but its memory is not free until the service lets go (rdma)
     uint32_t first = 0, count = 0;         // which of the operation's items
     uint32_t settled = 0;
     bool sent = false;
-    std::vector<MemoryRegion*> regions;  // shared memory the service may touch for it
-    MemoryRegion* adding = nullptr;      // region_add: whose
+    std::vector<MemoryRegion*> regions;  // that the service reads and writes by itself for it (rdma)
     std::vector<Buffer> bounced;         // for each item the memory in its caller's place; empty: none is needed
   };
   struct Lane final : ClientLinkHandler {
@@ -165,13 +165,12 @@ class Client {
   static void say_goodbye(Lane& lane);
   void wait_longer();
   bool ensure_connected(Lock& lock, uint64_t due_ns);  // false: the breaker is open or the attempt failed
-  void lose_session(std::string_view reason, bool by_us);
+  void lose_session(std::string_view reason);
   void forget_gone_domains();
-  bool detach_regions();
   void reap();
   void bury(Lane& lane);
   void judge();
-  void add_region(MemoryRegion& region);
+  void expose_everywhere(MemoryRegion& region);
   Result<MemoryRegion*> keep_region(std::unique_ptr<MemoryRegion> region);
 
   // What holds whenever the lock is free.
@@ -184,8 +183,6 @@ class Client {
   void send_waiting(Lane& lane);
   static uint32_t deadline_ms_of(const Operation& operation);
   std::vector<std::byte> build_request(Lane& lane, uint64_t id, Request& request);
-  bool extents_of(const Operation& operation, uint32_t item, Request& request, std::vector<ExtentBody>& extents);
-  MemoryRegion* region_at(const std::byte* base, uint64_t length);
 
   // --- memory that the peer reads and writes by itself, rdma (reached.cc) ---
   // Makes the memory that is registered known to the devices of a session before that is installed. Pinning takes its
@@ -253,8 +250,7 @@ class Client {
   const Address* way_ = nullptr;  // of the session, or of the last one
   uint64_t installed_ns_ = 0;
   WelcomeBody welcome_{};
-  bool lost_ = false;     // the session is over; reap() buries it
-  bool hung_up_ = false;  // … because we ended it: the service may not know yet
+  bool lost_ = false;  // the session is over; reap() buries it
   std::string last_error_;
   uint64_t reconnects_ = 0;
   uint64_t next_attempt_ns_ = 0;
@@ -267,7 +263,6 @@ class Client {
   Domains domains_;  // of the last session over devices: the next one over the same devices goes on with them
   Bounce bounce_;
   std::map<const std::byte*, std::unique_ptr<MemoryRegion>> regions_;
-  uint32_t next_region_ = 1;
   std::atomic<uint32_t> gpu_regions_{0};  // how many of them lie on a GPU
 
   enum class Better : uint8_t { idle, trying, found };

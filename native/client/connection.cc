@@ -113,7 +113,7 @@ std::variant<Client::Dialled, ConnectFailure> Client::dial_way(const Address& wa
   options.name = options_.name;
   options.domains = std::move(domains);
   const uint64_t until_ms = system_clock().now_ms() + static_cast<uint64_t>(timeout_ms);
-  // Over shm one lane does: commands are small, and payload does not pass through it.
+  // Over shm one lane does: there is one thread at either end of it, however many there are.
   const uint32_t lanes = way.kind == Address::Kind::shm ? 1 : options_.lanes;
   CAIRN_CHECK(lanes > 0 && lanes <= kSessionLanesMost, "a number of lanes that should have been refused");
   Dialled dialled{&way, {}};
@@ -204,7 +204,7 @@ void Client::install(Dialled dialled) {
   keep_domains(std::move(domains));
   next_lane_ = 0;
   state_ = Link::up;
-  for (const auto& [base, region] : regions_) add_region(*region);
+  for (const auto& [base, region] : regions_) expose_everywhere(*region);
 }
 
 bool Client::ensure_connected(Lock& lock, uint64_t due_ns) {
@@ -334,37 +334,20 @@ void Client::say_goodbye(Lane& lane) {
   lane.link->send(frame.finish());
 }
 
-void Client::lose_session(std::string_view reason, bool by_us) {
+void Client::lose_session(std::string_view reason) {
   if (lost_ || state_ != Link::up) return;
   lost_ = true;
-  hung_up_ = by_us;
   last_error_ = reason;
-}
-
-// When we end a session the service may be in the middle of writing to shared memory and not know yet. When it
-// ended, its process closed the socket after it had stopped writing.
-bool Client::detach_regions() {
-  for (const auto& lane : lanes_) {
-    for (const auto& [id, request] : lane->requests) {
-      for (MemoryRegion* region : request.regions) {
-        CAIRN_CHECK(region != nullptr, "a request holds a region that is none");
-        if (region->usable && !region->detach()) return false;
-      }
-    }
-  }
-  return true;
 }
 
 void Client::reap() {
   if (!lost_) return;
-  if (hung_up_ && !detach_regions()) return;  // no memory: tried again at the next turn, callers wait meanwhile
   check_session();
   lost_ = false;
   state_ = Link::down;
   judge();
   std::vector<std::unique_ptr<Lane>> lanes;
   lanes.swap(lanes_);
-  for (const auto& [base, region] : regions_) region->usable = false;
   for (const auto& lane : lanes) {
     lane->link->close();
     bury(*lane);
@@ -398,21 +381,11 @@ void Client::judge() {
   next_attempt_ns_ = 0;
 }
 
-void Client::add_region(MemoryRegion& region) {
-  // A session by another device than the last one. What cannot be exposed goes by way of memory that is.
+// A session by another device than the last one. What cannot be exposed goes by way of memory that is.
+void Client::expose_everywhere(MemoryRegion& region) {
   for (const auto& domain : domains_) {
     if (!region.exposed.contains(domain.get())) (void)expose_region(*domain, region);
   }
-  if (region.descriptor() < 0 || (welcome_.features & kFeatureRegions) == 0) return;
-  CAIRN_CHECK(!region.usable, "a region is announced that the service knows");
-  CAIRN_CHECK(!lanes_.empty(), "a region is announced to nobody");
-  region.id = next_region_++;
-  const uint64_t id = next_id_++;
-  lanes_.front()->requests[id].adding = &region;
-  FrameBuilder frame(FrameType::region_add, id, sizeof(RegionBody));
-  frame.header().tag = lanes_.front()->tag;
-  frame.append(RegionBody{region.id, 0, region.bytes()});
-  lanes_.front()->link->send_with_descriptor(frame.finish(), region.descriptor());
 }
 
 ClientInfo Client::info() {

@@ -229,7 +229,7 @@ void Client::fence_failed(Operation& operation) {
   CAIRN_CHECK(timed == 1, "a fence fails that had no deadline");
   operation.due_ns_ = system_clock().now_ns() + kFenceMs * 1'000'000;
   due_.emplace(operation.due_ns_, &operation);
-  lose_session("the service did not let go of a cancelled request", true);
+  lose_session("the service did not let go of a cancelled request");
 }
 
 // --- event loops -----------------------------------------------------------------------------------------

@@ -58,8 +58,7 @@ class InputChannel final : public ByteChannel {
     }
     return moved;
   }
-  long send_descriptor(std::span<const iovec> from, int) override { return send(from); }
-  long receive(std::span<const iovec> into, std::vector<int>&) override {
+  long receive(std::span<const iovec> into) override {
     if (input_.empty()) return -EAGAIN;
     long moved = 0;
     for (const iovec& part : into) {
@@ -118,7 +117,7 @@ void feed_server(ConstByteSpan bytes) {
   auto& waiting = pulls();
   {
     Quiet handler;
-    StreamServerLink link(std::make_unique<InputChannel>(bytes), "fuzz", true);
+    StreamServerLink link(std::make_unique<InputChannel>(bytes), "fuzz");
     link.set_handler(&handler);
     for (RecordedPull& pull : waiting) link.pull(pull);
     for (int i = 0; i < 4 && !handler.closed; ++i) {

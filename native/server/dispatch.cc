@@ -83,14 +83,6 @@ void Reactor::dispatch(LinkState& state, const FrameHeader& header, ConstByteSpa
       return cancel_request(state, header);
     case FrameType::watch:
       return begin_watch(state, header, body);
-    case FrameType::region_add:
-    case FrameType::region_remove: {
-      RegionBody region;
-      if (const char* wrong = decode_fixed(body, region)) return refuse(state, Status::invalid, wrong);
-      const bool add = header.type == FrameType::region_add;
-      return answer_status(state, header,
-                           add ? state.link->add_region(region) : state.link->remove_region(region.region));
-    }
     case FrameType::put:
     case FrameType::get:
     case FrameType::prefetch:
@@ -114,10 +106,6 @@ void Reactor::dispatch(LinkState& state, const FrameHeader& header, ConstByteSpa
     default:
       return refuse(state, Status::invalid, "a frame that only the service sends, or a second hello");
   }
-}
-
-void Reactor::answer_status(LinkState& state, const FrameHeader& header, Status status) {
-  state.link->send(statuses_frame(header, {&status, 1}));
 }
 
 void Reactor::fail_request(ServerLink& link, uint64_t request_id, const SessionTag& tag, Status status,

@@ -131,7 +131,6 @@ class Reactor final : private ServerLinkHandler, private AcceptFilter, private I
   Status answer_key(FrameType type, const BlockId& id, uint64_t holder, uint64_t duration_ms);
   void answer_keys(LinkState& state, const FrameHeader& header, const BatchView& batch);
   void answer_text(LinkState& state, const FrameHeader& header);
-  void answer_status(LinkState& state, const FrameHeader& header, Status status);
   void begin_remove(LinkState& state, const FrameHeader& header, const BatchView& batch);
   // Whether the session may have one request more under this number; it is refused if not.
   bool may_open(LinkState& state, const FrameHeader& header);

@@ -175,7 +175,6 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
     if (session->lanes.size() >= kSessionLanesMost)
       return refuse(state, Status::too_large, "the session has as many lanes as it may");
     CAIRN_CHECK(!session->lanes.empty(), "a session without lanes is still there");
-    state.link->share_regions(*session->lanes.front());
   }
   session->lanes.push_back(state.link.get());
   CAIRN_CHECK(session->lanes.size() <= kSessionLanesMost, "a session has more lanes than it may");

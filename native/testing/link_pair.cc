@@ -5,11 +5,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <future>
 #include <memory>
@@ -46,6 +48,26 @@ std::pair<int, int> unix_pair() {
   return {ends[0], ends[1]};
 }
 
+// Copies min(total lengths) bytes from one list of ranges to another.
+void copy_vectors(std::span<const iovec> from, std::span<const iovec> to) {
+  size_t source = 0, target = 0, source_at = 0, target_at = 0;
+  while (source < from.size() && target < to.size()) {
+    const size_t step = std::min(from[source].iov_len - source_at, to[target].iov_len - target_at);
+    std::memcpy(static_cast<std::byte*>(to[target].iov_base) + target_at,
+                static_cast<const std::byte*>(from[source].iov_base) + source_at, step);
+    source_at += step;
+    target_at += step;
+    if (source_at == from[source].iov_len) {
+      ++source;
+      source_at = 0;
+    }
+    if (target_at == to[target].iov_len) {
+      ++target;
+      target_at = 0;
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<LinkKind> stream_kinds() {
@@ -67,14 +89,14 @@ LinkPair::LinkPair(LinkKind kind, uint64_t seed, const Slab& slab) {
     ChannelFaults faults;
     if (kind == LinkKind::fake_dribbling) faults.seed = seed + 1;
     fake_ = std::make_unique<ChannelPair>(faults);
-    server = std::make_unique<StreamServerLink>(fake_->take_server(), "fake", true);
+    server = std::make_unique<StreamServerLink>(fake_->take_server(), "fake");
     client = std::make_unique<StreamClientLink>(fake_->take_client());
   } else {
     const bool shm = kind == LinkKind::shm;
     const auto [server_end, client_end] = shm ? unix_pair() : tcp_pair();
     raw_server_ = server_end;
-    server = std::make_unique<StreamServerLink>(socket_channel(server_end, shm), "peer", shm);
-    client = std::make_unique<StreamClientLink>(socket_channel(client_end, shm));
+    server = std::make_unique<StreamServerLink>(socket_channel(server_end), "peer");
+    client = std::make_unique<StreamClientLink>(socket_channel(client_end));
   }
   server->set_handler(this);
   client->set_handler(this);

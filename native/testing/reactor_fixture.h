@@ -28,7 +28,7 @@ class Caller final : public ClientLinkHandler {
   Caller(Reactor& reactor, const std::string& tenant, const std::string& host = {}, bool speaks = true) {
     link_ = std::make_unique<StreamClientLink>(pair_.take_client());
     link_->set_handler(this);
-    auto server = std::make_unique<StreamServerLink>(pair_.take_server(), "caller", true, host);
+    auto server = std::make_unique<StreamServerLink>(pair_.take_server(), "caller", host);
     reactor.adopt(std::move(server));
     if (speaks) say_hello(tenant);
   }

@@ -78,8 +78,7 @@ std::unique_ptr<ByteChannel> SimWorld::connect(SimClient& client) {
     faults.most_per_call = 20'000;
   }
   ChannelPair pair(faults);
-  reactor_->adopt(
-      std::make_unique<StreamServerLink>(pair.take_server(), "client " + std::to_string(client.tenant()), true));
+  reactor_->adopt(std::make_unique<StreamServerLink>(pair.take_server(), "client " + std::to_string(client.tenant())));
   return pair.take_client();
 }
 

@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <memory>
 #include <span>
-#include <vector>
 
 namespace cairn {
 
@@ -15,16 +14,13 @@ class ByteChannel {
   virtual ~ByteChannel() = default;
   // Bytes moved; 0 from receive: the peer closed; -errno otherwise (-EAGAIN: nothing now).
   virtual long send(std::span<const iovec> from) = 0;
-  // As send, with a descriptor that travels with the first byte. -EOPNOTSUPP where it cannot.
-  virtual long send_descriptor(std::span<const iovec> from, int descriptor) = 0;
-  // Descriptors that came along are appended to `descriptors`, now owned by the caller.
-  virtual long receive(std::span<const iovec> into, std::vector<int>& descriptors) = 0;
+  virtual long receive(std::span<const iovec> into) = 0;
   // Nothing more is sent: the peer sees the end behind what was.
   virtual void finish() = 0;
   virtual int event_fd() const = 0;
 };
 
 // Takes ownership of a connected, non-blocking socket.
-std::unique_ptr<ByteChannel> socket_channel(int socket, bool passes_descriptors);
+std::unique_ptr<ByteChannel> socket_channel(int socket);
 
 }  // namespace cairn

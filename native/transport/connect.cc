@@ -27,9 +27,8 @@ namespace {
 
 class Handshake {
  public:
-  Handshake(int socket, int timeout_ms, bool passes_descriptors)
-      : channel_(socket_channel(socket, passes_descriptors)),
-        deadline_ms_(system_clock().now_ms() + static_cast<uint64_t>(timeout_ms)) {
+  Handshake(int socket, int timeout_ms)
+      : channel_(socket_channel(socket)), deadline_ms_(system_clock().now_ms() + static_cast<uint64_t>(timeout_ms)) {
     CAIRN_CHECK(timeout_ms > 0, "a handshake that has no time");
   }
 
@@ -72,12 +71,9 @@ class Handshake {
   }
 
   bool read_exactly(std::byte* to, size_t length) {
-    std::vector<int> descriptors;
     while (length > 0) {
       const iovec part{to, length};
-      const long got = channel_->receive({&part, 1}, descriptors);
-      for (const int descriptor : descriptors) ::close(descriptor);
-      descriptors.clear();
+      const long got = channel_->receive({&part, 1});
       if (got > 0) {
         CAIRN_CHECK(static_cast<size_t>(got) <= length, "more was received than there is memory for");
         to += got;
@@ -163,7 +159,7 @@ std::variant<Connected, ConnectFailure> connect_to(const Address& address, const
   }
   tune_socket(socket.value(), address.kind);
   const int left_ms = options.timeout_ms - static_cast<int>(system_clock().now_ms() - start_ms);
-  return Handshake(socket.value(), std::max(left_ms, 1), address.kind == Address::Kind::shm).run(options);
+  return Handshake(socket.value(), std::max(left_ms, 1)).run(options);
 }
 
 }  // namespace cairn

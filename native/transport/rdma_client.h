@@ -101,7 +101,6 @@ class RdmaClientLink final : public ClientLink, private RdmaEnd {
   bool poll() override;
   bool rest() override;
   void send(std::vector<std::byte> frame) override;
-  void send_with_descriptor(std::vector<std::byte> frame, int) override { send(std::move(frame)); }
   void forget(uint64_t) override {}  // no payload passes through here
   void close() override;
   std::shared_ptr<MemoryDomain> memory_domain() override { return dialled_->domain; }

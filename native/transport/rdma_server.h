@@ -81,9 +81,6 @@ class RdmaServerLink final : public ServerLink, public RdmaEnd {
   void pull(PullOp& op) override;
   void cancel(PullOp& op) override;
   void flush() override { pump(); }
-  Status add_region(const RegionBody&) override { return Status::unsupported; }
-  Status remove_region(uint32_t) override { return Status::not_found; }
-  void share_regions(ServerLink&) override {}
   void leave(std::vector<std::byte> frame) override;
   void close() override;
   uint64_t moved_bytes() const override { return moved(); }

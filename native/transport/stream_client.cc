@@ -1,8 +1,5 @@
 #include "transport/stream_client.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -68,15 +65,6 @@ void StreamClientLink::progress(bool readable, bool writable) {
 void StreamClientLink::send(std::vector<std::byte> frame) {
   OutFrame out;
   out.head = std::move(frame);
-  enqueue(std::move(out));
-  send_queued();
-}
-
-void StreamClientLink::send_with_descriptor(std::vector<std::byte> frame, int descriptor) {
-  CAIRN_CHECK(descriptor >= 0, "a descriptor is handed over that is none");
-  OutFrame out;
-  out.head = std::move(frame);
-  out.descriptor = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
   enqueue(std::move(out));
   send_queued();
 }

@@ -22,7 +22,6 @@ class StreamClientLink final : public ClientLink, private StreamIo {
   bool wants_write() const override { return output_pending(); }
   void progress(bool readable, bool writable) override;
   void send(std::vector<std::byte> frame) override;
-  void send_with_descriptor(std::vector<std::byte> frame, int descriptor) override;
   void forget(uint64_t request_id) override;
   void close() override { shut(); }
 

@@ -1,7 +1,5 @@
 #include "transport/stream_io.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <climits>
@@ -24,7 +22,6 @@ namespace {
 constexpr size_t kStagedBytes = 4096;
 constexpr size_t kSinkBytes = 64 * 1024;
 constexpr size_t kVectorsMost = 64;
-constexpr size_t kDescriptorsMost = 64;
 // Of a peer that is no longer heard: some of it in a turn, and all told what may well be under way on a fast network.
 constexpr uint64_t kDiscardedAtOnce = 1 << 20;
 constexpr uint64_t kDiscardedMost = 64 << 20;
@@ -54,12 +51,6 @@ std::deque<OutFrame> StreamIo::release() {
   dropped.swap(out_);
   channel_.reset();
   front_sent_ = 0;
-  for (const int descriptor : descriptors_) ::close(descriptor);
-  descriptors_.clear();
-  for (OutFrame& frame : dropped) {
-    if (frame.descriptor >= 0) ::close(frame.descriptor);
-    frame.descriptor = -1;
-  }
   return dropped;
 }
 
@@ -79,15 +70,6 @@ void StreamIo::stop_hearing() {
   into_.clear();
   payload_left_ = 0;
   staged_from_ = staged_to_ = 0;
-  for (const int descriptor : descriptors_) ::close(descriptor);
-  descriptors_.clear();
-}
-
-int StreamIo::take_descriptor() {
-  if (descriptors_.empty()) return -1;
-  const int descriptor = descriptors_.front();
-  descriptors_.pop_front();
-  return descriptor;
 }
 
 // --- output ---------------------------------------------------------------------------------------------
@@ -97,11 +79,7 @@ void StreamIo::enqueue(OutFrame frame) {
   CAIRN_CHECK(frame.payload.empty() == (frame.payload_bytes == 0), "a frame announces payload that it does not have");
   CAIRN_CHECK(frame.is_data == !frame.tail.empty(), "data is sent without its trailer, or something else with one");
   CAIRN_CHECK(frame.keep.empty() || frame.payload_bytes > 0, "a frame holds memory of which it sends nothing");
-  CAIRN_CHECK(frame.descriptor < 0 || frame.payload_bytes == 0, "a descriptor travels with payload");
-  if (channel_ == nullptr) {
-    if (frame.descriptor >= 0) ::close(frame.descriptor);
-    return frame_sent(frame);
-  }
+  if (channel_ == nullptr) return frame_sent(frame);
   out_.push_back(std::move(frame));
 }
 
@@ -119,24 +97,18 @@ void StreamIo::send_queued() {
       }
       skip = 0;
     };
-    const int descriptor = front_sent_ == 0 ? out_.front().descriptor : -1;
     for (const OutFrame& frame : out_) {
       if (vectors_.size() == kVectorsMost) break;
-      if (&frame != &out_.front() && frame.descriptor >= 0) break;  // it has to begin a message
       add(frame.head.data(), frame.head.size());
       for (const iovec& part : frame.payload) add(part.iov_base, part.iov_len);
       add(frame.tail.data(), frame.tail.size());
     }
     CAIRN_CHECK(!vectors_.empty(), "a frame that was sent whole is still in the queue");
-    const long sent = descriptor >= 0 ? channel_->send_descriptor(vectors_, descriptor) : channel_->send(vectors_);
+    const long sent = channel_->send(vectors_);
     if (sent == -EAGAIN || sent == -EINTR) return;
     if (sent < 0) {
       fail(Status::disconnected, std::strerror(static_cast<int>(-sent)));
       return;
-    }
-    if (descriptor >= 0) {
-      ::close(descriptor);
-      out_.front().descriptor = -1;
     }
     moved_ += static_cast<uint64_t>(sent);
     front_sent_ += static_cast<size_t>(sent);
@@ -180,10 +152,8 @@ void StreamIo::discard_some() {
   CAIRN_CHECK(!hears_, "what a peer says is thrown away though it is heard");
   sink_.resize(kSinkBytes);
   for (uint64_t at_once = 0; at_once < kDiscardedAtOnce;) {
-    arrived_.clear();
     const iovec into{sink_.data(), sink_.size()};
-    const long got = channel_->receive({&into, 1}, arrived_);
-    for (const int descriptor : arrived_) ::close(descriptor);
+    const long got = channel_->receive({&into, 1});
     if (got == -EAGAIN || got == -EINTR) return;
     if (got <= 0) {
       send_queued();  // who says no more may still listen; it is not waited for
@@ -225,11 +195,7 @@ void StreamIo::receive_some(uint64_t budget) {
     }
     const bool all_direct = phase_ == Phase::header || (phase_ == Phase::body) || direct == payload_left_;
     if (all_direct) vectors_.push_back({staged_.data(), staged_.size()});
-    arrived_.clear();
-    const long got = channel_->receive(vectors_, arrived_);
-    for (const int descriptor : arrived_) descriptors_.push_back(descriptor);
-    if (descriptors_.size() > kDescriptorsMost)
-      return broke_rule(Status::invalid, "descriptors that no frame asked for");
+    const long got = channel_->receive(vectors_);
     if (got == -EAGAIN || got == -EINTR) return;
     if (got <= 0)
       return fail(Status::disconnected,

@@ -26,7 +26,6 @@ struct OutFrame {
   uint64_t payload_bytes = 0;
   uint64_t request_id = 0;
   bool is_data = false;
-  int descriptor = -1;  // owned; travels with the first byte
 };
 
 class StreamIo {
@@ -72,8 +71,6 @@ class StreamIo {
   uint64_t moved() const { return moved_; }
   bool mid_frame() const { return phase_ != Phase::header || body_have_ > 0; }
   int channel_fd() const { return channel_ == nullptr ? -1 : channel_->event_fd(); }
-  // The next descriptor that came with the stream, or -1; the caller owns it.
-  int take_descriptor();
 
   // For forget(): the frames queued, the first possibly half sent; and the payload being received.
   std::deque<OutFrame>& queue() { return out_; }
@@ -116,8 +113,6 @@ class StreamIo {
   std::vector<std::byte> staged_;
   size_t staged_from_ = 0, staged_to_ = 0;
   std::vector<std::byte> sink_;
-  std::deque<int> descriptors_;
-  std::vector<int> arrived_;
   std::vector<iovec> vectors_;
 };
 

@@ -1,4 +1,4 @@
-// The server's end of a stream link: tcp, and shm with its regions. See transport.h for the contract.
+// The server's end of a stream link: tcp and shm. See transport.h for the contract.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include "transport/regions.h"
 #include "transport/stream_io.h"
 #include "transport/transport.h"
 
@@ -19,13 +18,13 @@ namespace cairn {
 
 class StreamServerLink final : public ServerLink, private StreamIo {
  public:
-  StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions, std::string host = {});
+  StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, std::string host = {});
   ~StreamServerLink() override;
 
   void set_tag(const SessionTag& tag) override;
   const std::string& peer() const override { return peer_; }
   const std::string& host() const override { return host_; }
-  uint32_t features() const override { return regions_offered_ ? kFeatureRegions : 0; }
+  uint32_t features() const override { return 0; }
   int event_fd() const override { return channel_fd(); }
   bool wants_write() const override { return output_pending(); }
   void progress(bool readable, bool writable) override;
@@ -34,9 +33,6 @@ class StreamServerLink final : public ServerLink, private StreamIo {
   void pull(PullOp& op) override;
   void cancel(PullOp& op) override;
   void flush() override;
-  Status add_region(const RegionBody& region) override;
-  Status remove_region(uint32_t region) override { return regions_->remove(region); }
-  void share_regions(ServerLink& with) override;
   void leave(std::vector<std::byte> frame) override;
   void close() override;
   uint64_t moved_bytes() const override { return moved(); }
@@ -63,22 +59,17 @@ class StreamServerLink final : public ServerLink, private StreamIo {
 
   void data_arrived(const FrameHeader& header, const DataBody& data);
   PullOp* find_pull(uint64_t request_id, uint32_t index);
-  // Copies an item's bytes into its extents; false when they are not inside the session's regions.
-  bool push_to_region(const ResultItem& item);
 
   bool has_right_tag(const FrameHeader& header) const override { return !tagged_ || header.tag == tag_; }
 
   std::string peer_, host_;
   bool tagged_ = false;
   SessionTag tag_{};
-  bool regions_offered_;
-  std::shared_ptr<RegionTable> regions_;
   std::unordered_map<PullKey, PullOp*, PullKeyHash> pulls_;
   // Pulls of one request that wait to be asked for in one frame.
   uint64_t asking_request_ = 0;
   std::vector<PullBody> asking_;
   DataTrailer trailer_;
-  std::vector<iovec> from_, to_;
 };
 
 }  // namespace cairn

@@ -13,7 +13,7 @@
 //     the device cannot be called back) the link keeps a share of it until that is so: nobody else gets that memory.
 //  5. After forget(request) returned, a client link reads and writes no memory of that request, and no byte
 //     of a put that was forgotten half-way is ever reported as pulled. Where the peer reads and writes by itself
-//     (shm, rdma), it does until the last frame of the request, or until the link is closed.
+//     (rdma), it does until the last frame of the request, or until the link is closed.
 //  6. A link that closes says why, once; pulls in flight end as `disconnected`.
 //  7. What one peer sends — garbage included — ends at most its own link, with a reason, and the service's end can
 //  still
@@ -132,13 +132,6 @@ class ServerLink {
   // Asks a frame's worth of work to be sent before the reactor sleeps: called once a turn.
   virtual void flush() = 0;
 
-  // The memory named by a region_add frame (its descriptor arrived with the frame). ok, invalid, too_large,
-  // unsupported.
-  virtual Status add_region(const RegionBody& region) = 0;
-  virtual Status remove_region(uint32_t region) = 0;
-  // The lanes of one session see the same regions.
-  virtual void share_regions(ServerLink& with) = 0;
-
   // The last word: `frame` goes behind what is queued, nothing that comes is heard any more, and pulls that are not
   // cancelled end as disconnected. The owner drives the link on until on_closed() says that the frame has left and the
   // peer is gone too, where that can be seen, and close()s it when he has waited for long enough: a peer may take its
@@ -255,8 +248,6 @@ class ClientLink {
   virtual bool poll() { return false; }  // true if anything came
   virtual bool rest() { return true; }   // false: something came before, and was taken in
   virtual void send(std::vector<std::byte> frame) = 0;
-  // As send(), with a file descriptor for the peer (shm). The link duplicates it.
-  virtual void send_with_descriptor(std::vector<std::byte> frame, int descriptor) = 0;
   // The fence for payload in frames; see promise 5.
   virtual void forget(uint64_t request_id) = 0;
   // Closes at once. The handler is not called again, and the peer reaches no memory of ours through this link any more.

@@ -38,8 +38,6 @@ std::map<FrameType, Limits> limits_of_types() {
       {FrameType::refuse, {sizeof(ReasonBody) + kReasonBytesMost}},
       {FrameType::failed, {sizeof(ReasonBody) + kReasonBytesMost}},
       {FrameType::watch, {sizeof(WatchBody)}},
-      {FrameType::region_add, {sizeof(RegionBody)}},
-      {FrameType::region_remove, {sizeof(RegionBody)}},
       {FrameType::matched, {sizeof(uint64_t)}},
       {FrameType::data, {sizeof(DataBody), kBlockBytesMost + sizeof(DataTrailer)}},
       {FrameType::results, {kBodyBytesMost, kBatchItemsMost * kBlockBytesMost}},

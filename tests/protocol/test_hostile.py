@@ -25,7 +25,6 @@ from raw_wire import (
     PULL_T,
     PUT,
     REFUSE_T,
-    REGION_ADD,
     RELEASE,
     REMOVE,
     RESULT,
@@ -112,7 +111,8 @@ BAD_FRAMES: dict[str, tuple[Frame, int]] = {
     "second hello": (Frame(HELLO_T, 0, HELLO.pack(1, 1, 0, bytes(16), 0, 0, 0, 0)), INVALID),
     "a service's frame": (Frame(WELCOME_T, 0, bytes(64)), INVALID),
     "results from a client": (Frame(RESULTS, 1, bytes(32), item_count=1), INVALID),
-    "region body too short": (Frame(REGION_ADD, 1, b"abc"), INVALID),
+    "a number that is used no more": (Frame(32, 1, bytes(16)), INVALID),
+    "… and the other": (Frame(33, 1, bytes(16)), INVALID),
     "data lengths disagree": (Frame(DATA_T, 1, DATA.pack(0, 0, 0, 100), b"x" * 50), INVALID),
     "data without trailer": (Frame(DATA_T, 1, DATA.pack(0, 0, 0, 0)), INVALID),
 }
@@ -375,7 +375,7 @@ def test_random_bytes_of_two_hundred_seeds(address: tuple[str, int] | str, bysta
         session = RawSession.open(address, hello=seed % 2 == 0)
         frame = bytearray(
             Frame(
-                noise.choice([PUT, GET, EXISTS, STATS, DATA_T, REGION_ADD]),
+                noise.choice([PUT, GET, EXISTS, STATS, DATA_T, 32]),
                 seed,
                 batch([item(KEY, 100)]),
                 item_count=1,

@@ -14,7 +14,7 @@ def limits() -> dict[str, int]:
 def crc32c(data: Any, previous: int = 0) -> int: ...
 def copied_bytes() -> int:
     """All payload that the native clients of this process copied so far: between memory that is not registered and memory that
-    is (rdma), and what came with the head of a frame (tcp)."""
+    is (rdma), what came with the head of a frame (tcp), and into and out of the rings of a link (shm)."""
 
 def fill_pattern(buffer: Any, seed: int) -> None:
     """Fills a writable buffer with the bytes that `seed` (64 bits) stands for. Releases the GIL."""

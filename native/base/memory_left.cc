@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstddef>
+#include <cstdint>
 #include <fstream>
 #include <optional>
 #include <sstream>
+#include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 namespace cairn {
@@ -27,7 +31,7 @@ std::optional<uint64_t> number_in(const std::string& path) {
 }
 
 // The sum of the lines of `path` that begin with one of the names, as in "MemFree:  123 kB".
-uint64_t sum_in(const std::string& path, std::initializer_list<std::string_view> names) {
+uint64_t sum_in(const std::string& path, const std::vector<std::string_view>& names) {
   std::ifstream file(path);
   uint64_t sum = 0;
   for (std::string line; std::getline(file, line);) {

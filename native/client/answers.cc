@@ -64,6 +64,7 @@ bool Client::Lane::destination(uint64_t request_id, uint32_t index, uint64_t len
 
 void Client::Lane::on_frame(const FrameHeader& header, ConstByteSpan body) {
   client->answered(*this, header, body);
+  arrived.clear();
 }
 
 void Client::Lane::on_closed(Status, std::string_view reason) {
@@ -90,7 +91,7 @@ void Client::answered(Lane& lane, const FrameHeader& header, ConstByteSpan body)
   const char* wrong = nullptr;
   switch (header.type) {
     case FrameType::results:
-      wrong = take_results(request, header, body);
+      wrong = take_results(lane, request, header, body);
       break;
     case FrameType::statuses:
       wrong = take_statuses(request, header, body);
@@ -123,18 +124,23 @@ void Client::answered(Lane& lane, const FrameHeader& header, ConstByteSpan body)
   if ((header.flags & kFrameLast) != 0) finish_request(lane, header.request_id, Status::invalid);
 }
 
-const char* Client::take_results(Request& request, const FrameHeader& header, ConstByteSpan body) {
+const char* Client::take_results(const Lane& lane, Request& request, const FrameHeader& header, ConstByteSpan body) {
   std::vector<ResultBody> results;
   if (const char* wrong = decode_array(header, body, results)) return wrong;
   if (request.operation == nullptr) return nullptr;
+  auto arrived = lane.arrived.begin();
   for (const ResultBody& result : results) {
     if (result.index >= request.count) return "a result for an item that was not asked for";
-    settle_result(request, result);
+    const bool checked = (result.flags & kResultPayload) != 0 && arrived != lane.arrived.end();
+    CAIRN_CHECK(!checked || (arrived->index == result.index && arrived->length == result.length),
+                "the bytes of another item are checked");
+    settle_result(request, result, checked ? &arrived->crc : nullptr);
+    if (checked) ++arrived;
   }
   return nullptr;
 }
 
-void Client::settle_result(const Request& request, const ResultBody& result) {
+void Client::settle_result(const Request& request, const ResultBody& result, const uint32_t* crc) {
   Operation& operation = *request.operation;
   const uint32_t item = request.first + result.index;
   CAIRN_CHECK(item < operation.settled_.size(), "a result for an item that the operation does not have");
@@ -144,7 +150,7 @@ void Client::settle_result(const Request& request, const ResultBody& result) {
   operation.sequences[item] = result.sequence;
   if (operation.type == FrameType::put && status == Status::ok) operation.lengths[item] = operation.room(item);
   if (operation.type == FrameType::get && status == Status::ok) {
-    status = result.length > operation.room(item) ? Status::invalid : deliver(request, result);
+    status = result.length > operation.room(item) ? Status::invalid : deliver(request, result, crc);
     if (status == Status::ok) operation.lengths[item] = result.length;
   }
   settle(operation, item, status);

@@ -129,12 +129,21 @@ class Client {
     std::deque<uint64_t> waiting;  // for credits
     uint32_t credits = 0;
     SessionTag tag{};
-    bool leaving = false;  // a better session is there: what this one was asked is answered, and then it ends
-    bool broken = false;   // … its link closed before that
+    struct Arrived {
+      uint32_t index, crc;
+      uint64_t length;
+    };
+    std::vector<Arrived> arrived;  // with the results that are about to be seen
+    bool leaving = false;          // a better session is there: what this one was asked is answered, and then it ends
+    bool broken = false;           // … its link closed before that
 
     bool source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length,
                 std::vector<iovec>& out) override;
     bool destination(uint64_t request_id, uint32_t index, uint64_t length, std::vector<iovec>& out) override;
+    bool checks_payload() const override { return client->options_.verify; }
+    void payload_arrived(uint64_t, uint32_t index, uint64_t length, uint32_t crc) override {
+      arrived.push_back({index, crc, length});
+    }
     void on_frame(const FrameHeader& header, ConstByteSpan body) override;
     void on_closed(Status status, std::string_view reason) override;
     bool memory_of(uint64_t request_id, uint32_t index, uint64_t length, bool whole, std::vector<iovec>& out);
@@ -201,8 +210,9 @@ class Client {
   bool take_bounce(Lane& lane, Request& request);
   void fill_bounced(Request& request);
   static bool checksum_is_known(const Request& request, uint32_t index);
-  Status deliver(const Request& request, const ResultBody& result);
-  Status deliver_to_gpu(const Request& request, const ResultBody& result);
+  // `crc`: of the bytes, where it was taken on the way; nullptr: they are read once more.
+  Status deliver(const Request& request, const ResultBody& result, const uint32_t* crc);
+  Status deliver_to_gpu(const Request& request, const ResultBody& result, const uint32_t* crc);
 
   // --- regions of GPUs (gpu_regions.cc) ---
   static Result<Unit> expose_region(MemoryDomain& domain, MemoryRegion& region);
@@ -217,9 +227,9 @@ class Client {
 
   // --- answers (answers.cc) ---
   void answered(Lane& lane, const FrameHeader& header, ConstByteSpan body);
-  const char* take_results(Request& request, const FrameHeader& header, ConstByteSpan body);
+  const char* take_results(const Lane& lane, Request& request, const FrameHeader& header, ConstByteSpan body);
   const char* take_statuses(Request& request, const FrameHeader& header, ConstByteSpan body);
-  void settle_result(const Request& request, const ResultBody& result);
+  void settle_result(const Request& request, const ResultBody& result, const uint32_t* crc);
 
   // --- driving and deadlines (driving.cc) ---
   void drive(Lock& lock, int timeout_ms);

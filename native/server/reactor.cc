@@ -192,10 +192,35 @@ bool Reactor::poll_listeners() {
   return any;
 }
 
+// Looks at the polled links that are awake. One for which nothing was there for a while goes to sleep: it costs nothing
+// then, and its peer wakes it.
+bool Reactor::poll_links() {
+  bool any = false;
+  const uint64_t now = clock_.now_ns();
+  for (size_t i = 0; i < awake_.size();) {  // links are woken in here
+    ServerLink& link = *awake_[i];
+    LinkState& state = links_.at(link.number);
+    const bool moved = !state.dead && link.poll();
+    if (moved) {
+      any = true;
+      state.active_ns = now;
+      touch(link);
+    } else if (state.dead || (now - state.active_ns >= spin_ns_ && link.rest())) {
+      state.awake = false;
+      awake_[i] = awake_.back();
+      awake_.pop_back();
+      continue;
+    }
+    ++i;
+  }
+  return any;
+}
+
 // From here on events tell of everything; false when something came before that.
 bool Reactor::may_sleep() {
   bool quiet = true;
   for (Listener* listener : driving_) quiet = listener->rest() && quiet;
+  for (ServerLink* link : awake_) quiet = (links_.at(link->number).dead || link->rest()) && quiet;
   return quiet;
 }
 
@@ -204,7 +229,7 @@ void Reactor::turn(int timeout_ms) {
   clock_.hold();
   timeout_ms = sleep_ms(timeout_ms);
   std::array<epoll_event, kWaitedMost> events;
-  const bool moved = poll_listeners();
+  const bool moved = poll_listeners() | poll_links();
   // Who asked a moment ago most often asks again: looking a little longer is cheaper than sleeping and waking.
   const bool spun = spin_ns_ == 0 || clock_.now_ns() - busy_ns_ > spin_ns_;
   const bool sleeps = !moved && timeout_ms > 0 && spun && may_sleep();
@@ -243,6 +268,12 @@ void Reactor::turn(int timeout_ms) {
 void Reactor::touch(ServerLink& link) {
   LinkState& state = links_.at(link.number);
   CAIRN_CHECK(state.link.get() == &link, "two links have one number");
+  if (!state.awake && !state.dead && link.polled()) {
+    state.awake = true;
+    state.trimmed = false;
+    state.active_ns = clock_.now_ns();
+    awake_.push_back(&link);
+  }
   if (state.touched) return;
   state.touched = true;
   touched_.push_back(&link);

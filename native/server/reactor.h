@@ -160,6 +160,7 @@ class Reactor final : private ServerLinkHandler, private AcceptFilter, private I
   void settle_touched();
   int sleep_ms(int timeout_ms) const;
   bool poll_listeners();
+  bool poll_links();
   bool may_sleep();
 
   Store& store_;
@@ -199,6 +200,7 @@ class Reactor final : private ServerLinkHandler, private AcceptFilter, private I
   std::deque<uint64_t> leaving_;        // links that were refused and are not gone, the oldest first
   std::vector<ServerLink*> touched_;    // links to flush before the turn ends
   std::vector<ServerLink*> unwatched_;  // links that nobody drives: looked at every turn
+  std::vector<ServerLink*> awake_;      // polled links that moved a moment ago
   TenantNames names_;
   Peers peers_;
   Shares shares_;

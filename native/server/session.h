@@ -47,6 +47,9 @@ struct LinkState {
   uint64_t moved_ns = 0;     // when it last grew
   bool writable_wanted = false;
   bool touched = false;
+  bool awake = false;      // of a polled link: it is looked at every turn
+  uint64_t active_ns = 0;  // … and since then nothing moved
+  bool trimmed = true;     // … for so long that it gave memory back
   bool half_open = false;  // it counts for its host's limit as a connection without a session
   bool leaving = false;    // it was refused: what goes to it still goes, what comes is not heard
   uint64_t left_ns = 0;    // … since then

@@ -18,6 +18,8 @@ namespace cairn {
 namespace {
 
 constexpr uint64_t kLookEveryNs = 250'000'000;
+// How long a link that nothing moves on keeps the memory that its next large block would be glad of.
+constexpr uint64_t kTrimNs = 1'000'000'000;
 // How long a peer that was refused has to read why and hang up, and how many may be at it at a time: what such a link
 // holds is little, but it is somebody's who did wrong.
 constexpr uint64_t kLeaveNs = 1'000'000'000;
@@ -154,6 +156,11 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
     return refuse(state, Status::bad_version, "this service speaks version 1 of the protocol only");
   }
   if (draining_) return refuse(state, Status::draining, "the service is shutting down");
+  if ((state.link->features() & kFeatureRings & ~hello.fixed.features) != 0) {
+    return refuse(
+        state, Status::bad_version,
+        "over shm this service speaks through rings in shared memory, which this client does not know; upgrade it");
+  }
   Session* session = nullptr;
   if (hello.fixed.join == SessionTag{}) {
     if (sessions_.size() >= options_.sessions_most)
@@ -166,6 +173,7 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
     if (tenant.status != Status::ok) return refuse(state, tenant.status, tenant.reason);
     if (const std::string no_room = no_room_for(state, tenant.number); !no_room.empty())
       return refuse(state, Status::busy, no_room);
+    if (auto ready = state.link->prepare(); !ready) return refuse(state, Status::busy, ready.error().message);
     session = open_session(state, hello, tenant.number);
   } else {
     session = find_session(hello.fixed.join);
@@ -175,6 +183,7 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
     if (session->lanes.size() >= kSessionLanesMost)
       return refuse(state, Status::too_large, "the session has as many lanes as it may");
     CAIRN_CHECK(!session->lanes.empty(), "a session without lanes is still there");
+    if (auto ready = state.link->prepare(); !ready) return refuse(state, Status::busy, ready.error().message);
   }
   session->lanes.push_back(state.link.get());
   CAIRN_CHECK(session->lanes.size() <= kSessionLanesMost, "a session has more lanes than it may");
@@ -199,8 +208,9 @@ void Reactor::welcome(LinkState& state, Session& session) {
   FrameBuilder frame(FrameType::welcome, 0, sizeof(body));
   frame.header().tag = session.tag;
   frame.append(body);
-  state.link->send(frame.finish());
+  state.link->send_welcome(frame.finish());
   state.link->set_tag(session.tag);
+  touch(*state.link);  // from here on it may be one that is polled
 }
 
 void Reactor::on_closed(ServerLink& link, Status status, std::string_view reason) {
@@ -233,6 +243,10 @@ void Reactor::check_links() {
     CAIRN_CHECK(moved >= state.moved_bytes, "a link has moved fewer bytes than it had before");
     if (moved != state.moved_bytes || !state.link->busy()) state.moved_ns = now;
     state.moved_bytes = moved;
+    if (!state.awake && !state.trimmed && now - state.active_ns > kTrimNs) {
+      state.trimmed = true;
+      state.link->trim();
+    }
     if (state.session == nullptr && older(state.opened_ns, options_.handshake_timeout_ms)) {
       refuse(state, Status::timeout, "no hello came in time");
     } else if (older(state.moved_ns, options_.stall_timeout_ms)) {
@@ -301,6 +315,7 @@ void Reactor::bury(LinkState& state) {
   }
   std::erase(unwatched_, link);
   std::erase(touched_, link);
+  std::erase(awake_, link);
 }
 
 }  // namespace cairn

@@ -56,7 +56,7 @@ class ChannelPair::End final : public ByteChannel {
     return moved;
   }
 
-  long receive(std::span<const iovec> into) override {
+  long receive(std::span<const iovec> into, ByteWitness* witness) override {
     if (wire_->is_cut) return 0;
     if (in_.bytes.empty()) return in_.closed ? 0 : -EAGAIN;
     if (wire_->nothing_now()) return -EAGAIN;
@@ -66,6 +66,7 @@ class ChannelPair::End final : public ByteChannel {
       const size_t take = std::min(part.iov_len, left);
       std::copy_n(in_.bytes.begin(), take, static_cast<std::byte*>(part.iov_base));
       in_.bytes.erase(in_.bytes.begin(), in_.bytes.begin() + static_cast<long>(take));
+      if (witness != nullptr && take > 0) witness->saw({static_cast<const std::byte*>(part.iov_base), take});
       left -= take;
       moved += static_cast<long>(take);
     }

@@ -24,6 +24,7 @@
 
 #include "base/clock.h"
 #include "transport/rdma_server.h"
+#include "transport/ring_channel.h"
 #include "transport/sockets.h"
 
 namespace cairn {
@@ -68,6 +69,16 @@ void copy_vectors(std::span<const iovec> from, std::span<const iovec> to) {
   }
 }
 
+// Both ends of a shm link map the memory that the first of them made.
+std::unique_ptr<ByteChannel> channel_of(int socket, RingEnd end, bool shm) {
+  static int made = -1;
+  if (!shm) return socket_channel(socket);
+  if (end == RingEnd::service) return ring_channel(socket, SharedRings::make(kRingBytes, made).take(), end);
+  auto rings = SharedRings::map(made).take();
+  ::close(made);
+  return ring_channel(socket, std::move(rings), end);
+}
+
 }  // namespace
 
 std::vector<LinkKind> stream_kinds() {
@@ -95,8 +106,8 @@ LinkPair::LinkPair(LinkKind kind, uint64_t seed, const Slab& slab) {
     const bool shm = kind == LinkKind::shm;
     const auto [server_end, client_end] = shm ? unix_pair() : tcp_pair();
     raw_server_ = server_end;
-    server = std::make_unique<StreamServerLink>(socket_channel(server_end), "peer");
-    client = std::make_unique<StreamClientLink>(socket_channel(client_end));
+    server = std::make_unique<StreamServerLink>(channel_of(server_end, RingEnd::service, shm), "peer");
+    client = std::make_unique<StreamClientLink>(channel_of(client_end, RingEnd::client, shm));
   }
   server->set_handler(this);
   client->set_handler(this);

@@ -3,8 +3,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <span>
@@ -35,14 +37,16 @@ class SocketChannel final : public ByteChannel {
     return sent >= 0 ? sent : -errno;
   }
 
-  long receive(std::span<const iovec> into) override {
+  long receive(std::span<const iovec> into, ByteWitness* witness) override {
     CAIRN_CHECK(!into.empty(), "a receive of nothing: it would look as if the peer had gone");
     CAIRN_CHECK(into.size() <= IOV_MAX, "more ranges are received than the system takes at once");
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(into.data());
     message.msg_iovlen = into.size();
     const ssize_t got = recvmsg(socket_, &message, MSG_DONTWAIT);
-    return got >= 0 ? got : -errno;
+    if (got < 0) return -errno;
+    if (witness != nullptr) show(into, static_cast<size_t>(got), *witness);
+    return got;
   }
 
   // A peer that is gone already sees no end.
@@ -51,6 +55,14 @@ class SocketChannel final : public ByteChannel {
   int event_fd() const override { return socket_; }
 
  private:
+  static void show(std::span<const iovec> into, size_t bytes, ByteWitness& witness) {
+    for (const iovec& part : into) {
+      const size_t take = std::min(part.iov_len, bytes);
+      if (take > 0) witness.saw({static_cast<const std::byte*>(part.iov_base), take});
+      bytes -= take;
+    }
+  }
+
   int socket_;
 };
 

@@ -1,8 +1,10 @@
 // The client's handshake: connect, HELLO, WELCOME. Blocks, within its time.
 #include <poll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -18,6 +20,7 @@
 #include "base/clock.h"
 #include "transport/handshake.h"
 #include "transport/rdma_listener.h"
+#include "transport/ring_channel.h"
 #include "transport/sockets.h"
 #include "transport/stream_client.h"
 
@@ -25,12 +28,22 @@ namespace cairn {
 
 namespace {
 
+constexpr const char* kNoRings =
+    "the service's shared memory did not arrive: this process is at its limit of open files; raise it (ulimit -n)";
+
+// Over the socket alone: a link is made of it when both sides have spoken.
 class Handshake {
  public:
-  Handshake(int socket, int timeout_ms)
-      : channel_(socket_channel(socket)), deadline_ms_(system_clock().now_ms() + static_cast<uint64_t>(timeout_ms)) {
+  Handshake(int socket, int timeout_ms, bool rings)
+      : socket_(socket), rings_(rings), deadline_ms_(system_clock().now_ms() + static_cast<uint64_t>(timeout_ms)) {
     CAIRN_CHECK(timeout_ms > 0, "a handshake that has no time");
   }
+  ~Handshake() {
+    if (socket_ >= 0) ::close(socket_);
+    for (const int descriptor : descriptors_) ::close(descriptor);
+  }
+  Handshake(const Handshake&) = delete;
+  Handshake& operator=(const Handshake&) = delete;
 
   std::variant<Connected, ConnectFailure> run(const ConnectOptions& options) {
     if (!send_hello(options)) return failure_;
@@ -51,19 +64,30 @@ class Handshake {
   std::variant<Connected, ConnectFailure> understand(const FrameHeader& header, ConstByteSpan body) {
     Connected connected;
     if (auto failure = understand_welcome(header, body, connected.welcome)) return std::move(*failure);
-    connected.link = std::make_unique<StreamClientLink>(std::move(channel_));
+    if (!rings_) {
+      connected.link = std::make_unique<StreamClientLink>(socket_channel(std::exchange(socket_, -1)));
+      return connected;
+    }
+    if ((connected.welcome.body.features & kFeatureRings) == 0)
+      return ConnectFailure{Status::bad_version, "the service knows no rings in shared memory; upgrade it"};
+    if (descriptors_.empty() && cut_off_) return ConnectFailure{Status::busy, kNoRings};
+    if (descriptors_.size() != 1)
+      return ConnectFailure{Status::invalid, "the service did not hand its shared memory over with its welcome"};
+    auto rings = SharedRings::map(descriptors_.front());
+    if (!rings) return ConnectFailure{Status::busy, rings.error().message};
+    connected.link =
+        std::make_unique<StreamClientLink>(ring_channel(std::exchange(socket_, -1), rings.take(), RingEnd::client));
     return connected;
   }
 
   bool send_hello(const ConnectOptions& options) {
-    std::vector<std::byte> bytes = build_hello(options);
+    std::vector<std::byte> bytes = build_hello(options, rings_ ? kFeatureRings : 0);
     for (size_t at = 0; at < bytes.size();) {
-      const iovec part{bytes.data() + at, bytes.size() - at};
-      const long sent = channel_->send({&part, 1});
+      const ssize_t sent = ::send(socket_, bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL | MSG_DONTWAIT);
       if (sent >= 0) {
         at += static_cast<size_t>(sent);
         CAIRN_CHECK(at <= bytes.size(), "more was sent than the hello holds");
-      } else if (!await(sent, POLLOUT)) {
+      } else if (!await(errno, POLLOUT)) {
         return false;
       }
     }
@@ -72,8 +96,7 @@ class Handshake {
 
   bool read_exactly(std::byte* to, size_t length) {
     while (length > 0) {
-      const iovec part{to, length};
-      const long got = channel_->receive({&part, 1});
+      const ssize_t got = receive(to, length);
       if (got > 0) {
         CAIRN_CHECK(static_cast<size_t>(got) <= length, "more was received than there is memory for");
         to += got;
@@ -81,24 +104,49 @@ class Handshake {
       } else if (got == 0) {
         failure_ = {Status::disconnected, "the service closed the connection during the handshake"};
         return false;
-      } else if (!await(got, POLLIN)) {
+      } else if (!await(errno, POLLIN)) {
         return false;
       }
     }
     return true;
   }
 
-  // Waits until the channel may be tried again; false when it is broken or the time is up.
-  bool await(long error, short events) {
-    CAIRN_CHECK(error < 0, "a handshake waits although bytes moved");
+  // With whatever descriptors come along: they are ours.
+  ssize_t receive(std::byte* to, size_t length) {
+    constexpr size_t kDescriptorsMost = 4;
+    iovec part{to, length};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(kDescriptorsMost * sizeof(int))> control;
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    if (rings_) {
+      message.msg_control = control.data();
+      message.msg_controllen = control.size();
+    }
+    const ssize_t got = recvmsg(socket_, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (got < 0 || !rings_) return got;
+    cut_off_ = cut_off_ || (message.msg_flags & MSG_CTRUNC) != 0;
+    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+      if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+      const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+      for (size_t i = 0; i < count; ++i) {
+        int descriptor = -1;
+        std::memcpy(&descriptor, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
+        descriptors_.push_back(descriptor);
+      }
+    }
+    return got;
+  }
+
+  // Waits until the socket may be tried again; false when it is broken or the time is up.
+  bool await(int number, short events) {
     CAIRN_CHECK(events == POLLIN || events == POLLOUT, "a handshake waits for nothing it can go on with");
-    if (error != -EAGAIN && error != -EINTR) {
-      failure_ = {Status::disconnected,
-                  std::string("the handshake failed: ") + std::strerror(static_cast<int>(-error))};
+    if (number != EAGAIN && number != EINTR) {
+      failure_ = {Status::disconnected, std::string("the handshake failed: ") + std::strerror(number)};
       return false;
     }
     const uint64_t now = system_clock().now_ms();
-    pollfd waiting{channel_->event_fd(), events, 0};
+    pollfd waiting{socket_, events, 0};
     if (now >= deadline_ms_ || poll(&waiting, 1, static_cast<int>(deadline_ms_ - now)) == 0) {
       failure_ = {Status::timeout, "the service did not answer the handshake in time"};
       return false;
@@ -106,19 +154,23 @@ class Handshake {
     return true;
   }
 
-  std::unique_ptr<ByteChannel> channel_;
+  int socket_;
+  bool rings_;
   uint64_t deadline_ms_;
+  std::vector<int> descriptors_;
+  bool cut_off_ = false;  // a descriptor came, and this process could not take it
   ConnectFailure failure_;
 };
 
 }  // namespace
 
-std::vector<std::byte> build_hello(const ConnectOptions& options) {
+std::vector<std::byte> build_hello(const ConnectOptions& options, uint32_t features) {
   CAIRN_CHECK(options.tenant.size() <= kNameBytesMost, "a tenant's name does not fit a hello");
   CAIRN_CHECK(options.token.size() <= kNameBytesMost, "a token does not fit a hello");
   CAIRN_CHECK(options.name.size() <= kNameBytesMost, "a client's name does not fit a hello");
   FrameBuilder frame(FrameType::hello);
   HelloBody hello;
+  hello.features = features;
   hello.join = options.join;
   hello.tenant_bytes = static_cast<uint16_t>(options.tenant.size());
   hello.token_bytes = static_cast<uint16_t>(options.token.size());
@@ -159,7 +211,7 @@ std::variant<Connected, ConnectFailure> connect_to(const Address& address, const
   }
   tune_socket(socket.value(), address.kind);
   const int left_ms = options.timeout_ms - static_cast<int>(system_clock().now_ms() - start_ms);
-  return Handshake(socket.value(), std::max(left_ms, 1)).run(options);
+  return Handshake(socket.value(), std::max(left_ms, 1), address.kind == Address::Kind::shm).run(options);
 }
 
 }  // namespace cairn

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -9,7 +10,7 @@
 
 namespace cairn {
 
-std::vector<std::byte> build_hello(const ConnectOptions& options);
+std::vector<std::byte> build_hello(const ConnectOptions& options, uint32_t features = 0);
 // Nothing, and the welcome is filled in; or why there is no session.
 std::optional<ConnectFailure> understand_welcome(const FrameHeader& header, ConstByteSpan body, Welcome& welcome);
 

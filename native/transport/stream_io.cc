@@ -25,6 +25,9 @@ constexpr size_t kVectorsMost = 64;
 // Of a peer that is no longer heard: some of it in a turn, and all told what may well be under way on a fast network.
 constexpr uint64_t kDiscardedAtOnce = 1 << 20;
 constexpr uint64_t kDiscardedMost = 64 << 20;
+// Of one link in a turn, so that a peer that takes in fast does not starve the others.
+constexpr uint64_t kSentAtOnce = 8 << 20;
+const char* const kBadIndex = "an index in the shared memory that cannot be";
 static_assert(kStagedBytes >= kFrameHeaderBytes, "a header takes more than one receive");
 static_assert(kVectorsMost <= IOV_MAX, "the system takes fewer vectors in one call");
 static_assert(kDiscardedAtOnce >= kSinkBytes, "a peer that is no longer heard is given no turn");
@@ -84,7 +87,8 @@ void StreamIo::enqueue(OutFrame frame) {
 }
 
 void StreamIo::send_queued() {
-  while (channel_ != nullptr && !out_.empty()) {
+  for (uint64_t at_once = 0; channel_ != nullptr && !out_.empty();) {
+    if (at_once >= kSentAtOnce) return;
     vectors_.clear();
     size_t skip = front_sent_;
     const auto add = [&](const void* base, size_t length) {
@@ -106,11 +110,13 @@ void StreamIo::send_queued() {
     CAIRN_CHECK(!vectors_.empty(), "a frame that was sent whole is still in the queue");
     const long sent = channel_->send(vectors_);
     if (sent == -EAGAIN || sent == -EINTR) return;
+    if (sent == -EPROTO) return fail(Status::invalid, kBadIndex);
     if (sent < 0) {
       fail(Status::disconnected, std::strerror(static_cast<int>(-sent)));
       return;
     }
     moved_ += static_cast<uint64_t>(sent);
+    at_once += static_cast<uint64_t>(sent);
     front_sent_ += static_cast<size_t>(sent);
     while (!out_.empty()) {
       const OutFrame& front = out_.front();
@@ -128,6 +134,41 @@ void StreamIo::send_queued() {
   CAIRN_CHECK(out_.empty(), "a stream ends before its last frame");
   finished_ = true;
   channel_->finish();
+}
+
+// --- polled channels -------------------------------------------------------------------------------------
+
+Result<Unit> StreamIo::prepare_channel() {
+  CAIRN_CHECK(channel_ != nullptr, "a link that is closed is prepared for a session");
+  return channel_->prepare();
+}
+
+void StreamIo::send_welcome_frame(const std::vector<std::byte>& frame) {
+  if (channel_ == nullptr) return;
+  CAIRN_CHECK(out_.empty(), "something was said to a client before its welcome");
+  const iovec part{const_cast<std::byte*>(frame.data()), frame.size()};
+  const long sent = channel_->send_welcome({&part, 1});
+  if (sent < 0) return fail(Status::disconnected, std::strerror(static_cast<int>(-sent)));
+  moved_ += static_cast<uint64_t>(sent);
+}
+
+bool StreamIo::poll_channel(uint64_t budget) {
+  if (channel_ == nullptr) return false;
+  const uint64_t before = moved_ + discarded_;
+  channel_->wake();
+  if (!out_.empty()) send_queued();
+  if (channel_ != nullptr) receive_some(budget);
+  return channel_ == nullptr || moved_ + discarded_ != before;
+}
+
+void StreamIo::progress_channel(bool readable, bool writable, uint64_t budget) {
+  if (channel_polled()) {
+    if (readable) channel_->heed();
+    poll_channel(budget);
+    return;
+  }
+  if (writable) send_queued();
+  if (readable && channel_ != nullptr) receive_some(budget);
 }
 
 // --- input ----------------------------------------------------------------------------------------------
@@ -153,7 +194,7 @@ void StreamIo::discard_some() {
   sink_.resize(kSinkBytes);
   for (uint64_t at_once = 0; at_once < kDiscardedAtOnce;) {
     const iovec into{sink_.data(), sink_.size()};
-    const long got = channel_->receive({&into, 1});
+    const long got = channel_->receive({&into, 1}, nullptr);
     if (got == -EAGAIN || got == -EINTR) return;
     if (got <= 0) {
       send_queued();  // who says no more may still listen; it is not waited for
@@ -195,11 +236,11 @@ void StreamIo::receive_some(uint64_t budget) {
     }
     const bool all_direct = phase_ == Phase::header || (phase_ == Phase::body) || direct == payload_left_;
     if (all_direct) vectors_.push_back({staged_.data(), staged_.size()});
-    const long got = channel_->receive(vectors_);
+    unseen_ = payload_left_;
+    const bool watched = phase_ == Phase::payload && watches_payload();
+    const long got = channel_->receive(vectors_, watched ? this : nullptr);
     if (got == -EAGAIN || got == -EINTR) return;
-    if (got <= 0)
-      return fail(Status::disconnected,
-                  got == 0 ? "the peer closed the connection" : std::strerror(static_cast<int>(-got)));
+    if (got <= 0) return receive_failed(got);
     received += static_cast<uint64_t>(got);
     moved_ += static_cast<uint64_t>(got);
     const uint64_t placed = std::min<uint64_t>(static_cast<uint64_t>(got), direct);
@@ -214,6 +255,18 @@ void StreamIo::receive_some(uint64_t budget) {
     parse_staged();
     if (short_read) return;  // the socket is empty; the wait set tells when it is not
   }
+}
+
+void StreamIo::receive_failed(long code) {
+  if (code == -EPROTO) return broke_rule(Status::invalid, kBadIndex);
+  fail(Status::disconnected, code == 0 ? "the peer closed the connection" : std::strerror(static_cast<int>(-code)));
+}
+
+// Behind the payload there may be frames in the same receive.
+void StreamIo::saw(ConstByteSpan bytes) {
+  const ConstByteSpan payload = bytes.first(std::min<uint64_t>(bytes.size(), unseen_));
+  unseen_ -= payload.size();
+  if (!payload.empty()) payload_seen(payload);
 }
 
 void StreamIo::advance_payload(uint64_t count) {
@@ -306,6 +359,7 @@ bool StreamIo::take_payload() {
     CAIRN_CHECK(into_at_ < into_.size(), "staged payload has no memory to go to");
     const iovec part = into_[into_at_];
     const size_t take = std::min<size_t>(part.iov_len, staged_to_ - staged_from_);
+    if (watches_payload()) payload_seen({staged_.data() + staged_from_, take});
     if (part.iov_base != nullptr)
       copy_streaming(static_cast<std::byte*>(part.iov_base), staged_.data() + staged_from_, take);
     staged_from_ += take;

@@ -28,7 +28,7 @@ struct OutFrame {
   bool is_data = false;
 };
 
-class StreamIo {
+class StreamIo : private ByteWitness {
  public:
   virtual ~StreamIo();
   StreamIo(const StreamIo&) = delete;
@@ -47,6 +47,9 @@ class StreamIo {
   virtual void frame_sent(const OutFrame& frame) = 0;
   // Once: the peer went away, or broke the protocol and is not told so.
   virtual void failed(Status status, std::string_view reason) = 0;
+  // Whether payload_seen() is wanted: all payload in order, while it is in the cache.
+  virtual bool watches_payload() const { return false; }
+  virtual void payload_seen(ConstByteSpan) {}
   // The peer broke the protocol. Either fail()s or stop_hearing()s before it returns.
   virtual void broke_rule(Status status, std::string_view reason) { fail(status, reason); }
 
@@ -67,6 +70,21 @@ class StreamIo {
 
   bool open() const { return channel_ != nullptr; }
   bool output_pending() const { return !out_.empty(); }
+  // Whether the wait set is to tell when there is room. A polled channel finds out by itself, or is woken.
+  bool waits_for_room() const { return output_pending() && !channel_polled(); }
+
+  // As of ByteChannel.
+  Result<Unit> prepare_channel();
+  void send_welcome_frame(const std::vector<std::byte>& frame);
+  bool channel_polled() const { return channel_ != nullptr && channel_->polled(); }
+  // Of a polled channel: sends and receives what there is. True if anything moved, or the link closed.
+  bool poll_channel(uint64_t budget);
+  bool rest_channel() { return channel_ == nullptr || channel_->rest(output_pending()); }
+  void trim_channel() {
+    if (channel_ != nullptr) channel_->trim();
+  }
+  // What the wait set said of the link.
+  void progress_channel(bool readable, bool writable, uint64_t budget);
   // All bytes sent and received so far.
   uint64_t moved() const { return moved_; }
   bool mid_frame() const { return phase_ != Phase::header || body_have_ > 0; }
@@ -93,6 +111,8 @@ class StreamIo {
   void check_input() const;
   std::deque<OutFrame> release();
   void advance_payload(uint64_t count);
+  void saw(ConstByteSpan bytes) final;
+  void receive_failed(long code);
 
   std::unique_ptr<ByteChannel> channel_;
   std::deque<OutFrame> out_;
@@ -109,6 +129,7 @@ class StreamIo {
   std::vector<iovec> into_;
   size_t into_at_ = 0;
   uint64_t payload_left_ = 0;
+  uint64_t unseen_ = 0;  // of it, during a receive
 
   std::vector<std::byte> staged_;
   size_t staged_from_ = 0, staged_to_ = 0;

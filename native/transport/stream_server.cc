@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "transport/rdma_listener.h"
+#include "transport/ring_channel.h"
 #include "transport/sockets.h"
 
 namespace cairn {
@@ -27,8 +28,9 @@ static_assert(kReceiveBudget >= kBodyBytesMost, "the largest command takes more 
 
 }  // namespace
 
-StreamServerLink::StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, std::string host)
-    : StreamIo(std::move(channel)), peer_(std::move(peer)), host_(std::move(host)) {}
+StreamServerLink::StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, std::string host,
+                                   uint32_t features)
+    : StreamIo(std::move(channel)), peer_(std::move(peer)), host_(std::move(host)), features_(features) {}
 
 StreamServerLink::~StreamServerLink() {
   CAIRN_CHECK(pulls_.empty(), "a link was destroyed with pulls in flight");
@@ -36,8 +38,17 @@ StreamServerLink::~StreamServerLink() {
 
 void StreamServerLink::progress(bool readable, bool writable) {
   CAIRN_CHECK(handler_ != nullptr, "a link is driven that reports to nobody");
-  if (writable) send_queued();
-  if (readable && open()) receive_some(kReceiveBudget);
+  progress_channel(readable, writable, kReceiveBudget);
+}
+
+bool StreamServerLink::poll() {
+  return poll_channel(kReceiveBudget);
+}
+
+void StreamServerLink::send_welcome(std::vector<std::byte> frame) {
+  // Where it takes no road but the stream, it waits for its turn and for room as every frame does.
+  if ((features_ & kFeatureRings) == 0) return send(std::move(frame));
+  send_welcome_frame(frame);
 }
 
 void StreamServerLink::set_tag(const SessionTag& tag) {
@@ -247,7 +258,10 @@ class StreamListener final : public Listener {
     const Address::Kind kind = listening_.bound.kind;
     tune_socket(socket, kind);
     std::string host = kind == Address::Kind::tcp ? peer_host(socket) : std::string();
-    return std::make_unique<StreamServerLink>(socket_channel(socket), peer_name(socket, kind), std::move(host));
+    const bool rings = kind == Address::Kind::shm;
+    auto channel = rings ? ring_channel(socket) : socket_channel(socket);
+    return std::make_unique<StreamServerLink>(std::move(channel), peer_name(socket, kind), std::move(host),
+                                              rings ? kFeatureRings : 0);
   }
 
  private:

@@ -18,16 +18,23 @@ namespace cairn {
 
 class StreamServerLink final : public ServerLink, private StreamIo {
  public:
-  StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, std::string host = {});
+  StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, std::string host = {},
+                   uint32_t features = 0);
   ~StreamServerLink() override;
 
   void set_tag(const SessionTag& tag) override;
   const std::string& peer() const override { return peer_; }
   const std::string& host() const override { return host_; }
-  uint32_t features() const override { return 0; }
+  uint32_t features() const override { return features_; }
   int event_fd() const override { return channel_fd(); }
-  bool wants_write() const override { return output_pending(); }
+  bool wants_write() const override { return waits_for_room(); }
   void progress(bool readable, bool writable) override;
+  bool polled() const override { return channel_polled(); }
+  bool poll() override;
+  bool rest() override { return rest_channel(); }
+  void trim() override { trim_channel(); }
+  Result<Unit> prepare() override { return prepare_channel(); }
+  void send_welcome(std::vector<std::byte> frame) override;
   void send(std::vector<std::byte> frame) override;
   void send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags) override;
   void pull(PullOp& op) override;
@@ -63,6 +70,7 @@ class StreamServerLink final : public ServerLink, private StreamIo {
   bool has_right_tag(const FrameHeader& header) const override { return !tagged_ || header.tag == tag_; }
 
   std::string peer_, host_;
+  uint32_t features_;
   bool tagged_ = false;
   SessionTag tag_{};
   std::unordered_map<PullKey, PullOp*, PullKeyHash> pulls_;

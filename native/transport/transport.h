@@ -32,6 +32,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -119,10 +120,21 @@ class ServerLink {
   // -1: the link has none. Then its listener drives it, where driven() says so, or it is looked at every turn.
   virtual int event_fd() const = 0;
   virtual bool driven() const { return false; }
+  // Whether poll() finds whatever came, without a look at the event and without a system call (shm, from the welcome
+  // on). The event of such a link tells only what comes after rest(), and that the peer is gone.
+  virtual bool polled() const { return false; }
+  virtual bool poll() { return false; }  // true if anything moved, or the link closed
+  virtual bool rest() { return true; }   // false: there is something to do
+  // Nothing has moved for a while: gives memory back that is kept for speed alone.
+  virtual void trim() {}
   virtual bool wants_write() const = 0;
   // Moves what can be moved (readable, writable: what the wait set said). Calls the handler.
   virtual void progress(bool readable, bool writable) = 0;
 
+  // Before a session is begun by this link: makes what it takes. The Error says why there can be none.
+  virtual Result<Unit> prepare() { return Unit{}; }
+  // The first frame of a session.
+  virtual void send_welcome(std::vector<std::byte> frame) { send(std::move(frame)); }
   virtual void send(std::vector<std::byte> frame) = 0;
   // One results frame for `items` of a request. Items whose extents are not inside the client's memory are
   // reported as bad_region instead. `flags`: kFrameLast or 0.
@@ -201,6 +213,10 @@ class ClientLinkHandler {
   virtual bool source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length,
                       std::vector<iovec>& out) = 0;
   virtual bool destination(uint64_t request_id, uint32_t index, uint64_t length, std::vector<iovec>& out) = 0;
+  // Whether payload_arrived() is wanted. It comes before the results whose bytes are in frames, for each in its order:
+  // the bytes are in place, and this is their CRC32C, taken on the way.
+  virtual bool checks_payload() const { return false; }
+  virtual void payload_arrived(uint64_t, uint32_t, uint64_t, uint32_t) {}
   // Every frame but pull; results come after their payload is in place.
   virtual void on_frame(const FrameHeader& header, ConstByteSpan body) = 0;
   virtual void on_closed(Status status, std::string_view reason) = 0;
@@ -242,8 +258,8 @@ class ClientLink {
   virtual int event_fd() const = 0;
   virtual bool wants_write() const = 0;
   virtual void progress(bool readable, bool writable) = 0;
-  // Whether poll() finds whatever came, without a look at the event and without a system call (rdma). The event of such
-  // a link tells only what comes after rest(), which whoever is about to sleep calls first.
+  // Whether poll() finds whatever came, without a look at the event and without a system call (rdma, shm). The event of
+  // such a link tells only what comes after rest(), which whoever is about to sleep calls first.
   virtual bool polled() const { return false; }
   virtual bool poll() { return false; }  // true if anything came
   virtual bool rest() { return true; }   // false: something came before, and was taken in

@@ -140,6 +140,10 @@ struct BatchBody {  // put, get, prefetch, exists, match, touch, remove, lease, 
 };
 static_assert(sizeof(BatchBody) == 32);
 
+// Of hello: the client understands it. Of welcome: the memory of two rings comes with the frame (shm), and whatever
+// follows goes through them. Bit 0 was used while a client could hand its memory over.
+inline constexpr uint32_t kFeatureRings = 2;
+
 inline constexpr uint16_t kItemHasCrc = 1;
 
 struct ItemBody {

@@ -17,6 +17,7 @@ from raw_wire import (
     EVENTS,
     EVENTS_BODY,
     EXISTS,
+    FEATURE_RINGS,
     GET,
     HELLO,
     HELLO_T,
@@ -210,20 +211,28 @@ def test_a_first_frame_that_is_no_hello_is_refused(first: Frame, address: tuple[
 
 def test_a_hello_of_another_version_is_refused(address: tuple[str, int] | str) -> None:
     session = RawSession.open(address, hello=False)
-    session.send(Frame(HELLO_T, 0, HELLO.pack(2, 9, 0, bytes(16), 0, 0, 0, 0)))
+    session.send(Frame(HELLO_T, 0, HELLO.pack(2, 9, FEATURE_RINGS, bytes(16), 0, 0, 0, 0)))
     assert session.ends()[0] == BAD_VERSION
+
+
+# It would wait for answers that go where it does not look.
+def test_over_shm_a_client_that_does_not_know_rings_is_told_to_be_upgraded(addresses: Addresses) -> None:
+    session = RawSession.open(addresses["shm"], hello=False)
+    session.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, 0, bytes(16), 0, 0, 0, 0)))
+    status, reason = session.ends()
+    assert status == BAD_VERSION and "upgrade it" in reason
 
 
 def test_joining_a_session_that_is_not_there_is_denied(address: tuple[str, int] | str) -> None:
     session = RawSession.open(address, hello=False)
-    session.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, 0, b"\x55" * 16, 0, 0, 0, 0)))
+    session.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, FEATURE_RINGS, b"\x55" * 16, 0, 0, 0, 0)))
     assert session.ends()[0] == DENIED
 
 
 def test_joining_anothers_session_as_another_tenant_is_denied(addresses: Addresses) -> None:
     victim = RawSession.open(addresses["tcp"])
     thief = RawSession.open(addresses["tcp"], hello=False)
-    thief.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, 0, victim.tag, 5, 0, 0, 0) + b"thief"))
+    thief.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, FEATURE_RINGS, victim.tag, 5, 0, 0, 0) + b"thief"))
     assert thief.ends()[0] == DENIED
     assert victim.alive()
 

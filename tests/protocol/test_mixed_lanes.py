@@ -16,11 +16,8 @@ from raw_wire import (
     EXISTS,
     EXTENT,
     GET,
-    HELLO,
-    HELLO_T,
     PUT,
     RESULT,
-    WELCOME_T,
     Frame,
     RawSession,
     batch,
@@ -48,9 +45,8 @@ def mixed(addresses: Addresses, first: str, second: str) -> tuple[RawSession, Ra
     """Both lanes of a session. The second numbers its requests differently."""
     session, lane = connect(addresses, first), connect(addresses, second)
     session.say_hello()
-    lane.send(Frame(HELLO_T, body=HELLO.pack(1, 1, 0, session.tag, 7, 0, 0, 0) + b"default"))
-    assert lane.receive().type == WELCOME_T
-    lane.tag, lane.next_id = session.tag, 1000
+    lane.say_hello(join=session.tag)
+    lane.next_id = 1000
     return session, lane
 
 

@@ -26,7 +26,6 @@ from raw_wire import (
     RESULT,
     RESULTS,
     STATS,
-    STATUSES,
     TEXT,
     TOUCH,
     Frame,

@@ -9,7 +9,17 @@ from urllib.parse import urlsplit
 
 import pytest
 from limited_service import BUSY, FEW_MOST, PEER_FULL, PEER_MOST, ROOMY_MOST, SILENT_FULL, TENANT_MOST, told_off
-from raw_wire import AWAITED_SECONDS_MOST, EXISTS, GOODBYE_T, HELLO, HELLO_T, WELCOME_T, Frame, RawSession
+from raw_wire import (
+    AWAITED_SECONDS_MOST,
+    EXISTS,
+    FEATURE_RINGS,
+    GOODBYE_T,
+    HELLO,
+    HELLO_T,
+    WELCOME_T,
+    Frame,
+    RawSession,
+)
 
 import cairnkv
 from cairnkv import ConnectError, Status
@@ -61,7 +71,7 @@ def test_connections_that_say_nothing_count_as_well(tcp: tuple[str, int], observ
 def admitted(address: tuple[str, int] | str, tenant: bytes = b"default") -> bool:
     """Whether one session more is; it stays open."""
     session = RawSession.open(address, hello=False)
-    session.send(Frame(HELLO_T, body=HELLO.pack(1, 1, 0, bytes(16), len(tenant), 0, 0, 0) + tenant))
+    session.send(Frame(HELLO_T, body=HELLO.pack(1, 1, FEATURE_RINGS, bytes(16), len(tenant), 0, 0, 0) + tenant))
     if session.receive().type == WELCOME_T:
         return True
     session.close()

@@ -29,8 +29,9 @@ def running() -> Iterator[HurtService]:
         started = HurtService(Path(folder), size="256MiB", slab="256MiB", admin="off")
         started.start()
         yield started
-        started.resume()
-        started.kill()
+        if started.process.running():
+            started.resume()
+            started.kill()
 
 
 @contextlib.contextmanager

@@ -176,6 +176,9 @@ def _stop_all() -> None:
 
 
 def _forget_all() -> None:
+    # Another thread of the parent may hold it, and is not here to let it go.
+    global _guard  # noqa: PLW0603
+    _guard = threading.Lock()
     for service in _services.values():
         service.abandon()
     _services.clear()

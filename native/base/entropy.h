@@ -16,6 +16,9 @@ namespace cairn {
 // thread.
 void fill_entropy(std::span<std::byte> out);
 
+// The same, for a process that is somebody else's: false, and nothing happens, where the kernel gives none.
+bool try_entropy(std::span<std::byte> out);
+
 template <class T>
 T entropy() {
   static_assert(std::has_unique_object_representations_v<T>, "not every random bytes make a value of this type");

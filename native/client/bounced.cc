@@ -73,17 +73,11 @@ uint32_t crc_of(std::span<const iovec> parts, uint64_t bytes) {
 // A caller may name memory by its address alone once a region of a GPU is registered over it.
 void Client::find_gpus(Operation& operation) {
   if (!operation.moves_payload() || gpu_regions_.load(std::memory_order_acquire) == 0) return;
-  const Lock lock(lock_);
-  const auto region_of = [this](const iovec& part) -> const MemoryRegion* {
-    const auto* base = static_cast<const std::byte*>(part.iov_base);
-    const auto after = regions_.upper_bound(base);
-    if (after == regions_.begin()) return nullptr;
-    const MemoryRegion* region = std::prev(after)->second.get();
-    return static_cast<uint64_t>(base - region->base()) < region->bytes() ? region : nullptr;
-  };
+  const std::lock_guard<std::mutex> held(regions_lock_);
+  const auto on_gpu = [](const MemoryRegion& region) { return region.gpu() != kHostMemory; };
   for (size_t i = 0; i < operation.parts.size(); ++i) {
-    const MemoryRegion* region = region_of(operation.parts[i]);
-    if (region == nullptr || region->gpu() == kHostMemory) continue;
+    const MemoryRegion* region = region_around(static_cast<const std::byte*>(operation.parts[i].iov_base), 1, on_gpu);
+    if (region == nullptr) continue;
     if (operation.gpus.empty()) operation.gpus.assign(operation.parts.size(), kHostMemory);
     operation.gpus[i] = region->gpu();
   }
@@ -122,7 +116,7 @@ bool Client::take_bounce(Lane& lane, Request& request) {
     std::string error;
     bounced[i] = bounce_.take(domain.get(), bytes, operation.on_gpu(item), error);
     if (!error.empty()) {
-      last_error_ = error;
+      note(error);
       if (operation.on_gpu(item)) settle(operation, item, Status::bad_region);
     } else if (!bounced[i]) {
       return false;
@@ -146,6 +140,7 @@ void Client::fill_bounced(Request& request) {
     std::vector<iovec> parts;
     request.bounced[i].slice(0, bytes, parts);
     if (!copy_between(operation.memory(item), operation.gpus_of(item), parts, Direction::to_ours, last_error_)) {
+      untold_ = true;
       request.bounced[i] = {};
       settle(operation, item, Status::bad_region);
     } else if (operation.on_gpu(item) && !operation.crcs_.empty()) {
@@ -186,7 +181,9 @@ Status Client::deliver_to_gpu(const Request& request, const ResultBody& result, 
   const auto gpus = operation.gpus_of(item);
   if (request.bounced.empty() || !request.bounced[result.index]) {
     for (const int gpu : gpus) {
-      if (gpu != kHostMemory && !Gpu::loaded()->settle_remote_writes(gpu, last_error_)) return Status::bad_region;
+      if (gpu == kHostMemory || Gpu::loaded()->settle_remote_writes(gpu, last_error_)) continue;
+      untold_ = true;
+      return Status::bad_region;
     }
     return Status::ok;
   }
@@ -194,8 +191,9 @@ Status Client::deliver_to_gpu(const Request& request, const ResultBody& result, 
   request.bounced[result.index].slice(0, result.length, from);
   if (options_.verify && (crc != nullptr ? *crc : crc_of(from, result.length)) != result.crc)
     return Status::bad_checksum;
-  const bool copied = copy_between(operation.memory(item), gpus, from, Direction::to_theirs, last_error_);
-  return copied ? Status::ok : Status::bad_region;
+  if (copy_between(operation.memory(item), gpus, from, Direction::to_theirs, last_error_)) return Status::ok;
+  untold_ = true;
+  return Status::bad_region;
 }
 
 }  // namespace cairn

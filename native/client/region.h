@@ -30,7 +30,8 @@ class MemoryRegion {
   uint64_t bytes() const { return bytes_; }
   int gpu() const { return gpu_; }
 
-  const uint64_t serial;  // no other region of this process has or had it
+  const uint64_t serial;             // no other region of this process has or had it
+  const std::byte* reach = nullptr;  // where those end that begin no later than this one; one may lie in another
   // What devices know of it (rdma).
   std::map<const MemoryDomain*, std::unique_ptr<ExposedMemory>> exposed;
   // Of memory on a GPU: why a device did not take it in, last; a whole sentence.

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "transport/dialing.h"
 #include "transport/rdma_server.h"
 #include "transport/ring_channel.h"
 #include "transport/sockets.h"
@@ -35,7 +36,8 @@ std::pair<int, int> tcp_pair() {
   Address address;
   address.host = "127.0.0.1";
   ListeningSocket listening = listen_socket(address).take();
-  const int client = connect_socket(listening.bound, 1000).take();
+  Patience patience(system_clock().now_ms() + 1000, nullptr);
+  const int client = dial(listening.bound, patience).take();
   int server = -1;
   while (server < 0) server = accept4(listening.socket, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
   ::close(listening.socket);
@@ -160,7 +162,7 @@ const std::vector<ExtentBody>& LinkPair::let_in(uint64_t request_id, uint32_t in
   const ByteSpan range(static_cast<std::byte*>(found->second[0].iov_base), found->second[0].iov_len);
   Opened& opened = opened_.emplace_back();
   opened.memory = client->memory_domain()->expose(range).take();
-  const uint32_t key = client->let_in(request_id, *opened.memory, range, writes);
+  const uint32_t key = client->let_in(request_id, *opened.memory, range, writes).value();
   opened.extents = {{reinterpret_cast<uint64_t>(range.data()), range.size(), key, 0}};
   // The service learns of memory by a request, which goes behind.
   const size_t before = at_server.size();

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "transport/dialing.h"
 #include "transport/handshake.h"
 #include "transport/rdma_listener.h"
 #include "transport/ring_channel.h"
@@ -34,10 +35,7 @@ constexpr const char* kNoRings =
 // Over the socket alone: a link is made of it when both sides have spoken.
 class Handshake {
  public:
-  Handshake(int socket, int timeout_ms, bool rings)
-      : socket_(socket), rings_(rings), deadline_ms_(system_clock().now_ms() + static_cast<uint64_t>(timeout_ms)) {
-    CAIRN_CHECK(timeout_ms > 0, "a handshake that has no time");
-  }
+  Handshake(int socket, Patience& patience, bool rings) : socket_(socket), rings_(rings), patience_(patience) {}
   ~Handshake() {
     if (socket_ >= 0) ::close(socket_);
     for (const int descriptor : descriptors_) ::close(descriptor);
@@ -145,18 +143,17 @@ class Handshake {
       failure_ = {Status::disconnected, std::string("the handshake failed: ") + std::strerror(number)};
       return false;
     }
-    const uint64_t now = system_clock().now_ms();
     pollfd waiting{socket_, events, 0};
-    if (now >= deadline_ms_ || poll(&waiting, 1, static_cast<int>(deadline_ms_ - now)) == 0) {
-      failure_ = {Status::timeout, "the service did not answer the handshake in time"};
-      return false;
-    }
-    return true;
+    if (patience_.poll({&waiting, 1}, patience_.left_ms()) > 0) return true;
+    failure_ = patience_.interrupted()
+                   ? ConnectFailure{Status::cancelled, "the handshake was interrupted"}
+                   : ConnectFailure{Status::timeout, "the service did not answer the handshake in time"};
+    return false;
   }
 
   int socket_;
   bool rings_;
-  uint64_t deadline_ms_;
+  Patience& patience_;
   std::vector<int> descriptors_;
   bool cut_off_ = false;  // a descriptor came, and this process could not take it
   ConnectFailure failure_;
@@ -186,7 +183,10 @@ std::optional<ConnectFailure> understand_welcome(const FrameHeader& header, Cons
   if (header.type == FrameType::refuse) {
     ReasonView refused;
     if (const char* wrong = decode_reason(body, refused)) return ConnectFailure{Status::invalid, wrong};
-    return ConnectFailure{refused.status, "the service refused the session: " + std::string(refused.reason)};
+    // A status that this side has no row for comes from a newer service, and a success is none.
+    const bool known = static_cast<size_t>(refused.status) < kStatusTable.size() && refused.status != Status::ok;
+    return ConnectFailure{known ? refused.status : Status::invalid,
+                          "the service refused the session: " + std::string(refused.reason)};
   }
   if (header.type != FrameType::welcome)
     return ConnectFailure{Status::invalid, "the service did not answer with a welcome"};
@@ -196,6 +196,17 @@ std::optional<ConnectFailure> understand_welcome(const FrameHeader& header, Cons
   return std::nullopt;
 }
 
+ConnectFailure failure_of(const Error& error) {
+  switch (error.system_errno) {
+    case ETIMEDOUT:
+      return {Status::timeout, error.message};
+    case ECANCELED:
+      return {Status::cancelled, error.message};
+    default:
+      return {Status::unreachable, error.message};
+  }
+}
+
 std::variant<Connected, ConnectFailure> connect_to(const Address& address, const ConnectOptions& options) {
   static_assert(kNameBytesMost == 256, "the sentence below names another length");
   if (options.tenant.size() > kNameBytesMost || options.token.size() > kNameBytesMost ||
@@ -203,15 +214,11 @@ std::variant<Connected, ConnectFailure> connect_to(const Address& address, const
     return ConnectFailure{Status::invalid, "tenant, token and name have at most 256 bytes each"};
   }
   if (address.kind == Address::Kind::rdma) return connect_rdma(address, options);
-  const uint64_t start_ms = system_clock().now_ms();
-  auto socket = connect_socket(address, options.timeout_ms);
-  if (!socket) {
-    const Status status = socket.error().system_errno == ETIMEDOUT ? Status::timeout : Status::unreachable;
-    return ConnectFailure{status, socket.error().message};
-  }
+  Patience patience(system_clock().now_ms() + static_cast<uint64_t>(options.timeout_ms), options.interruption);
+  auto socket = dial(address, patience);
+  if (!socket) return failure_of(socket.error());
   tune_socket(socket.value(), address.kind);
-  const int left_ms = options.timeout_ms - static_cast<int>(system_clock().now_ms() - start_ms);
-  return Handshake(socket.value(), std::max(left_ms, 1), address.kind == Address::Kind::shm).run(options);
+  return Handshake(socket.value(), patience, address.kind == Address::Kind::shm).run(options);
 }
 
 }  // namespace cairn

@@ -220,6 +220,9 @@ void RdmaDevice::drop_queue(std::unique_ptr<RdmaQueue> queue, RdmaDomain& domain
   CAIRN_CHECK(domain.links > 0, "a link leaves a domain that has none");
   const ibv_cq* completions = queue->pair()->send_cq;
   const uint32_t requests = queue->sizes().requests;
+  // It may be writing to memory that others get next.
+  const bool over = queue->end();
+  CAIRN_CHECK(over, "a queue pair does not end");
   queue.reset();
   completions_->release_work(completions, requests);
   --domain.links;
@@ -334,7 +337,8 @@ bool RdmaDevice::end_lingering(const ibv_wc& completion) {
                                   [&](const Lingering& one) { return one.queue->number() == completion.qp_num; });
   if (found == lingering_.end()) return false;
   Work work;
-  while (completion.status == IBV_WC_SUCCESS && found->queue->next_done(completion.wr_id, work)) {
+  const bool known = completion.status == IBV_WC_SUCCESS && found->queue->is_open(completion.wr_id);
+  while (known && found->queue->next_done(completion.wr_id, work)) {
     if (work.pool != nullptr) work.pool->give_back(work.slot);
   }
   if (completion.status != IBV_WC_SUCCESS || found->queue->idle()) found->until_ns = 0;

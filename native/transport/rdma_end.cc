@@ -294,6 +294,8 @@ void RdmaEnd::completed(const ibv_wc& completion) {
                     std::string("the connection broke: ") + queue_->status_text(completion.status));
     }
   }
+  if (!queue_->is_open(completion.wr_id))
+    return fail(Status::disconnected, "the device completes work that it was not given");
   Work work;
   while (open_ && queue_->next_done(completion.wr_id, work)) finish_work(work);
 }

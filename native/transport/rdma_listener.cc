@@ -233,7 +233,7 @@ void reject(const Verbs& verbs, rdma_cm_id* id, Status status, std::string_view 
 Result<std::unique_ptr<Listener>> listen_rdma(const Address& address, const ListenOptions& options) {
   auto verbs = load_verbs();
   if (!verbs) return verbs.error();
-  auto found = resolve_host(address, true);
+  auto found = resolve_passive(address);
   if (!found) return found.error();
   int code = EADDRNOTAVAIL;
   for (const addrinfo* one = found.value().get(); one != nullptr; one = one->ai_next) {

@@ -29,10 +29,9 @@ Result<RdmaMemory> register_with(const Verbs& verbs, ibv_pd* domain, ByteSpan me
 
 }  // namespace
 
-RdmaMemory::~RdmaMemory() {
-  if (region_ == nullptr) return;
-  const int code = verbs_->dereg_mr(region_);
-  CAIRN_CHECK(has_ended(code), "memory is let go of while a window is bound to it");
+bool RdmaMemory::end() {
+  ibv_mr* region = std::exchange(region_, nullptr);
+  return region == nullptr || has_ended(verbs_->dereg_mr(region));
 }
 
 Result<RdmaMemory> register_own(const Verbs& verbs, ibv_pd* domain, ByteSpan memory) {
@@ -86,6 +85,7 @@ bool MessagePool::grow() {
   if (!registered) return false;
   piece.memory = registered.take();
   const auto first = static_cast<uint32_t>(pieces_.size()) * kPieceSlots;
+  free_.reserve(first + kPieceSlots);
   pieces_.push_back(std::move(piece));
   for (uint32_t i = kPieceSlots; i > 0; --i) free_.push_back(first + i - 1);
   return true;

@@ -45,16 +45,18 @@ StreamIo::~StreamIo() {
 }
 
 void StreamIo::shut() {
-  for (const OutFrame& frame : release()) frame_sent(frame);
+  release();
+  for (const OutFrame& frame : dropped_) frame_sent(frame);
+  dropped_.clear();
   CAIRN_CHECK(out_.empty(), "a frame was queued on a link that was shut");
 }
 
-std::deque<OutFrame> StreamIo::release() {
-  std::deque<OutFrame> dropped;
-  dropped.swap(out_);
+// Takes no memory: a link also ends when there is none.
+void StreamIo::release() {
+  CAIRN_CHECK(dropped_.empty(), "a link is shut while it is being shut");
+  dropped_.swap(out_);
   channel_.reset();
   front_sent_ = 0;
-  return dropped;
 }
 
 void StreamIo::fail(Status status, std::string_view reason) {

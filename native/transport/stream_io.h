@@ -109,13 +109,14 @@ class StreamIo : private ByteWitness {
   void parse_staged();
   void discard_some();
   void check_input() const;
-  std::deque<OutFrame> release();
+  void release();
   void advance_payload(uint64_t count);
   void saw(ConstByteSpan bytes) final;
   void receive_failed(long code);
 
   std::unique_ptr<ByteChannel> channel_;
   std::deque<OutFrame> out_;
+  std::deque<OutFrame> dropped_;  // what was left when the link was shut
   size_t front_sent_ = 0;
   uint64_t moved_ = 0;
   bool hears_ = true;

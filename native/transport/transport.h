@@ -29,6 +29,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -36,6 +37,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/patience.h"
 #include "base/result.h"
 #include "base/slab.h"
 #include "wire/frame.h"
@@ -246,6 +248,9 @@ class MemoryDomain {
   virtual Result<std::unique_ptr<ExposedMemory>> expose_dma_buf(ByteSpan memory, int descriptor, uint64_t offset) = 0;
   // The system took the device away: nothing here works any more, and what is exposed is to be let go of.
   virtual bool gone() { return false; }
+  // The device did not give up memory that it was told to: a peer with its key may still be let in, until its link
+  // ends.
+  virtual bool holds_on() const { return false; }
 };
 
 class ClientLink {
@@ -272,8 +277,9 @@ class ClientLink {
   // Links whose peer reads and writes our memory by itself (rdma). nullptr: this one's does not.
   virtual std::shared_ptr<MemoryDomain> memory_domain() { return nullptr; }
   // Lets the peer in to `range` of the memory, to write (get) or to read (put) it. That ends with the last frame of the
-  // request: when the handler sees it, the peer is out. The key that the request's extents name.
-  virtual uint32_t let_in(uint64_t, const ExposedMemory&, ByteSpan, bool) { return 0; }
+  // request: when the handler sees it, the peer is out. The key that the request's extents name; none when the device
+  // gives none, which concerns this memory and this request alone.
+  virtual std::optional<uint32_t> let_in(uint64_t, const ExposedMemory&, ByteSpan, bool) { return std::nullopt; }
 
  protected:
   ClientLinkHandler* handler_ = nullptr;
@@ -292,6 +298,8 @@ struct ConnectOptions {
   int timeout_ms = 5000;
   // The one of the connection's device is taken, if it is among them; else the link makes its own.
   std::vector<std::shared_ptr<MemoryDomain>> domains;
+  // Asked while the connection is waited for; outlives the call. nullptr: nobody interrupts it.
+  Interruption* interruption = nullptr;
   uint32_t lane = 0;  // lanes are spread over the addresses that the host's name has (rdma): a NIC for each
 };
 
@@ -305,7 +313,8 @@ struct ConnectFailure {
   std::string reason;
 };
 
-// Connects and shakes hands; blocks for at most timeout_ms.
+// Connects and shakes hands; blocks for at most timeout_ms, whatever the name, its addresses and the service do. A
+// failure by an interruption is `cancelled`.
 std::variant<Connected, ConnectFailure> connect_to(const Address& address, const ConnectOptions& options);
 
 }  // namespace cairn

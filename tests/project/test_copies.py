@@ -17,6 +17,7 @@ OTHERS = {
     "store/removes.cc": (1, "tombstones, into the page that is written"),
     "store/segments.cc": (1, "the summary of a segment"),
     "transport/connect.cc": (1, "a descriptor of a file"),
+    "transport/rdma_connect.cc": (1, "what came with the answer to a request to connect"),
     "transport/rdma_end.cc": (1, "a piece of a frame, into a message"),
     "transport/rdma_hold.cc": (1, "an address"),
     "transport/rdma_listener.cc": (2, "what came with a request to connect, and an address"),

@@ -179,6 +179,7 @@ def complaint_about(root: Path, header: Path) -> str:
 FOLDERS = sorted({path.parent.name for path in (Path(__file__).resolve().parents[2] / "native").rglob("*.h")})
 
 
+@pytest.mark.timeout(900)  # many calls of the compiler: a machine with other work takes minutes for them
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_header_compiles_alone(folder: str, root: Path, files: tuple[Path, ...]) -> None:
     headers = [path for path in native_files(files, ".h") if path.parts[1] == folder]

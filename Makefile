@@ -128,7 +128,8 @@ bench: $(STAMPS)/bench build  ## measure: needs a quiet machine
 	@$(BIN)/python tools/bench.py
 
 bench-rdma: $(STAMPS)/bench build  ## measure RDMA and NVMe, on this machine's own or in the testbed; a quiet machine, root
-	@cmake --build $(NATIVE) --target cairn-connect-storm cairn-drive-bench cairn-store-bench
+	@$(BIN)/python tools/bench_rdma.py --build-only
+	@tools/testbed/devices --get-ready
 	@tools/testbed/run --nvme 2 --nvme-mb 2048 --nvme-apart --mem 5120 --timeout 3600 -- $(BIN)/python tools/bench_rdma.py
 
 wheels: build  ## the wheels of both distributions, in dist/

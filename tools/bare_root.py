@@ -95,11 +95,12 @@ def parse_arguments() -> argparse.Namespace:
         help=f"also put this file there, below /{SOURCE}; may be given more than once",
     )
     parser.add_argument("--keep", action="store_true", help="leave the root, or take the one that was left")
+    parser.add_argument("--fetch", action="store_true", help="only fetch what a root of the suite is made of")
     parser.add_argument("--check", action="store_true", help="only say whether a root can be made here (exit status)")
     parser.add_argument("--clean", action="store_true", help="remove everything that was fetched or left, and end")
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="and its arguments, behind --")
     arguments = parser.parse_args()
-    if not (arguments.command or arguments.check or arguments.clean):
+    if not (arguments.command or arguments.check or arguments.clean or arguments.fetch):
         parser.error("the following arguments are required: COMMAND")
     arguments.copy = [one.partition(":")[::2] for one in arguments.copy]
     for source, target in arguments.copy:
@@ -178,7 +179,9 @@ def base_of(suite: str) -> Path:
 
 
 def make_base(suite: str, sources: str, settings: str, base: Path) -> None:
-    if subprocess.run([str(ROOT / "tools" / "setup.sh"), "system", "bare"], check=False).returncode != 0:
+    with locked(PLACE / "packages.lock"):  # apt serves one at a time, and another suite may be fetched as well
+        done = subprocess.run([str(ROOT / "tools" / "setup.sh"), "system", "bare"], check=False)
+    if done.returncode != 0:
         stop("a package that it needs could not be installed")
     say(f"fetching {SUITES[suite]} with {', '.join(PACKAGES)}; all of the output: {base.with_suffix('.log')}")
     unfinished = base.with_suffix(".tar.part")
@@ -295,6 +298,9 @@ def main() -> int:
     signal.signal(signal.SIGHUP, lambda number, _: sys.exit(128 + number))
     PLACE.mkdir(parents=True, exist_ok=True)
     remove_what_was_left(PLACE)
+    if arguments.fetch:
+        base_of(arguments.suite)
+        return 0
     say_what_is_missing()
     around = surroundings()
     try:

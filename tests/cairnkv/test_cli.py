@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from cairnkv import Status, cli
 from cairnkv.commands.options import explain, worst
 from cairnkv.errors import ConnectError, InUseError, UsageError, error_for
 from cairnkv.keys import derive_key
+from cairnkv.process import ServiceProcess
 from cairnkv.testing import RunningService
 from cairnkv.version import __version__
 
@@ -281,6 +283,31 @@ def test_doctor(cairn: Cairn, running: RunningService) -> None:
     )
     failing = cairn("doctor", "-s", "tcp://127.0.0.1:1", code=1).decode()
     assert "fail  connect: cannot reach the service at tcp://127.0.0.1:1" in failing
+
+
+# What somebody lost who pasted the README into a shell: the first put came before the service listened.
+def test_doctor_waits_for_a_service_that_is_on_its_way(cairn: Cairn, short_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as early:
+        port = early.getsockname()[1]
+        command = [sys.executable, "-m", "cairnkv", "doctor", "--wait", "100", "-s", f"tcp://127.0.0.1:{port}"]
+        waiting = subprocess.Popen(command, stdout=subprocess.PIPE)
+        early.accept()[0].close()  # it has tried
+    service = ServiceProcess(short_dir, drive=f"{short_dir}/drive:64MiB", listen=[f"tcp://127.0.0.1:{port}"])
+    try:
+        service.start()
+        shown, _ = waiting.communicate(timeout=100)
+    finally:
+        waiting.kill()
+        service.kill()
+    assert waiting.returncode == 0, shown
+    assert b"round trip: 64 KiB, every byte checked" in shown
+
+
+def test_doctor_waits_no_longer_than_it_was_told(cairn: Cairn) -> None:
+    failing = cairn("doctor", "-s", "tcp://127.0.0.1:1", "--wait", "0.2", code=1).decode()
+    assert "fail  connect: cannot reach the service at tcp://127.0.0.1:1" in failing
+    assert "no service is named" in cairn.told("doctor", "--wait", "1", code=2, CAIRN_SERVERS="")
+    assert "leave --server" in cairn.told("doctor", "--hardware", "--wait", "1", code=2)
 
 
 def test_a_private_service(cairn: Cairn, short_dir: Path) -> None:

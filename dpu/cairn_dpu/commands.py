@@ -1,7 +1,6 @@
 """What every command of `cairn-dpu` has in common: its options, and how it ends when something is wrong."""
 
 import functools
-import sys
 import traceback
 from collections.abc import Callable
 from typing import Annotated, NoReturn, ParamSpec, TypeVar
@@ -10,6 +9,7 @@ import typer
 
 from cairn_dpu import _native
 from cairn_dpu.errors import ConfigError, ServiceError, explain
+from cairn_dpu.logs import last_words
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,7 +22,7 @@ def _fail(error: BaseException, debug: bool) -> NoReturn:
     sentence, code = explain(error)
     if debug:
         traceback.print_exception(error)
-    sys.stderr.write(f"cairn-dpu: {sentence}\n")
+    last_words(f"cairn-dpu: {sentence}\n")
     raise typer.Exit(code)
 
 

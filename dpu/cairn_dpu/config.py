@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cairn_dpu.addresses import HostPort, ListenUrl, parse_admin, parse_host_port, parse_listen_url, show_admin
+from cairn_dpu.addresses import (
+    HostPort,
+    ListenUrl,
+    parse_admin,
+    parse_host,
+    parse_host_port,
+    parse_listen_url,
+    show_admin,
+)
 from cairn_dpu.drive_spec import DriveSpec, parse_drive
 from cairn_dpu.errors import ConfigError
 from cairn_dpu.kinds import FILE, IDENTITY, SWITCH, Kind, choice, count, duration, size
@@ -179,6 +187,15 @@ class Config:
         parse_host_port("127.0.0.1:8600"),
         "Network",
         "Where the admin API and /metrics answer over HTTP; port 0 picks a free one, 'off' switches them off.",
+    )
+    admin_host: tuple[str, ...] = _row(
+        Kind("NAME", parse_host),
+        (),
+        "Network",
+        "A name beside localhost and the address it listens on by which the admin API may be asked (the HTTP header Host):"
+        " for a proxy or a DNS name of this machine. Others are refused, so that no page in a browser can reach it by a name"
+        " of its own. May be given more than once.",
+        repeatable=True,
     )
     allow_remote_without_credentials: bool = _row(
         SWITCH,

@@ -98,6 +98,35 @@ def readable(path: str) -> str:
     return path
 
 
+def attachable(path: str, sys_root: Path = Path("/sys")) -> str:
+    """`path`, when there may be a drive: a file that opens at once, a block device or an NVMe namespace. Nothing else is
+    opened (to open a watchdog is to start it), and nothing is waited for: neither the other end of a pipe nor whoever
+    holds a lease on a file. Raises ServiceError."""
+    try:
+        look = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            status = os.fstat(look)
+        finally:
+            os.close(look)
+        if stat.S_ISREG(status.st_mode):
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except BlockingIOError:
+        raise ConflictError(f"{path} is locked by another process (a lease); free it first") from None
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} does not exist; see that the drive is plugged in, and its path") from None
+    except PermissionError:
+        raise DeniedError(f"no permission to read {path}; give the user of the service access to it") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    if stat.S_ISCHR(status.st_mode):
+        number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        if os.path.basename(os.path.realpath(sys_root / "dev" / "char" / number / "subsystem")) == "nvme-generic":
+            return path
+    elif stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        return path
+    raise ConfigError(f"{path} is neither a file nor a drive")
+
+
 def in_use_by(status: os.stat_result, sys_root: Path = Path("/sys"), proc_root: Path = Path("/proc")) -> str:
     """Who uses a block device: a mount, swap, or a device on top of it (partitions count). Empty: nobody."""
     if not stat.S_ISBLK(status.st_mode):

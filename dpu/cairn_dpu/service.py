@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from cairn_dpu import _native
 from cairn_dpu.config import Config
-from cairn_dpu.drives import prepare
+from cairn_dpu.drives import attachable, prepare
 from cairn_dpu.errors import ExitCode, ServiceError, explain
+from cairn_dpu.lookout import Look, Lookout
 from cairn_dpu.notify import notify, watchdog_seconds
 from cairn_dpu.quantities import describe_size
 from cairn_dpu.stopping import StopRequests
@@ -50,6 +51,7 @@ class Service:
         self._asking = ThreadPoolExecutor(1, "cairn-stats")
         self._stopped = threading.Event()
         self._next_complaints = 0.0
+        self._lookout = Lookout(lambda: Look(self.stats(), self.absent_drives()))
 
     @property
     def read_only(self) -> bool:
@@ -65,21 +67,34 @@ class Service:
         """(path, reason) of the drives that it does without. Raises as `stats` does."""
         return self._ask(self._running_server().absent_drives)
 
+    def look(self) -> Look:
+        """How it was half a second ago, at once. Raises ServiceError while it starts, and when it does not answer."""
+        self._running_server()
+        return self._lookout.latest()
+
+    def look_again(self) -> None:
+        """Makes `look` as new as this moment."""
+        self._lookout.look()
+
     def attach_drive(self, path: str) -> str:
         """Takes a formatted drive in; its uuid. Raises ServiceError or CairnError."""
-        uuid = self._running_server().attach_drive(os.path.abspath(path))
+        server = self._running_server()
+        uuid = server.attach_drive(attachable(os.path.abspath(path)))
         log.info("the drive %s (%s) was attached", path, uuid)
+        self._lookout.look()
         return uuid
 
     def drain_drive(self, uuid: str) -> None:
         """Begins to move what the drive holds to the others. Raises ServiceError or CairnError."""
         self._running_server().drain_drive(uuid)
         log.info("the drive %s is being drained", uuid)
+        self._lookout.look()
 
     def detach_drive(self, uuid: str, *, lose_what_is_left: bool) -> None:
         """Lets a drive go. Raises ServiceError or CairnError."""
         self._running_server().detach_drive(uuid, lose_what_is_left=lose_what_is_left)
         log.info("the drive %s was detached", uuid)
+        self._lookout.look()
 
     def _running_server(self) -> _native.Server:
         if self._server is None:
@@ -108,7 +123,7 @@ class Service:
             if config.admin is not None:
                 from cairn_dpu.admin.server import AdminServer  # it is most of the time of a start
 
-                self._admin = AdminServer(config.admin)
+                self._admin = AdminServer(config.admin, config.admin_host)
                 self.admin_url = self._admin.url
             server.start()
         except BaseException:
@@ -117,7 +132,9 @@ class Service:
             server.stop(0)
             raise
         self._server = server
+        self._lookout.look()
         self.state = "serving"
+        threading.Thread(target=self._lookout.watch, args=(self._stopped,), name="cairn-lookout", daemon=True).start()
         if self._admin is not None:
             self._admin.start(self)
 
@@ -294,6 +311,7 @@ def _tell_when_loaded(service: Service) -> None:
         except ServiceError:
             continue
         if stats["loaded"]:
+            service.look_again()
             store = stats["store"]
             log.info("the index is whole: %d blocks in %.2f s", store["recovered_blocks"], store["recovery_seconds"])
             return

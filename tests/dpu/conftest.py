@@ -14,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cairn_dpu.admin.app import create_app
+from cairn_dpu.lookout import Look
 from cairn_dpu.snapshot import Snapshot
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -54,6 +55,9 @@ class FakeService:
         self.absent: list[tuple[str, str]] = []
         self.asked: list[tuple[Any, ...]] = []
 
+    def look(self) -> Look:
+        return Look(self.stats(), self.absent)
+
     def absent_drives(self) -> list[tuple[str, str]]:
         return self.absent
 
@@ -92,8 +96,11 @@ def service() -> FakeService:
 
 @pytest.fixture
 def client(service: FakeService) -> TestClient:
-    """The admin API over the fake."""
-    return TestClient(create_app(service), raise_server_exceptions=False)
+    """The admin API over the fake, as a program on this machine asks it."""
+    headers = {"X-Cairn-Request": "1"}
+    return TestClient(
+        create_app(service), base_url="http://localhost:8600", headers=headers, raise_server_exceptions=False
+    )
 
 
 class Serving:

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from cairn_dpu.lookout import Look
+
 
 class ServiceView(Protocol):
     """Methods may be called from any thread."""
@@ -13,6 +15,9 @@ class ServiceView(Protocol):
     @property
     def read_only(self) -> bool:
         """Whether puts and deletes are refused."""
+
+    def look(self) -> Look:
+        """How it was a moment ago, at once; raises ServiceError when it starts, or has not answered for a while."""
 
     def absent_drives(self) -> list[tuple[str, str]]:
         """(path, reason) of the drives that the service was told of and does without; raises ServiceError."""

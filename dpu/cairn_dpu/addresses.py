@@ -101,7 +101,9 @@ def parse_listen_url(text: str) -> ListenUrl:
 
 
 def parse_admin(text: str) -> HostPort | None:
-    """HOST:PORT, or None for `off`. Raises ValueError with a sentence."""
+    """HOST:PORT, also as `http://HOST:PORT`, or None for `off`. Raises ValueError with a sentence."""
+    if text[:7].lower() == "http://":
+        text = text[7:].removesuffix("/")
     return None if text == "off" else parse_host_port(text)
 
 

@@ -14,6 +14,11 @@ from cairn_dpu.logs import last_words
 P = ParamSpec("P")
 T = TypeVar("T")
 
+NO_THREAD = (
+    "cannot start a thread: raise the limit of tasks, pids.max of the control group (TasksMax= of the unit, --pids-limit of"
+    " the container) or of processes of the user (ulimit -u, LimitNPROC=)"
+)
+NO_MEMORY = "there is no memory left: raise the limit of address space (ulimit -v) or of the control group, or make the slab smaller"
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Output = Annotated[str, typer.Option("-o", "--output", metavar="table|json", help="How to print the result.")]
 
@@ -38,13 +43,22 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
             raise
         except (ServiceError, _native.CairnError, OSError, KeyboardInterrupt) as error:
             _fail(error, debug)
+        except RuntimeError as error:
+            if "start new thread" not in str(error):
+                _fail(_mistake(error), debug)
+            _fail(ServiceError(NO_THREAD), debug)
+        except MemoryError:
+            _fail(ServiceError(NO_MEMORY), debug)
         except Exception as error:
-            mistake = (
-                f"this is a mistake of ours ({type(error).__name__}: {error}); please report it with what --debug adds"
-            )
-            _fail(ServiceError(mistake) if not debug else error, debug)
+            _fail(_mistake(error) if not debug else error, debug)
 
     return run
+
+
+def _mistake(error: Exception) -> ServiceError:
+    return ServiceError(
+        f"this is a mistake of ours ({type(error).__name__}: {error}); please report it with what --debug adds"
+    )
 
 
 def check_output(output: str) -> None:

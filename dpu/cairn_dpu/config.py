@@ -6,7 +6,6 @@ Precedence: flag, then environment, then file, then default. `python -m cairn_dp
 
 import dataclasses
 import difflib
-import os
 import sys
 import tomllib
 import uuid
@@ -27,6 +26,7 @@ from cairn_dpu.addresses import (
 from cairn_dpu.drive_spec import DriveSpec, parse_drive
 from cairn_dpu.errors import ConfigError
 from cairn_dpu.kinds import FILE, IDENTITY, SWITCH, Kind, choice, count, duration, size
+from cairn_dpu.limits import usable_memory
 from cairn_dpu.quantities import Bytes, Milliseconds
 from cairn_dpu.tenant_spec import SESSIONS_MOST, TenantSpec, parse_tenant
 
@@ -65,8 +65,9 @@ class Setting:
 
 
 def default_slab() -> Bytes:
-    """A quarter of the machine's memory, but at least 256 MiB and at most 1 GiB, in whole 2 MiB pages."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """A quarter of the memory that this process may have (the machine's, or what its control group allows), but at least
+    256 MiB and at most 1 GiB, in whole 2 MiB pages."""
+    memory = usable_memory()
     return Bytes(min(max(memory // 4, 256 * MIB), GIB) // (2 * MIB) * (2 * MIB))
 
 
@@ -209,7 +210,7 @@ class Config:
         default_slab,
         "Memory",
         "Memory for transfers and for the read cache, taken at the start, in huge pages where the machine has them.",
-        default_text="a quarter of the memory, from 256MiB to 1GiB",
+        default_text="a quarter of the memory that the process may have, from 256MiB to 1GiB",
     )
     credits: int = _row(count(1, 65_535), 128, "Sessions", "Most requests in flight in one session.")
     session_window: Bytes = _row(

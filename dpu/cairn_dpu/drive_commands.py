@@ -20,7 +20,7 @@ from cairn_dpu.quantities import describe_size
 PATH = "/api/v1/drives"
 LOOK_EVERY_SECONDS = 0.5
 
-app = typer.Typer(no_args_is_help=True, help="List, attach, drain and detach the drives of a running service.")
+app = typer.Typer(no_args_is_help=True, help="List, attach, drain, resume and detach the drives of a running service.")
 Admin = Annotated[
     str,
     typer.Option(
@@ -161,6 +161,23 @@ def drain(
     _show([found], output)
     if wait and found["state"] != "drained":
         raise ServiceError(f"{found['path']} is {found['state']} and not drained; {found['reason']}")
+
+
+@app.command()
+@guarded
+def resume(drive: Which, *, admin: Admin = HERE, output: Output = "table", debug: Debug = False) -> None:
+    """Try a drive again that takes no more blocks, that failed, or that is absent, when the cause is gone.
+
+    Nothing that it holds is touched. The service tries by itself as well, where writes failed: after a second, then less and
+    less often, once a minute at the least.
+
+    Example:
+
+        cairn-dpu drives resume /dev/nvme3n1
+    """
+    check_output(output)
+    client = _client(admin)
+    _show([client.ask("POST", f"{PATH}/{_find(client, drive)['id']}/resume")], output)
 
 
 @app.command()

@@ -196,6 +196,24 @@ void construct(PyServer* self, const std::vector<std::string>& drives, const std
   new (self) PyServer{take_or_raise(std::move(opened))};
 }
 
+void start(PyServer& self) {
+  try {
+    server_of(self).start();
+  } catch (const std::system_error& error) {
+    raise(cairn::Error::from_errno(error.code().value(), "cannot start the thread of the reactor",
+                                   cairn::advice_on_threads()));
+  }
+}
+
+void resume_drive(PyServer& self, const std::string& uuid) {
+  cairn::Result<cairn::Unit> done = cairn::Unit{};
+  {
+    const nb::gil_scoped_release released;
+    done = server_of(self).resume_drive(uuid);
+  }
+  take_or_raise(std::move(done));
+}
+
 bool stop(PyServer& self, uint64_t drain_ms) {
   const nb::gil_scoped_release released;
   return server_of(self).stop(drain_ms);
@@ -305,13 +323,15 @@ NB_MODULE(_native, m) {
       .def(
           "listen", [](PyServer& self, const std::string& url) { return take_or_raise(server_of(self).listen(url)); },
           "url"_a)
-      .def("start", [](PyServer& self) { server_of(self).start(); })
+      .def("start", &start)
+      .def("slab_remark", [](PyServer& self) { return server_of(self).slab_remark(); })
       .def("stop", &stop, "drain_ms"_a)
       .def("running", [](PyServer& self) { return server_of(self).running(); })
       .def("stats", &stats)
       .def("absent_drives", &absent_drives)
       .def("complaints", &complaints)
       .def("attach_drive", &attach_drive, "path"_a)
+      .def("resume_drive", &resume_drive, "uuid"_a)
       .def("drain_drive", &drain_drive, "uuid"_a)
       .def("detach_drive", &detach_drive, "uuid"_a, nb::kw_only(), "lose_what_is_left"_a)
       .def("set_tenants", &set_tenants, "tenants"_a);

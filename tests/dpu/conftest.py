@@ -67,6 +67,10 @@ class FakeService:
         drives.append({**drives[0], "uuid": "cccc", "path": path, "state": "loading", "loaded_share": 0.0})
         return "cccc"
 
+    def resume_drive(self, uuid: str) -> None:
+        self.ask("resume", uuid)
+        next(drive for drive in self.raw["store"]["drives"] if drive["uuid"] == uuid)["state"] = "serving"
+
     def drain_drive(self, uuid: str) -> None:
         self.ask("drain", uuid)
         next(drive for drive in self.raw["store"]["drives"] if drive["uuid"] == uuid)["state"] = "draining"

@@ -191,6 +191,7 @@ def test_openapi_is_complete_and_tells_our_errors(client: TestClient) -> None:
         "/api/v1/drives",
         "/api/v1/drives/{id}",
         "/api/v1/drives/{id}/drain",
+        "/api/v1/drives/{id}/resume",
         "/api/v1/problems",
         "/api/v1/problems/{name}",
         "/api/v1/stats",

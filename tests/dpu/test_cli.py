@@ -15,7 +15,7 @@ from cairn_dpu.errors import ExitCode
 
 SIZE = 64 * 1024**2
 COMMANDS = ("serve", "format", "inspect", "check", "scrub", "inventory", "version")
-DRIVES_COMMANDS = ("list", "attach", "drain", "detach")
+DRIVES_COMMANDS = ("list", "attach", "drain", "resume", "detach")
 
 
 class Outcome:

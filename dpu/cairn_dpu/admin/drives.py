@@ -104,6 +104,27 @@ async def drain(request: Request, service: AnyService, id: str) -> DriveResource
     return await to_thread.run_sync(order, limiter=request.app.state.ordering)
 
 
+@api.post("/{id}/resume", summary="Try a drive again")
+async def resume(request: Request, service: AnyService, id: str) -> DriveResource:
+    """For a drive that takes no more blocks, that failed or that is absent, when the cause is gone: it is written to, or
+    opened, once more. Nothing that it holds is touched. 409 when it is as bad as before."""
+
+    def order() -> DriveResource:
+        before = _find(service, id)
+        try:
+            service.resume_drive(before.uuid or before.path)
+        except ConflictError as error:
+            raise ProblemError("drive_unwell", str(error)) from error
+        except ServiceError as error:
+            raise _refusal(error) from error
+        except _native.CairnError as error:
+            raise _refusal(error) from error
+        path = before.path
+        return next(one for one in _all(service) if one.path == path)
+
+    return await to_thread.run_sync(order, limiter=request.app.state.ordering)
+
+
 @api.delete("/{id}", summary="Let a drive go")
 async def detach(
     request: Request,
@@ -139,6 +160,12 @@ def _attach(service: ServiceView, path: str) -> DriveResource:
             raise ProblemError("drive_refused", hidden) from error
         raise ProblemError(name, str(error)) from error
     return _find(service, uuid)
+
+
+def _refusal(error: ServiceError | _native.CairnError) -> Exception:
+    """The problem of a drive that the service knows, so that everything may be told; else the error itself."""
+    name = _problem_of(error)
+    return ProblemError(name, str(error)) if name else error
 
 
 def _problem_of(error: Exception) -> str:

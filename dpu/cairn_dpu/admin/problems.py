@@ -54,6 +54,12 @@ _HTTP = (
         "Give the service's user access to the device; see docs/operations.md.",
     ),
     ProblemType(
+        "drive_unwell",
+        409,
+        "The drive was tried again and is as bad as before.",
+        "See 'detail' and the kernel's log; put that right first, or detach and replace the drive.",
+    ),
+    ProblemType(
         "drive_refused",
         404,
         "There is no drive at the path that the service takes in.",

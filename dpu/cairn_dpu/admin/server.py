@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cairn_dpu.addresses import HostPort
 from cairn_dpu.admin.view import ServiceView
 from cairn_dpu.errors import ConflictError, ServiceError
+from cairn_dpu.limits import admin_connections_most
 
 if TYPE_CHECKING:
     import uvicorn
@@ -67,11 +68,14 @@ class AdminServer:
 
     def _run(self, service: ServiceView) -> None:
         try:
+            from cairn_dpu.admin.connections import CONNECTIONS_MOST, BoundedProtocol
+
             server = self._make(service)
             with self._lock:
                 if self._stopping:
                     return
                 self._server = server
+            BoundedProtocol.connections_most = min(CONNECTIONS_MOST, admin_connections_most())
             sys.setswitchinterval(SWITCH_SECONDS)
             asyncio.run(_serve(server, self._socket))
         except Exception:

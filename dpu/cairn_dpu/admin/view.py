@@ -25,6 +25,10 @@ class ServiceView(Protocol):
     def attach_drive(self, path: str) -> str:
         """Takes a formatted drive in; its uuid. Raises ServiceError or CairnError."""
 
+    def resume_drive(self, uuid: str) -> None:
+        """Tries a drive again that takes no more blocks, that failed, or that is absent (named by its path then). Nothing that
+        it holds is touched. Raises ServiceError or CairnError, also when it is as bad as before."""
+
     def drain_drive(self, uuid: str) -> None:
         """Begins to move what the drive holds to the others. Raises ServiceError or CairnError."""
 

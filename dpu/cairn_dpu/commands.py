@@ -1,6 +1,8 @@
 """What every command of `cairn-dpu` has in common: its options, and how it ends when something is wrong."""
 
 import functools
+import os
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Annotated, NoReturn, ParamSpec, TypeVar
@@ -8,7 +10,7 @@ from typing import Annotated, NoReturn, ParamSpec, TypeVar
 import typer
 
 from cairn_dpu import _native
-from cairn_dpu.errors import ConfigError, ServiceError, explain
+from cairn_dpu.errors import ConfigError, ExitCode, ServiceError, explain
 from cairn_dpu.logs import last_words
 
 P = ParamSpec("P")
@@ -38,9 +40,14 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         debug = bool(kwargs.get("debug"))
         try:
-            return command(*args, **kwargs)
+            try:
+                return command(*args, **kwargs)
+            finally:
+                _flush()
         except (typer.Exit, typer.Abort):
             raise
+        except BrokenPipeError:
+            raise typer.Exit(ExitCode.BROKEN_PIPE) from None  # whoever read our output has gone: nobody is left to tell
         except (ServiceError, _native.CairnError, OSError, KeyboardInterrupt) as error:
             _fail(error, debug)
         except RuntimeError as error:
@@ -53,6 +60,18 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
             _fail(_mistake(error) if not debug else error, debug)
 
     return run
+
+
+def _flush() -> None:
+    """Writes what was printed, now, while it can still be told when that fails."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # The interpreter must not try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise ServiceError(f"standard output: {error.strerror}") from None
 
 
 def _mistake(error: Exception) -> ServiceError:

@@ -428,7 +428,7 @@ def markdown() -> str:
         f"3. a TOML file: `--config FILE`, or `{ENV_CONFIG}`; its keys are the names below, at the top level;",
         "4. the default.",
         "",
-        "A size has a unit: `512MiB`, `2GiB`, `1.6TB`. A duration has one too: `30s`, `500ms`; `0` stands alone.",
+        "A size has a unit: `512MiB`, `2GiB` (or `512M`, `2G`, as `truncate` takes them), `1.6TB`. A duration has one too: `30s`, `500ms`; `0` stands alone.",
         "An unknown name or a bad value is an error that names the place; nothing is guessed.",
         "",
         "```toml",

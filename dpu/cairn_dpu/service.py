@@ -238,7 +238,10 @@ class Service:
             "admin": self.admin_url,
         }
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(ready) + "\n", encoding="utf-8")
+        try:
+            unfinished.write_text(json.dumps(ready) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ServiceError(f"cannot write the ready file {path}: {error.strerror}") from error
         unfinished.rename(path)
 
 

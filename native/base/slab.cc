@@ -108,6 +108,7 @@ Result<std::unique_ptr<Slab>> Slab::create(uint64_t bytes, std::byte* (*map_huge
   bytes = round_up(std::max<uint64_t>(bytes, 1), kHugePageBytes);
   void* base = map_huge(bytes);
   std::string remark;
+  CAIRN_CHECK(bytes % kHugePageBytes == 0, "a slab ends within a huge page");
   if (base != nullptr) {
     if (const int error = touch_pages(static_cast<std::byte*>(base), bytes, kHugePageBytes, true); error != 0) {
       munmap(base, bytes);

@@ -28,9 +28,16 @@ namespace {
 
 PyObject* cairn_error = nullptr;
 
+// What peers and paths had a part in may be any bytes: those that are no text are shown as \xff, and none is an error.
+nb::object text_of(const std::string& bytes) {
+  PyObject* text = PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "backslashreplace");
+  if (text == nullptr) throw nb::python_error();
+  return nb::steal(text);
+}
+
 [[noreturn]] void raise(const cairn::Error& error) {
   CAIRN_CHECK(cairn_error != nullptr, "an error is raised before the module is ready");
-  nb::object raised = nb::borrow(cairn_error)(error.message);
+  nb::object raised = nb::borrow(cairn_error)(text_of(error.message));
   raised.attr("system_errno") = error.system_errno;
   raised.attr("status") = error.status;
   PyErr_SetObject(cairn_error, raised.ptr());
@@ -268,7 +275,8 @@ nb::list absent_drives(PyServer& self) {
     absent = server_of(self).absent_drives();
   }
   nb::list rows;
-  for (const cairn::AbsentDrive& drive : absent) rows.append(nb::make_tuple(drive.path, drive.reason));
+  for (const cairn::AbsentDrive& drive : absent)
+    rows.append(nb::make_tuple(text_of(drive.path), text_of(drive.reason)));
   return rows;
 }
 
@@ -280,7 +288,7 @@ nb::list complaints(PyServer& self) {
   }
   nb::list rows;
   for (const cairn::Complaint& row : complaints)
-    rows.append(nb::make_tuple(row.peer, static_cast<int>(row.status), row.reason, row.times));
+    rows.append(nb::make_tuple(text_of(row.peer), static_cast<int>(row.status), text_of(row.reason), row.times));
   return rows;
 }
 

@@ -412,6 +412,7 @@ uint64_t LogStore::block_bytes_most() const {
     const uint64_t record = format::payload_bytes_most(slot.log->superblock().segment_bytes);
     most = std::max(most, record >= format::kPartBytes ? kBlockBytesMost : record);
   }
+  CAIRN_CHECK(most <= kBlockBytesMost, "a drive takes longer blocks than there are");
   // Nobody can put where no drive is; what one that comes will take is not known.
   return std::min(most == 0 ? kBlockBytesMost : most, slab_.total_bytes() / 2);
 }

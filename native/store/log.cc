@@ -341,6 +341,7 @@ void DriveLog::note_write(int error) {
   if (++write_errors_in_a_row_ >= kWriteErrorsMost &&
       (state_ == DriveState::serving || state_ == DriveState::draining)) {
     // What is on it may still be read: many drives end their lives that way. Others were only full for a while.
+    CAIRN_CHECK(!rests_, "a drive that rests was written to");
     before_ = state_;
     state_ = DriveState::read_only;
     rests_ = true;
@@ -361,6 +362,8 @@ bool DriveLog::retry_now() {
 // One write at a time, and the first that fails ends it. It goes where every write goes: behind what was acknowledged.
 void DriveLog::try_again() {
   if (!rests_ || state_ != DriveState::read_only || clock_.now_ms() < retry_at_ms_) return;
+  CAIRN_CHECK(!on_probation_, "a drive rests while it is tried again");
+  CAIRN_CHECK(before_ == DriveState::serving || before_ == DriveState::draining, "a drive is to write that never did");
   state_ = before_;
   rests_ = false;
   on_probation_ = true;

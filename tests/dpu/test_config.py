@@ -41,8 +41,7 @@ def test_the_defaults() -> None:
 
 def test_the_default_slab_fits_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for memory, slab in ((512, 256), (2048, 512), (2050, 512), (64 * 1024, 1024)):
-        pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": memory * 256}
-        monkeypatch.setattr("cairn_dpu.config.os.sysconf", pages.__getitem__)
+        monkeypatch.setattr("cairn_dpu.config.usable_memory", lambda memory=memory: memory * 1024**2)
         assert default_slab() == slab * 1024**2
 
 

@@ -7,12 +7,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from cairnkv import doctor as engine
 from cairnkv.commands.options import Deadline, ExitCode, Output, OutputOption, Server, Tenant, guarded, open_client
-from cairnkv.commands.output import print_json
+from cairnkv.commands.output import OwnConsole, print_json
 from cairnkv.errors import ConnectError, UsageError
 from cairnkv.findings import FAIL, LEVELS, NOT_CHECKED, OK, WARN, Finding
 
@@ -87,7 +86,7 @@ def _wait(server: str | None, tenant: str | None, deadline: int | None, seconds:
 def _tell(server: str | None, tenant: str | None, deadline: int | None, output: Output) -> list[Finding]:
     named = bool(server or os.environ.get("CAIRN_SERVERS"))
     findings = []
-    console = Console(soft_wrap=True)
+    console = OwnConsole(soft_wrap=True)
     for finding in engine.examine((lambda: open_client(server, tenant, deadline)) if named else None):
         findings.append(finding)
         if output is Output.table:
@@ -109,7 +108,7 @@ def _tell_hardware(output: Output) -> list[Finding]:
     if output is Output.json:
         print_json([{"area": area, **asdict(finding)} for area, finding in found])
     else:
-        console = Console(soft_wrap=True)
+        console = OwnConsole(soft_wrap=True)
         for line in _lines_of_hardware(found):
             console.print(line, highlight=False)
     return [finding for _, finding in found]

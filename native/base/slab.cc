@@ -1,6 +1,8 @@
 #include "base/slab.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -10,6 +12,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace cairn {
@@ -85,16 +88,44 @@ void Buffer::zero_tail(uint64_t from) {
   for (const iovec& part : parts) std::memset(part.iov_base, 0, part.iov_len);
 }
 
-Result<std::unique_ptr<Slab>> Slab::create(uint64_t bytes) {
+int touch_pages(std::byte* base, uint64_t bytes, uint64_t page_bytes, bool by_advice) {
+  CAIRN_CHECK(base != nullptr, "pages of no memory are touched");
+  CAIRN_CHECK(page_bytes > 0, "pages of no bytes are touched");
+  if (by_advice) {
+    if (madvise(base, bytes, MADV_POPULATE_WRITE) == 0) return 0;
+    if (errno != EINVAL) return errno;  // a kernel before 5.14 knows no such advice
+  }
+  const int zeros = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+  if (zeros < 0) return errno;
+  int error = 0;
+  for (uint64_t at = 0; at < bytes && error == 0; at += page_bytes) {
+    if (read(zeros, base + at, 1) != 1) error = errno;
+  }
+  close(zeros);
+  return error;
+}
+
+Result<std::unique_ptr<Slab>> Slab::create(uint64_t bytes, std::byte* (*map_huge)(uint64_t bytes)) {
   bytes = round_up(std::max<uint64_t>(bytes, 1), kHugePageBytes);
-  void* base =
-      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE, -1, 0);
-  if (base == MAP_FAILED) {
+  void* base = map_huge(bytes);
+  std::string remark;
+  CAIRN_CHECK(bytes % kHugePageBytes == 0, "a slab ends within a huge page");
+  if (base != nullptr) {
+    if (const int error = touch_pages(static_cast<std::byte*>(base), bytes, kHugePageBytes, true); error != 0) {
+      munmap(base, bytes);
+      base = nullptr;
+      remark = "the machine has huge pages and this process may not use them (" + std::string(std::strerror(error)) +
+               "), so the slab is of ordinary pages; raise the limit of its control group (hugetlb.*.max; the "
+               "hugepages-* limits of a pod), or take the huge pages back from the machine";
+    }
+  }
+  if (base == nullptr) {
     // No reserved huge pages: take one huge page more than needed, align, ask for transparent ones.
     void* wide = mmap(nullptr, bytes + kHugePageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (wide == MAP_FAILED) {
-      return Error::from_errno(errno, "cannot map a slab of " + std::to_string(bytes >> 20) + " MiB",
-                               "; ask for a smaller one, or give the process more memory");
+      const int number = errno;
+      return Error::from_errno(number, "cannot map a slab of " + std::to_string(bytes >> 20) + " MiB",
+                               advice_on_memory());
     }
     const auto start = reinterpret_cast<uintptr_t>(wide);
     const uintptr_t aligned = round_up(start, kHugePageBytes);
@@ -105,7 +136,14 @@ Result<std::unique_ptr<Slab>> Slab::create(uint64_t bytes) {
     madvise(base, bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed, not correctness
     std::memset(base, 0, bytes);
   }
-  return std::unique_ptr<Slab>(new Slab(static_cast<std::byte*>(base), bytes));
+  std::unique_ptr<Slab> slab(new Slab(static_cast<std::byte*>(base), bytes));
+  slab->remark_ = std::move(remark);
+  return slab;
+}
+
+std::byte* map_huge_pages(uint64_t bytes) {
+  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+  return base == MAP_FAILED ? nullptr : static_cast<std::byte*>(base);
 }
 
 Slab::Slab(std::byte* base, uint64_t bytes) : base_(base), total_bytes_(bytes) {

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -29,6 +30,13 @@ static_assert(kSlabPageBytes << (kSlabOrders - 1) == size_t{64} << 20, "the larg
 static_assert(kSlabOrders <= INT8_MAX, "an order does not fit the byte that notes it");
 
 class Slab;
+
+// Huge pages, not touched yet; nullptr when there are too few.
+std::byte* map_huge_pages(uint64_t bytes);
+
+// Makes every page of the memory real; 0, or the errno where one cannot be had. Touching such a page would end the
+// process with SIGBUS. by_advice: with one call, where the kernel has it.
+int touch_pages(std::byte* base, uint64_t bytes, uint64_t page_bytes, bool by_advice);
 
 // A counted reference to slab memory. Copies share the memory; the last one gives it back, so whoever
 // moves the bytes holds a Buffer until the completion. Reactor thread only.
@@ -66,7 +74,9 @@ class Buffer {
 class Slab {
  public:
   // Maps `bytes` (rounded up to 2 MiB) and touches every page, so that no request meets a page fault.
-  static Result<std::unique_ptr<Slab>> create(uint64_t bytes);
+  // Huge pages that can be mapped and not touched (a limit of the control group) are given back, and ordinary ones
+  // taken. `map_huge` is for tests: memory of so many bytes, or nullptr.
+  static Result<std::unique_ptr<Slab>> create(uint64_t bytes, std::byte* (*map_huge)(uint64_t bytes) = &map_huge_pages);
   ~Slab();
   Slab(const Slab&) = delete;
   Slab& operator=(const Slab&) = delete;
@@ -84,6 +94,8 @@ class Slab {
   uint64_t total_bytes() const { return total_bytes_; }
   uint64_t free_bytes() const { return free_bytes_; }
   ByteSpan memory() const { return {base_, total_bytes_}; }
+  // A sentence for the log when it is not of the memory that it could be; else empty.
+  const std::string& remark() const { return remark_; }
 
  private:
   friend class Buffer;
@@ -96,6 +108,7 @@ class Slab {
 
   std::byte* base_;
   uint64_t total_bytes_;
+  std::string remark_;
   uint64_t free_bytes_ = 0;
   uint64_t fail_in_ = 0;  // 0: no allocation is made to fail
   bool fail_for_ever_ = false;

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -130,7 +131,12 @@ Result<std::string> Server::listen(const std::string& url) {
 void Server::start() {
   CAIRN_CHECK(!thread_.joinable(), "a server is started once");
   running_ = true;
-  thread_ = std::thread([this] { run(); });
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error&) {
+    running_ = false;
+    throw;
+  }
   pthread_setname_np(thread_.native_handle(), "cairn-reactor");
 }
 
@@ -237,6 +243,10 @@ Result<std::string> Server::attach_drive(const std::string& path) {
     CAIRN_CHECK(false, "a drive that was taken in is not there");
     return std::string();
   });
+}
+
+Result<Unit> Server::resume_drive(const std::string& uuid) {
+  return ask<Unit>([&] { return store_->resume(uuid); });
 }
 
 Result<Unit> Server::drain_drive(const std::string& uuid) {

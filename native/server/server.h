@@ -49,11 +49,14 @@ class Server {
 
   // Before start(). Returns the URL clients use (with the port that was chosen for port 0).
   Result<std::string> listen(const std::string& url);
-  void start();
+  void start();  // std::system_error: no thread could be had, and nothing was begun
   // Refuses new work, gives what is in flight up to drain_ms, hangs up, seals the drives. True when
   // everything in flight ended by itself. Once.
   bool stop(uint64_t drain_ms);
   bool running() const { return running_.load(std::memory_order_acquire); }
+
+  // A sentence when the memory is not what it could be; else empty.
+  const std::string& slab_remark() const { return slab_->remark(); }
 
   // JSON, made on the reactor thread between two turns; the last snapshot once stopped.
   std::string stats();
@@ -67,6 +70,8 @@ class Server {
   // with an errno and none when it cannot be opened. A drive that failed and comes back under its old path is detached
   // first.
   Result<std::string> attach_drive(const std::string& path);
+  // Tries at once to write again to a drive that takes no more blocks because writes failed. drive_unknown, busy.
+  Result<Unit> resume_drive(const std::string& uuid);
   // Begins to move what the drive holds to the others. drive_unknown, busy, no_space.
   Result<Unit> drain_drive(const std::string& uuid);
   // Lets the drive go. What it holds is lost with it: without `lose_what_is_left` only a drive that is drained, failed

@@ -199,7 +199,7 @@ void Reactor::welcome(LinkState& state, Session& session) {
   body.features = state.link->features();
   body.server_id = server_id_;
   body.session_id = session.id;
-  body.block_bytes_most = kBlockBytesMost;
+  body.block_bytes_most = store_.block_bytes_most();
   body.window_bytes = options_.session_window_bytes;
   body.credits = options_.credits;
   body.batch_items_most = kBatchItemsMost;

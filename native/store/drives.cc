@@ -397,6 +397,26 @@ void LogStore::set_aside(Slot& slot) {
   emit(EventKind::drive_lost, {}, {}, 0, 0);
 }
 
+Result<Unit> LogStore::resume(const std::string& uuid) {
+  Slot* slot = slot_of(uuid);
+  if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);
+  if (slot->log->retry_now() || slot->log->state() == DriveState::serving) return Unit{};
+  return drive_error(Status::busy, slot->log->drive().info().path + " is " + name_of(slot->log->state()) +
+                                       ": only a drive whose writes failed is resumed");
+}
+
+uint64_t LogStore::block_bytes_most() const {
+  uint64_t most = 0;
+  for (const Slot& slot : slots_) {
+    if (slot.log == nullptr || !slot.log->readable()) continue;
+    const uint64_t record = format::payload_bytes_most(slot.log->superblock().segment_bytes);
+    most = std::max(most, record >= format::kPartBytes ? kBlockBytesMost : record);
+  }
+  CAIRN_CHECK(most <= kBlockBytesMost, "a drive takes longer blocks than there are");
+  // Nobody can put where no drive is; what one that comes will take is not known.
+  return std::min(most == 0 ? kBlockBytesMost : most, slab_.total_bytes() / 2);
+}
+
 Result<Unit> LogStore::drain(const std::string& uuid) {
   Slot* slot = slot_of(uuid);
   if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);

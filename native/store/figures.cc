@@ -18,7 +18,7 @@ StoreStats LogStore::stats() const {
     drive.path = log.drive().info().path;
     drive.fixed_buffers = log.drive().info().fixed_buffers;
     drive.uuid = uuid_text(log.superblock().drive);
-    drive.state = name_of(log.state());
+    drive.state = name_of(log.shown_state());
     drive.reason = log.why_failed();
     drive.bytes = log.superblock().total_bytes;
     drive.segment_bytes = log.superblock().segment_bytes;

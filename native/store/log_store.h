@@ -47,6 +47,8 @@ class LogStore final : public Store, private Leases::Watcher {
   void remove_event_sink(EventSink& sink) override { std::erase(sinks_, &sink); }
   void set_absent_drives(uint32_t count) override { options_.absent_drives = count; }
   Result<Unit> attach(IdentifiedDrive drive) override;
+  Result<Unit> resume(const std::string& uuid) override;
+  uint64_t block_bytes_most() const override;
   Result<Unit> drain(const std::string& uuid) override;
   Result<Unit> detach(const std::string& uuid, bool even_if_draining) override;
   bool loaded() const override;

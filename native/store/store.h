@@ -237,12 +237,17 @@ class Store {
   // How many drives of this store are not there: deletes are kept for them, those of unknown keys as well.
   virtual void set_absent_drives(uint32_t count) = 0;
   virtual Result<Unit> attach(IdentifiedDrive drive) = 0;
+  // Writes again, at once, to a drive that takes no more blocks because writes failed: its state says what came of it.
+  // Nothing that it holds is touched.
+  virtual Result<Unit> resume(const std::string& uuid) = 0;
   // Moves what the drive holds to the others; its state says when it is drained.
   virtual Result<Unit> drain(const std::string& uuid) = 0;
   // Lets a drive go: what it still holds is a miss from now on. Blocks until its requests are done.
   virtual Result<Unit> detach(const std::string& uuid, bool even_if_draining = false) = 0;
   // Whether every drive was read.
   virtual bool loaded() const = 0;
+  // The longest block that its drives and its memory take.
+  virtual uint64_t block_bytes_most() const = 0;
 
   // --- answered through the operation ---
   virtual void get(GetOp& op) = 0;

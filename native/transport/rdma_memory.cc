@@ -22,8 +22,7 @@ Result<RdmaMemory> register_with(const Verbs& verbs, ibv_pd* domain, ByteSpan me
   if (region != nullptr) return RdmaMemory(verbs, region);
   const int number = errno;
   const std::string what = "cannot register " + std::to_string(memory.size()) + " bytes of memory for RDMA";
-  if (number == ENOMEM || number == EAGAIN)
-    return Error::from_errno(number, what, "; raise the limit of locked memory (ulimit -l, LimitMEMLOCK=infinity)");
+  if (number == ENOMEM || number == EAGAIN) return Error::from_errno(number, what, advice_on_locked_memory());
   return Error::from_errno(number, what);
 }
 

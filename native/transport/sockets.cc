@@ -4,12 +4,15 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -110,6 +113,13 @@ Result<ListeningSocket> listen_socket(const Address& address) {
   Address bound = address;
   bound.port = bound_port(listening);
   return ListeningSocket{listening, bound};
+}
+
+int descriptors_for_links() {
+  constexpr rlim_t kKept = 320;  // dpu/cairn_dpu/limits.py counts on it
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > INT_MAX) return INT_MAX;
+  return static_cast<int>(limit.rlim_cur - std::min(kKept, limit.rlim_cur / 2));
 }
 
 void tune_socket(int socket, Address::Kind kind) {

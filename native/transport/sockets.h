@@ -32,6 +32,10 @@ struct ListeningSocket {
 
 Result<ListeningSocket> listen_socket(const Address& address);
 
+// Links get descriptors below this number. The rest of what the process may have is kept for drives, the admin API and
+// files, so that no number of links keeps an operator out.
+int descriptors_for_links();
+
 // The options a data socket wants: no Nagle, keep-alive. Harmless on a Unix socket.
 void tune_socket(int socket, Address::Kind kind);
 

@@ -255,6 +255,10 @@ class StreamListener final : public Listener {
       if (errno == EMFILE || errno == ENFILE) refuse_one();
       return nullptr;
     }
+    if (socket >= descriptors_for_links()) {
+      ::close(socket);
+      return nullptr;
+    }
     const Address::Kind kind = listening_.bound.kind;
     tune_socket(socket, kind);
     std::string host = kind == Address::Kind::tcp ? peer_host(socket) : std::string();

@@ -41,8 +41,7 @@ def test_the_defaults() -> None:
 
 def test_the_default_slab_fits_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for memory, slab in ((512, 256), (2048, 512), (2050, 512), (64 * 1024, 1024)):
-        pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": memory * 256}
-        monkeypatch.setattr("cairn_dpu.config.os.sysconf", pages.__getitem__)
+        monkeypatch.setattr("cairn_dpu.config.usable_memory", lambda memory=memory: memory * 1024**2)
         assert default_slab() == slab * 1024**2
 
 
@@ -69,6 +68,7 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "drive": ("/data/a:2GiB", (DriveSpec("/data/a", Bytes(2 * 1024**3)),)),
     "listen": ("shm:///run/a.sock", None),
     "admin": ("off", None),
+    "admin_host": ("cairn.example", ("cairn.example",)),
     "slab": ("512MiB", 512 * 1024**2),
     "session_window": ("8MiB", 8 * 1024**2),
     "idle_timeout": ("5m", 300_000),
@@ -116,6 +116,7 @@ BAD = [
     ("drive", "/a:0MiB", "more than 0 bytes"),
     ("listen", "9600", "tcp://HOST:PORT"),
     ("admin", "localhost", "HOST:PORT"),
+    ("admin_host", "cairn.example:80", "without a port"),
     ("slab", "512", "unit"),
     ("slab", "1MiB", "least is 256MiB"),
     ("session_window", "1KiB", "least is 1MiB"),

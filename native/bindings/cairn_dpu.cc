@@ -307,6 +307,7 @@ NB_MODULE(_native, m) {
           "url"_a)
       .def("start", [](PyServer& self) { server_of(self).start(); })
       .def("stop", &stop, "drain_ms"_a)
+      .def("unsealed", [](PyServer& self) { return server_of(self).unsealed(); })
       .def("running", [](PyServer& self) { return server_of(self).running(); })
       .def("stats", &stats)
       .def("absent_drives", &absent_drives)

@@ -90,6 +90,8 @@ class Server:
     def stop(self, drain_ms: int) -> bool:
         """Refuses new work, lets what is in flight end for up to drain_ms, closes sessions, seals the drives.
         True when everything in flight ended in time."""
+    def unsealed(self) -> list[str]:
+        """Paths of the drives that stop() has not sealed yet. Any thread, while it runs."""
     def running(self) -> bool: ...
     def stats(self) -> str:
         """A snapshot as JSON: see docs/metrics.md for every field."""

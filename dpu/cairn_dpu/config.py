@@ -273,6 +273,13 @@ class Config:
     drain_timeout: Milliseconds = _row(
         duration(0), Milliseconds(20_000), "Process", "How long SIGTERM waits for what is in flight to end by itself."
     )
+    seal_timeout: Milliseconds = _row(
+        duration(0),
+        Milliseconds(30_000),
+        "Process",
+        "How long after that the drives have to be sealed. Then the service ends all the same, and says which was not:"
+        " nothing that was acknowledged as durable is lost, and the next start scans it.",
+    )
     log_level: str = _row(choice("debug", "info", "warning", "error"), "info", "Process", "The least level to log.")
     log_format: str = _row(
         choice("text", "json"), "text", "Process", "Log lines on stderr: sentences, or one JSON object a line."

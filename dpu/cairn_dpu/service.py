@@ -196,6 +196,10 @@ class Service:
             self.config.ready_file.unlink(missing_ok=True)
         return drained
 
+    def unsealed(self) -> list[str]:
+        """Drives that a stop under way has not sealed yet."""
+        return self._server.unsealed() if self._server is not None else []
+
     def log_complaints(self) -> None:
         """Tells the log which links ended for what their peers did. Now and then only: whoever attacks the service does not
         fill its disk."""
@@ -327,10 +331,16 @@ def run(config: Config) -> ExitCode:
         log.info("draining, asked by %s; what is in flight has %.1f s", reason, config.drain_timeout / 1000)
         began = time.monotonic()
         stopping = stops.run_aside(service.stop)
-        again = stops.wait_for(stopping, heed_lifeline=False)
+        seconds = (config.drain_timeout + config.seal_timeout) / 1000
+        again = stops.wait_for(stopping, heed_lifeline=False, seconds=seconds)
         if again is not None and not stopping.done():
             log.warning("stopped at once by a second %s; the next start recovers", again)
             leave(ExitCode.FAILURE)
+        if not stopping.done():
+            for path in service.unsealed():
+                log.error("the drive %s was not sealed in %.1f s: it does not answer, or is slow", path, seconds)
+            log.warning("stopped all the same; what was acknowledged as durable is kept, and the next start scans it")
+            leave(ExitCode.OK)
         if not stopping.result():
             log.warning("some requests did not end in time and were cut off; their clients see a lost connection")
         log.info("stopped after %.1f s; every drive is sealed", time.monotonic() - began)

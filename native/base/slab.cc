@@ -35,19 +35,33 @@ struct Buffer::Body {
   uint64_t length;
   uint64_t capacity;
   std::vector<iovec> runs;
+  SlabAccount* account = nullptr;
+  bool cached = false;  // one of the references is a cache's
 };
 
 Buffer::Buffer(const Buffer& other) noexcept : body_(other.body_) {
   if (body_ == nullptr) return;
   CAIRN_CHECK(body_->references > 0, "memory is shared that was given back already");
   CAIRN_CHECK(body_->references < UINT32_MAX, "memory is shared by more than can be counted");
-  ++body_->references;
+  if (++body_->references == 2 && body_->cached) body_->slab->count_held(*body_, true);
 }
 
 Buffer::~Buffer() {
   if (body_ == nullptr) return;
   CAIRN_CHECK(body_->references > 0, "memory is given back twice");
-  if (--body_->references == 0) body_->slab->release(body_);
+  if (--body_->references == 0) {
+    if (!body_->cached) body_->slab->count_held(*body_, false);
+    body_->slab->release(body_);
+  } else if (body_->references == 1 && body_->cached) {
+    body_->slab->count_held(*body_, false);
+  }
+}
+
+void Buffer::set_cached(bool cached) const {
+  CAIRN_CHECK(body_ != nullptr, "no memory is in a cache");
+  CAIRN_CHECK(body_->cached != cached, "memory enters a cache twice, or leaves it twice");
+  body_->cached = cached;
+  if (body_->references == 1) body_->slab->count_held(*body_, !cached);
 }
 
 uint64_t Buffer::length() const {
@@ -226,6 +240,15 @@ void Slab::give_back(int64_t page, int order) {
   heads_[level] = static_cast<int32_t>(page);
 }
 
+void Slab::count_held(const Buffer::Body& body, bool held) {
+  if (body.account == nullptr) return;
+  uint64_t& own = body.account->held_bytes;
+  CAIRN_CHECK(held || held_bytes_ >= body.capacity, "more of the slab is let go of than was held");
+  CAIRN_CHECK(held || own >= body.capacity, "more memory of one owner is let go of than it held");
+  held_bytes_ = held ? held_bytes_ + body.capacity : held_bytes_ - body.capacity;
+  own = held ? own + body.capacity : own - body.capacity;
+}
+
 bool Slab::told_to_fail() {
   if (fail_in_ > 1) {
     --fail_in_;
@@ -236,13 +259,13 @@ bool Slab::told_to_fail() {
   return true;
 }
 
-Buffer Slab::allocate(uint64_t length) {
+Buffer Slab::allocate(uint64_t length, SlabAccount* account) {
   uint64_t left = round_up(std::max<uint64_t>(length, 1), kSlabPageBytes);
   CAIRN_CHECK(left >= length, "more memory is asked for than can be counted");
   if (fail_in_ != 0 && told_to_fail()) [[unlikely]]
     return {};
   if (left > free_bytes_) return {};
-  auto* body = new Buffer::Body{this, 1, length, left, {}};
+  auto* body = new Buffer::Body{this, 1, length, left, {}, account, false};
   while (left > 0) {
     int order = std::min(static_cast<int>(std::bit_width(left / kSlabPageBytes)) - 1, kSlabOrders - 1);
     int64_t page = take(order);
@@ -258,6 +281,7 @@ Buffer Slab::allocate(uint64_t length) {
     body->runs.push_back({base_ + static_cast<uint64_t>(page) * kSlabPageBytes, order_bytes(order)});
     left -= order_bytes(order);
   }
+  count_held(*body, true);
   return Buffer(body);
 }
 

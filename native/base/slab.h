@@ -38,6 +38,11 @@ std::byte* map_huge_pages(uint64_t bytes);
 // process with SIGBUS. by_advice: with one call, where the kernel has it.
 int touch_pages(std::byte* base, uint64_t bytes, uint64_t page_bytes, bool by_advice);
 
+// Whose memory it is: what of the slab its owner keeps from others. Outlives every buffer that is counted in it.
+struct SlabAccount {
+  uint64_t held_bytes = 0;
+};
+
 // A counted reference to slab memory. Copies share the memory; the last one gives it back, so whoever
 // moves the bytes holds a Buffer until the completion. Reactor thread only.
 class Buffer {
@@ -59,6 +64,9 @@ class Buffer {
   const std::vector<iovec>& runs() const;
   // True when no other Buffer shares this memory.
   bool unique() const;
+  // Whether one of the references is that of a cache, which gives the memory up whenever it is wanted: it is held, and
+  // counted in its owner's account, only as long as there is another.
+  void set_cached(bool cached) const;
   // Appends the parts of the runs that hold bytes [offset, offset + count) to `out`.
   void slice(uint64_t offset, uint64_t count, std::vector<iovec>& out) const;
   // Zeroes bytes [from, capacity): nothing of an earlier owner may reach a drive or a client.
@@ -81,8 +89,9 @@ class Slab {
   Slab(const Slab&) = delete;
   Slab& operator=(const Slab&) = delete;
 
-  // A buffer of `length` bytes (at least one page is taken), or an empty one when free memory is short.
-  Buffer allocate(uint64_t length);
+  // A buffer of `length` bytes (at least one page is taken), or an empty one when free memory is short. What is held of
+  // it is counted in `account`; nullptr: in nobody's.
+  Buffer allocate(uint64_t length, SlabAccount* account = nullptr);
   // For tests: the nth allocation from now on (1: the next) finds no memory, and all after it if `for_ever`; 0: none.
   void fail_allocation(uint64_t nth, bool for_ever) {
     fail_in_ = nth;
@@ -93,6 +102,8 @@ class Slab {
 
   uint64_t total_bytes() const { return total_bytes_; }
   uint64_t free_bytes() const { return free_bytes_; }
+  // What is counted in accounts, all together.
+  uint64_t held_bytes() const { return held_bytes_; }
   ByteSpan memory() const { return {base_, total_bytes_}; }
   // A sentence for the log when it is not of the memory that it could be; else empty.
   const std::string& remark() const { return remark_; }
@@ -104,12 +115,14 @@ class Slab {
   int64_t take(int order);
   void give_back(int64_t page, int order);
   void release(Buffer::Body* body);
+  void count_held(const Buffer::Body& body, bool held);
   bool told_to_fail();
 
   std::byte* base_;
   uint64_t total_bytes_;
   std::string remark_;
   uint64_t free_bytes_ = 0;
+  uint64_t held_bytes_ = 0;
   uint64_t fail_in_ = 0;  // 0: no allocation is made to fail
   bool fail_for_ever_ = false;
   uint64_t failed_ = 0;

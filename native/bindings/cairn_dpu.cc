@@ -335,6 +335,7 @@ NB_MODULE(_native, m) {
       .def("start", &start)
       .def("slab_remark", [](PyServer& self) { return server_of(self).slab_remark(); })
       .def("stop", &stop, "drain_ms"_a)
+      .def("unsealed", [](PyServer& self) { return server_of(self).unsealed(); })
       .def("running", [](PyServer& self) { return server_of(self).running(); })
       .def("stats", &stats)
       .def("absent_drives", &absent_drives)

@@ -53,6 +53,8 @@ class Server {
   // Refuses new work, gives what is in flight up to drain_ms, hangs up, seals the drives. True when
   // everything in flight ended by itself. Once.
   bool stop(uint64_t drain_ms);
+  // Paths of the drives that stop() has not sealed yet. Any thread.
+  std::vector<std::string> unsealed();
   bool running() const { return running_.load(std::memory_order_acquire); }
 
   // A sentence when the memory is not what it could be; else empty.
@@ -86,7 +88,8 @@ class Server {
   void run();
   void step(int timeout_ms);
   bool drain(uint64_t drain_ms);
-  Result<Unit> detach(const std::string& uuid, bool lose_what_is_left);
+  Result<Unit> begin_detach(const std::string& uuid, bool lose_what_is_left);
+  void close_store();
   // Runs the errand on the reactor's thread, or here while there is none yet. False once that has ended.
   bool errand(const std::function<void()>& errand);
   template <class T>
@@ -103,6 +106,8 @@ class Server {
   std::atomic<bool> stopping_{false};
   std::atomic<uint64_t> drain_ms_{0};
   bool drained_ = true;
+  std::mutex unsealed_lock_;
+  std::vector<std::string> unsealed_;
   std::string snapshot_;             // written by the reactor's thread before the mailbox is closed
   std::vector<AbsentDrive> absent_;  // reactor thread
 };

@@ -42,6 +42,7 @@ class Cache {
   uint64_t bytes() const { return bytes_; }
   uint64_t blocks() const { return entries_.size(); }
   uint64_t bytes_of(uint32_t tenant) const;
+  void forget(uint32_t tenant);  // one that has nothing here
 
  private:
   using Order = std::list<Entry>;  // front: most recently used

@@ -435,7 +435,7 @@ Result<Unit> LogStore::drain(const std::string& uuid) {
   return Unit{};
 }
 
-Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
+Result<Unit> LogStore::begin_detach(const std::string& uuid, bool even_if_draining) {
   Slot* slot = slot_of(uuid);
   if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);
   if (slot->log->state() == DriveState::draining && !even_if_draining) {
@@ -449,16 +449,33 @@ Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
     slot->log->fail("it was removed");
   }
   if (!slot->set_aside) set_aside(*slot);
-  while (busy(*slot)) {
-    slot->log->drive().wait(10);
+  slot->leaving = true;
+  return Unit{};
+}
+
+void LogStore::let_leave(Slot& slot) {
+  CAIRN_CHECK(slot.set_aside, "a drive goes whose blocks are still served");
+  if (busy(slot)) return;
+  if (slot.loader != nullptr) loading_done(slot);
+  retire(slot);
+  // Index entries that point here stay stale for whoever comes into the slot next.
+  const uint8_t next_use = slot.next_use;
+  slot = Slot{};
+  slot.next_use = next_use;
+}
+
+bool LogStore::detached(const std::string& uuid) const {
+  return std::none_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
+    return slot.log != nullptr && uuid_text(slot.log->superblock().drive) == uuid;
+  });
+}
+
+Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
+  if (auto begun = begin_detach(uuid, even_if_draining); !begun) return begun;
+  while (Slot* slot = slot_of(uuid)) {
+    if (busy(*slot)) slot->log->drive().wait(10);
     poll();
   }
-  if (slot->loader != nullptr) loading_done(*slot);
-  retire(*slot);
-  // Index entries that point here stay stale for whoever comes into the slot next.
-  const uint8_t next_use = slot->next_use;
-  *slot = Slot{};
-  slot->next_use = next_use;
   return Unit{};
 }
 

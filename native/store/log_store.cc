@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <string>
 #include <vector>
 
 #include "store/evictor.h"
@@ -27,6 +29,7 @@ LogStore::LogStore(Slab& slab, const Clock& clock, const StoreOptions& options)
     : slab_(slab),
       clock_(clock),
       options_(options),
+      slab_shares_(slab),
       index_([this](const Index::Entry& entry) { return fresh(entry); },
              [this](const Index::Entry& entry) { dropped(entry); }),
       cache_(tenants_),
@@ -375,6 +378,13 @@ bool LogStore::touch(const BlockId& id) {
   return true;
 }
 
+uint64_t LogStore::get_bytes(const BlockId& id, uint64_t offset, uint64_t length) {
+  const Index::Entry* entry = find(id);
+  if (entry == nullptr || offset >= entry->length() || length > entry->length() - offset) return 0;
+  const Range range = range_of(*entry, offset, length);
+  return range.to - range.from;
+}
+
 Status LogStore::lease(const BlockId& id, uint64_t holder, uint64_t duration_ms) {
   if (duration_ms > options_.lease_ms_most) return Status::lease_too_long;
   const Index::Entry* entry = find(id);
@@ -386,14 +396,13 @@ Status LogStore::lease(const BlockId& id, uint64_t holder, uint64_t duration_ms)
       if (slot.log != nullptr && slot.log->writable())
         room += slot.log->superblock().segment_count * slot.log->superblock().segment_bytes;
     }
-    uint64_t leased = 0;
-    for (const auto& [number, row] : tenants_.rows()) leased += row.leased_bytes;
     const uint64_t own = tenant.options.quota_bytes == 0 ? room : tenant.options.quota_bytes;
-    if (tenant.leased_bytes + entry->length() > own / kLeasedPart || leased + entry->length() > room / kLeasedPart)
+    if (tenant.leased_bytes + entry->length() > own / kLeasedPart ||
+        leased_bytes_ + entry->length() > room / kLeasedPart)
       return Status::quota_exceeded;
   }
-  leases_.take(id, entry->group(), entry->length(), holder, clock_.now_ms() + duration_ms);
-  return Status::ok;
+  const bool taken = leases_.take(id, entry->group(), entry->length(), holder, clock_.now_ms() + duration_ms);
+  return taken ? Status::ok : Status::quota_exceeded;
 }
 
 Status LogStore::release(const BlockId& id, uint64_t holder) {
@@ -405,8 +414,10 @@ void LogStore::lease_changed(const BlockId& id, uint32_t group, uint64_t bytes, 
   CAIRN_CHECK(begins || tenant.leased_bytes >= bytes, "a lease ends that was not counted");
   if (begins) {
     tenant.leased_bytes += bytes;
+    leased_bytes_ += bytes;
   } else {
     tenant.leased_bytes -= bytes;
+    leased_bytes_ -= bytes;
   }
   groups_.lease(group, begins);
 }
@@ -415,9 +426,9 @@ void LogStore::set_tenants(const std::vector<TenantOptions>& tenants) {
   tenants_.configure(tenants);
 }
 
-Buffer LogStore::take_memory(uint64_t length) {
+Buffer LogStore::take_memory(uint64_t length, SlabAccount* account) {
   while (true) {
-    Buffer buffer = slab_.allocate(length);
+    Buffer buffer = slab_.allocate(length, account);
     if (buffer || !cache_.evict_one()) return buffer;
   }
 }
@@ -432,6 +443,8 @@ void LogStore::poll() {
     slot.log->poll(next_sequence_);
     if (slot.loader != nullptr) load(slot);
     if (slot.log->state() == DriveState::failed && !slot.set_aside) set_aside(slot);
+    if (slot.leaving) let_leave(slot);
+    if (slot.log == nullptr) continue;
     if (slot.evictor != nullptr) slot.evictor->poll();
     if (slot.scrubber != nullptr) slot.scrubber->poll();
   }
@@ -481,11 +494,29 @@ bool LogStore::idle() const {
   });
 }
 
-void LogStore::close() {
+void LogStore::close(const std::function<void(const std::string&)>& sealed) {
   write_what_waits();
-  settle_down();
   for (const Slot& slot : slots_) {
-    if (slot.log != nullptr && slot.loader == nullptr) slot.log->close(next_sequence_);
+    if (slot.evictor != nullptr) slot.evictor->stop();
+    if (slot.scrubber != nullptr) slot.scrubber->stop();
+  }
+  uint32_t over = 0;  // a bit a slot
+  const auto is_over = [&](const Slot& slot) { return slot.log == nullptr || (over & 1U << slot.log->number()) != 0; };
+  while (true) {
+    for (const Slot& slot : slots_) {
+      if (is_over(slot) || busy(slot) || in_use(*slot.log)) continue;
+      if (slot.loader == nullptr) slot.log->close(next_sequence_);
+      over |= 1U << slot.log->number();
+      sealed(slot.log->drive().info().path);
+    }
+    if (std::all_of(slots_.begin(), slots_.end(), is_over)) return;
+    for (const Slot& slot : slots_) {
+      if (is_over(slot)) continue;
+      slot.log->poll(next_sequence_);
+      if (slot.evictor != nullptr) slot.evictor->poll();
+      if (slot.scrubber != nullptr) slot.scrubber->poll();
+      slot.log->drive().wait(10);
+    }
   }
 }
 

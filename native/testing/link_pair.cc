@@ -213,8 +213,9 @@ void LinkPair::cut() {
   shutdown(raw_server_, SHUT_RDWR);
 }
 
-void LinkPair::on_frame(ServerLink&, const FrameHeader& header, ConstByteSpan body) {
+void LinkPair::on_frame(ServerLink& link, const FrameHeader& header, ConstByteSpan body) {
   at_server.push_back({header, {body.begin(), body.end()}});
+  if (hold_each > 0 && at_server.size() % hold_each == 0) link.hold(true);
 }
 
 // As the reactor does it: the peer is told.

@@ -66,6 +66,36 @@ TEST_P(LinkTest, Promise1FramesArriveWholeOnceInOrder) {
   for (uint64_t i = 0; i < 500; ++i) EXPECT_EQ(pair->at_server[i].header.request_id, i + 1);
 }
 
+// What its peer may send waits with the peer, and what is sent to it arrives all the same.
+TEST_P(LinkTest, AHeldLinkHandsOnNothingAndLosesNothing) {
+  constexpr size_t kFrames = 210;
+  pair->hold_each = 7;
+  for (uint64_t i = 1; i <= kFrames; ++i) pair->client->send(command(i));
+  for (size_t seen = 7; seen <= kFrames; seen += 7) {
+    ASSERT_TRUE(pair->run_until([&] { return pair->server->held(); }));
+    EXPECT_EQ(pair->at_server.size(), seen);
+    FrameBuilder frame(FrameType::pong, seen);
+    pair->server->send(frame.finish());
+    ASSERT_TRUE(pair->run_until([&] { return pair->at_client.size() == seen / 7; })) << "its output stands still, too";
+    EXPECT_EQ(pair->at_server.size(), seen) << "it was heard while it was held";
+    EXPECT_EQ(pair->server->queued_bytes(), 0U);
+    pair->server->hold(false);
+  }
+  for (uint64_t i = 0; i < kFrames; ++i) EXPECT_EQ(pair->at_server[i].header.request_id, i + 1);
+}
+
+// A body that takes several turns, and comes in pieces.
+TEST_P(LinkTest, TheLongestFrameArrivesWhole) {
+  FrameBuilder frame(FrameType::exists, 5);
+  std::vector<std::byte> body(kBodyBytesMost);
+  fill_pattern(body, 3);
+  frame.append_bytes(body);
+  pair->client->send(frame.finish());
+  pair->client->send(command(6));
+  ASSERT_TRUE(pair->run_until([&] { return pair->at_server.size() == 2; }));
+  EXPECT_EQ(pair->at_server[0].body, body);
+}
+
 TEST_P(LinkTest, Promise2BytesAreInPlaceBeforeTheResultIsSeen) {
   std::vector<std::byte> a(300'001), b(5);
   give_memory(9, 0, a);

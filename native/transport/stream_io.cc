@@ -21,7 +21,11 @@ namespace {
 // Small, so that at most this much of a large payload is copied instead of received in place.
 constexpr size_t kStagedBytes = 4096;
 constexpr size_t kSinkBytes = 64 * 1024;
+// Of a long body no more memory is taken at once: what a peer announces costs it what it sends.
+constexpr size_t kBodyBytesAtOnce = 64 * 1024;
 constexpr size_t kVectorsMost = 64;
+// What keeping a frame costs besides its bytes, more or less.
+constexpr uint64_t kFrameKeptBytes = sizeof(OutFrame) + 64;
 // Of a peer that is no longer heard: some of it in a turn, and all told what may well be under way on a fast network.
 constexpr uint64_t kDiscardedAtOnce = 1 << 20;
 constexpr uint64_t kDiscardedMost = 64 << 20;
@@ -57,6 +61,7 @@ void StreamIo::release() {
   dropped_.swap(out_);
   channel_.reset();
   front_sent_ = 0;
+  queued_ = 0;
 }
 
 void StreamIo::fail(Status status, std::string_view reason) {
@@ -68,7 +73,7 @@ void StreamIo::fail(Status status, std::string_view reason) {
 
 void StreamIo::stop_hearing() {
   CAIRN_CHECK(hears_, "a peer that is not heard is stopped from being heard");
-  hears_ = false;
+  hears_ = held_ = false;
   phase_ = Phase::header;
   body_ = {};
   body_have_ = 0;
@@ -85,6 +90,8 @@ void StreamIo::enqueue(OutFrame frame) {
   CAIRN_CHECK(frame.is_data == !frame.tail.empty(), "data is sent without its trailer, or something else with one");
   CAIRN_CHECK(frame.keep.empty() || frame.payload_bytes > 0, "a frame holds memory of which it sends nothing");
   if (channel_ == nullptr) return frame_sent(frame);
+  frame.kept_bytes = frame.head.size() + frame.tail.size() + frame.payload.size() * sizeof(iovec) + kFrameKeptBytes;
+  queued_ += frame.kept_bytes;
   out_.push_back(std::move(frame));
 }
 
@@ -119,6 +126,7 @@ void StreamIo::send_queued() {
     }
     moved_ += static_cast<uint64_t>(sent);
     at_once += static_cast<uint64_t>(sent);
+    sent_ += static_cast<uint64_t>(sent);
     front_sent_ += static_cast<size_t>(sent);
     while (!out_.empty()) {
       const OutFrame& front = out_.front();
@@ -127,6 +135,8 @@ void StreamIo::send_queued() {
       front_sent_ -= length;
       const OutFrame done = std::move(out_.front());
       out_.pop_front();
+      CAIRN_CHECK(queued_ >= done.kept_bytes, "a queue of frames counts less than it holds");
+      queued_ -= done.kept_bytes;
       frame_sent(done);
       if (channel_ == nullptr) return;
     }
@@ -180,10 +190,10 @@ void StreamIo::check_input() const {
   if (phase_ == Phase::header) {
     CAIRN_CHECK(body_have_ == 0 || body_.size() == kFrameHeaderBytes, "a header is collected where it has no room");
   } else {
-    CAIRN_CHECK(body_.size() == header_.body_bytes, "the body that is received is not as long as its header says");
+    CAIRN_CHECK(body_.size() <= header_.body_bytes, "the body that is received is longer than its header says");
   }
   if (phase_ == Phase::payload) {
-    CAIRN_CHECK(body_have_ == body_.size(), "payload is received before its frame is whole");
+    CAIRN_CHECK(body_have_ == header_.body_bytes, "payload is received before its frame is whole");
     CAIRN_CHECK(payload_left_ > 0, "a payload that is whole was not handed on");
     CAIRN_CHECK(payload_left_ <= header_.payload_bytes, "more payload is to come than the header announced");
   } else {
@@ -210,7 +220,8 @@ void StreamIo::discard_some() {
 
 void StreamIo::receive_some(uint64_t budget) {
   uint64_t received = 0;
-  while (channel_ != nullptr && received < budget) {
+  if (hears_ && staged_from_ < staged_to_) parse_staged();  // what was left when it was held
+  while (channel_ != nullptr && !held_ && received < budget) {
     if (!hears_) return discard_some();
     CAIRN_CHECK(staged_from_ == staged_to_, "staged bytes were left unparsed");
     check_input();
@@ -274,6 +285,7 @@ void StreamIo::saw(ConstByteSpan bytes) {
 void StreamIo::advance_payload(uint64_t count) {
   CAIRN_CHECK(count <= payload_left_, "more payload was received than the header announced");
   payload_left_ -= count;
+  payload_received_ += count;
   while (count > 0) {
     CAIRN_CHECK(into_at_ < into_.size(), "payload was received beyond the memory that was given for it");
     iovec& part = into_[into_at_];
@@ -287,6 +299,7 @@ void StreamIo::advance_payload(uint64_t count) {
 
 void StreamIo::parse_staged() {
   while (channel_ != nullptr && hears_) {
+    if (held_) return;
     CAIRN_CHECK(staged_from_ <= staged_to_, "more staged bytes were parsed than arrived");
     bool ended = false;
     if (phase_ == Phase::header) {
@@ -321,7 +334,7 @@ bool StreamIo::take_header() {
     return false;
   }
   CAIRN_CHECK(header_.body_bytes <= kBodyBytesMost, "an absurd length got past the check of the header");
-  body_.resize(header_.body_bytes);
+  body_.resize(std::min<size_t>(header_.body_bytes, kBodyBytesAtOnce));
   phase_ = Phase::body;
   return true;
 }
@@ -333,6 +346,10 @@ bool StreamIo::take_body() {
   body_have_ += take;
   staged_from_ += take;
   if (body_have_ < body_.size()) return false;
+  if (body_have_ < header_.body_bytes) {
+    body_.resize(std::min<size_t>(header_.body_bytes, body_.size() * 2));
+    return staged_from_ < staged_to_;
+  }
   if (const char* wrong = check_body(header_, body_)) {
     broke_rule(Status::invalid, wrong);
     return false;

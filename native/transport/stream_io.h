@@ -25,6 +25,7 @@ struct OutFrame {
   std::vector<Buffer> keep;
   uint64_t payload_bytes = 0;
   uint64_t request_id = 0;
+  uint64_t kept_bytes = 0;  // of memory while it waits, without its payload
   bool is_data = false;
 };
 
@@ -68,7 +69,16 @@ class StreamIo : private ByteWitness {
   bool hears() const { return channel_ != nullptr && hears_; }
   bool leaving() const { return channel_ != nullptr && !hears_; }
 
+  // While it is held nothing is received, and no frame of what was received before arrives.
+  void hold_input(bool held) { held_ = held && hears_; }
+  bool input_held() const { return held_; }
+
   bool open() const { return channel_ != nullptr; }
+  // What the frames in the queue take of memory, without their payload.
+  uint64_t queued() const { return queued_; }
+  uint64_t sent() const { return sent_; }
+  uint64_t received() const { return moved_ - sent_; }
+  uint64_t payload_received() const { return payload_received_; }
   bool output_pending() const { return !out_.empty(); }
   // Whether the wait set is to tell when there is room. A polled channel finds out by itself, or is woken.
   bool waits_for_room() const { return output_pending() && !channel_polled(); }
@@ -118,8 +128,10 @@ class StreamIo : private ByteWitness {
   std::deque<OutFrame> out_;
   std::deque<OutFrame> dropped_;  // what was left when the link was shut
   size_t front_sent_ = 0;
-  uint64_t moved_ = 0;
+  uint64_t queued_ = 0;
+  uint64_t moved_ = 0, sent_ = 0, payload_received_ = 0;
   bool hears_ = true;
+  bool held_ = false;
   bool finished_ = false;   // no more is sent
   uint64_t discarded_ = 0;  // since nothing is heard
 

@@ -23,7 +23,7 @@ namespace cairn {
 namespace {
 
 // What one link may receive before the reactor turns to the others.
-constexpr uint64_t kReceiveBudget = 8 * kMiB;
+constexpr uint64_t kReceiveBudget = 2 * kMiB;
 static_assert(kReceiveBudget >= kBodyBytesMost, "the largest command takes more than one turn");
 
 }  // namespace
@@ -127,6 +127,13 @@ void StreamServerLink::flush() {
     enqueue(std::move(out));
   }
   send_queued();
+}
+
+// What waits here because it is held is not owed.
+Dues StreamServerLink::dues() const {
+  const Due reading{output_pending(), sent()};
+  if (input_held()) return {reading, {false, payload_received()}, {false, received()}};
+  return {reading, {!pulls_.empty(), payload_received()}, {mid_frame(), received()}};
 }
 
 PullOp* StreamServerLink::find_pull(uint64_t request_id, uint32_t index) {

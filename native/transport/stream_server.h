@@ -43,7 +43,10 @@ class StreamServerLink final : public ServerLink, private StreamIo {
   void leave(std::vector<std::byte> frame) override;
   void close() override;
   uint64_t moved_bytes() const override { return moved(); }
-  bool busy() const override { return output_pending() || mid_frame(); }
+  Dues dues() const override;
+  uint64_t queued_bytes() const override { return queued(); }
+  void hold(bool held) override { hold_input(held); }
+  bool held() const override { return input_held(); }
 
  private:
   struct PullKey {

@@ -26,6 +26,7 @@
 
 #include <sys/uio.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -84,6 +85,15 @@ class PullOp {
 };
 
 class ServerLink;
+
+struct Due {
+  bool open = false;
+  uint64_t done = 0;
+};
+// To take in what is sent to it; to send the blocks of puts that it was asked for; to end a frame that it began.
+enum class DueKind : uint8_t { reading, blocks, frame };
+inline constexpr size_t kDueKinds = 3;
+using Dues = std::array<Due, kDueKinds>;
 
 class ServerLinkHandler {
  public:
@@ -155,10 +165,19 @@ class ServerLink {
   // Sends what is queued as far as the peer takes it at once, then closes. Of the handler only
   // on_payload_sent() is called, for what was still queued. The caller has cancelled its pulls.
   virtual void close() = 0;
-  // A number that grows whenever a byte moves, and whether the peer owes or is owed some: a link that is busy
-  // while its progress stands still has a stuck peer.
+  // All bytes that moved, either way.
   virtual uint64_t moved_bytes() const = 0;
-  virtual bool busy() const = 0;
+  // What its peer still has to do, by kind: each tells whether there is any of it, and a number that grows whenever the
+  // peer does some. A peer that leaves one of them as it is for too long is stuck, whatever else it does meanwhile.
+  virtual Dues dues() const = 0;
+
+  // What frames that wait to be sent take of memory; payload, which lies in the slab, is not counted.
+  virtual uint64_t queued_bytes() const = 0;
+  // While it is held it hands on no frame and takes in nothing: what its peer says waits with the peer. What is queued
+  // goes out all the same. It may be held from inside on_frame(), and then hands on no other; frames that it has taken
+  // in already come when it is driven again (progress, readable).
+  virtual void hold(bool held) = 0;
+  virtual bool held() const = 0;
 
  protected:
   ServerLinkHandler* handler_ = nullptr;

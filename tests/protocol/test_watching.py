@@ -119,17 +119,17 @@ def test_a_thousand_waiting_watches(addresses: Addresses, writer: RawSession, te
         for _ in range(10):
             watcher.watch(0)
     bystander = RawSession.open(addresses["tcp"])
-    wait_for_watches(bystander, 1000)
+    wait_for_watches(writer, 1000)
     began = time.monotonic()
     assert bystander.put(fresh_key(), b"x")[0] == 0 and bystander.alive()
     assert time.monotonic() - began < 5
-    assert waiting_watches(bystander) == 1000, "another tenant's event woke somebody"
+    assert waiting_watches(writer) == 1000, "another tenant's event woke somebody"
     key = fresh_key()
     writer.put(key, b"x")
     for watcher in watchers:
         for _ in range(10):
             assert [event[3] for event in watcher.events()[2]] == [key]
-    wait_for_watches(bystander, 0)
+    wait_for_watches(writer, 0)
 
 
 def test_clients_that_die_while_watching(

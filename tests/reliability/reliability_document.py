@@ -88,6 +88,7 @@ def measures(parts: Iterable[str]) -> list[Measure]:
             "client-syscalls-shm", "System calls of a client that failed, shm", "cases", field("runs"), 200, 10_000
         ),
         Measure("client-endings", "Ends, forks and signals of an engine", "processes", field("runs"), 1_000, 10_000),
+        Measure("floods", "Floods of one kind of frame", "floods", field("floods"), 0, 0, whole=True),
         *fuzz_measures(parts),
         *(
             Measure("coverage", f"Coverage, {title}", "% in the least covered file", field(f"least.{kind}"), 95, 100)

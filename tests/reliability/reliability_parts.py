@@ -22,6 +22,7 @@ TORTURE_CASE = re.compile(
     r"^((?:crash-points --random 1|bit-flips --payload 1) --seed \d+|crash-points --only [^\s:]+"
     r"|bit-flips --seed \d+ --only \w+:\d+:\d+|fault-sites --only \w+:\d+:[^:]+:(?:once|for_ever))"
 )
+FLOOD_CASE = re.compile(r"^flood_matrix --only ([\w]+:\w+:\d+): ", re.MULTILINE)
 SYSCALL_CASE = re.compile(r"^syscall-sites --only (\w+:\d+:E\w+:(?:once|for_ever))", re.MULTILINE)
 CLIENT_SYSCALL_CASE = re.compile(r"^client-syscalls --only (\w+:\d+:E\w+:(?:once|for_ever))", re.MULTILINE)
 ENDING_CASE = re.compile(r"^client-endings --only ([a-z-]+:[a-z-]+)", re.MULTILINE)
@@ -257,6 +258,21 @@ def client_endings() -> Part:
     )
 
 
+def floods() -> Part:
+    program = Path("tests/support/flood_matrix.py")
+
+    def command(_seed: int, seconds: int, _amount: int) -> list[str]:
+        return [sys.executable, str(program), "--stop-at", str(seconds)]
+
+    def repeats(result: Result, _seed: int) -> list[str]:
+        cases = dict.fromkeys(FLOOD_CASE.findall(result.err))
+        return [f"{PYTHON} {program} --only {case}" for case in cases][:REPEATS_MOST]
+
+    return Part(
+        "floods", command, seconds=300, amount=1, program=program, missing=packages_missing, whole=True, repeats=repeats
+    )
+
+
 def kill_cycles() -> Part:
     program = Path("tests/crash/kill_cycles.py")
 
@@ -346,6 +362,7 @@ def all_parts(places: Places, *, with_coverage: bool) -> list[Part]:
         client_syscalls("tcp"),
         client_syscalls("shm"),
         client_endings(),
+        floods(),
         *(fuzzer(name, places) for name in fuzzers),
     ]
     return [*parts, coverage()] if with_coverage else parts

@@ -22,6 +22,8 @@ class Ring {
   // Whose turn it is; nullptr: the ring is empty.
   T* at() const { return at_; }
   void advance() { at_ = at_ == nullptr ? nullptr : (at_->*kLink).next; }
+  // The other way round: the turn goes to whoever had it before.
+  void retreat() { at_ = at_ == nullptr ? nullptr : (at_->*kLink).before; }
   static bool holds(const T& one) { return (one.*kLink).next != nullptr; }
 
   // Joins as the last to have its turn.

@@ -5,8 +5,12 @@
 
 #include <cerrno>
 #include <cstring>
+#include <exception>
+#include <functional>
 #include <new>
 #include <system_error>
+#include <thread>
+#include <utility>
 
 namespace cairn {
 

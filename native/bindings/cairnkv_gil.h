@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 #include <exception>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/patience.h"

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <iterator>
 #include <memory>
+#include <mutex>
+#include <new>
 #include <span>
 #include <thread>
 #include <utility>

@@ -2,6 +2,12 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/event.h"
 #include "client/client.h"

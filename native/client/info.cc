@@ -1,5 +1,10 @@
 // What is told of a session, without waiting for it: a copy, made anew whenever something of it changes.
 #include <algorithm>
+#include <cstdint>
+#include <mutex>
+#include <new>
+#include <string_view>
+#include <utility>
 
 #include "client/client.h"
 

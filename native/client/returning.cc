@@ -1,7 +1,12 @@
 // Back to a better way: tried for on a thread of its own while the session by another one goes on, and taken when
 // nobody is in the middle of anything.
 #include <algorithm>
+#include <atomic>
 #include <iterator>
+#include <memory>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "base/background.h"
 #include "base/clock.h"

@@ -1,6 +1,13 @@
 // An operation begins: on the thread of its caller, which an event loop's must not hold up.
 #include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <mutex>
+#include <new>
+#include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "client/client.h"

@@ -275,8 +275,9 @@ def run(root: Path, around: Surroundings, command: Sequence[str]) -> int:
     words = ["setpriv", "--pdeathsig", "KILL"]
     words += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     words += ["bash", "-ec", INSIDE, "bare_root", str(root), str(len(around.folders)), *around.folders]
-    words += ["env", "-i", "-C", f"/{SOURCE}", *(f"{name}={value}" for name, value in environment.items()), *command]
-    process = subprocess.Popen(words)
+    words += ["env", "-C", f"/{SOURCE}", *command]
+    # Not on the command line, which everybody may read: an index's address may hold a password.
+    process = subprocess.Popen(words, env=environment)
     try:
         return process.wait()
     finally:

@@ -30,6 +30,15 @@ const char* const kWhat = "cannot make the shared memory of a connection";
 // Bells that are taken in at once; more of them wait for the next turn.
 constexpr size_t kBellsAtOnce = 4096;
 
+// Made again when a signal comes in between, but not for ever.
+template <class Call>
+auto uninterrupted(Call&& call) {
+  constexpr int kTriesMost = 100;
+  auto got = call();
+  for (int tries = 1; got < 0 && errno == EINTR && tries < kTriesMost; ++tries) got = call();
+  return got;
+}
+
 Error wrong_memory(const std::string& why) {
   return Error{0, "the shared memory that the service handed over is not as it must be: " + why, 0};
 }
@@ -85,12 +94,14 @@ Result<std::unique_ptr<SharedRings>> SharedRings::make(uint64_t ring_bytes, int&
 Result<std::unique_ptr<SharedRings>> SharedRings::map(int descriptor) {
   struct stat file{};
   if (fstat(descriptor, &file) != 0) return Error::from_errno(errno, "cannot look at the service's shared memory");
-  const int seals = fcntl(descriptor, F_GET_SEALS);
+  const auto seals = uninterrupted([&] { return fcntl(descriptor, F_GET_SEALS); });
+  if (seals < 0) return Error::from_errno(errno, "cannot look at the service's shared memory");
   // Memory that could shrink would kill this process when it is touched.
-  if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return wrong_memory("it could shrink");
+  if ((seals & F_SEAL_SHRINK) == 0) return wrong_memory("it could shrink");
   RingsHeader header;
-  if (pread(descriptor, &header, sizeof(header), 0) != static_cast<ssize_t>(sizeof(header)))
-    return wrong_memory("it has no header");
+  const ssize_t got = uninterrupted([&] { return pread(descriptor, &header, sizeof(header), 0); });
+  if (got < 0) return Error::from_errno(errno, "cannot read the service's shared memory");
+  if (got != static_cast<ssize_t>(sizeof(header))) return wrong_memory("it has no header");
   if (header.magic != kRingsMagic) return wrong_memory("its first bytes are not CIRS");
   if (header.version != kRingsVersion)
     return wrong_memory("version " + std::to_string(header.version) + ", and this client knows " +
@@ -217,11 +228,12 @@ class RingChannel final : public ByteChannel, private RingBell {
                 bytes, bell);
   }
 
+  // A bell that is lost leaves the peer asleep for ever: what cannot be rung ends the link.
   void ring() override {
     const std::byte bell{};
-    const ssize_t sent = ::send(fd_, &bell, sizeof(bell), MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t sent = uninterrupted([&] { return ::send(fd_, &bell, sizeof(bell), MSG_NOSIGNAL | MSG_DONTWAIT); });
     // EAGAIN: the peer has bells enough that it has not heard.
-    if (sent < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS) gone(errno);
+    if (sent < 0 && errno != EAGAIN) gone(errno);
   }
 
   void gone(int number) {

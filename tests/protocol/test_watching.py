@@ -158,7 +158,7 @@ def test_a_lane_that_goes_takes_its_watches_only(addresses: Addresses, tenant: b
     assert second.events()[1] == 1
 
 
-def test_a_client_that_watches_and_never_reads_is_owed_little(
+def test_a_client_that_watches_and_reads_later_gets_every_answer(
     address: tuple[str, int] | str, writer: RawSession, tenant: bytes, fresh_key: Fresh
 ) -> None:
     for _ in range(4096):
@@ -166,11 +166,7 @@ def test_a_client_that_watches_and_never_reads_is_owed_little(
     deaf = RawSession.open(address, tenant=tenant)
     for _ in range(CREDITS):
         deaf.watch(0)
-    # 128 answers of 320 KiB: what the socket does not take stays a watch that waits.
-    until = time.monotonic() + 20
-    while waiting_watches(writer) < CREDITS // 2:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    # 128 answers of 320 KiB, which is more than any socket takes: the service reads no more of this link meanwhile.
     assert writer.put(fresh_key(), b"x")[0] == 0
     for _ in range(CREDITS):
         oldest, newest, events = deaf.events()

@@ -48,8 +48,11 @@ def in_background(work, threads=2):
 
 def forever(call):
     def work():
-        while True:
-            call()
+        try:
+            while True:
+                call()
+        except cairnkv.ClosedError:
+            pass  # a traceback that is written while the interpreter ends is its own abort (CPython: _enter_buffered_busy)
     return work
 """
 CALLS = {

@@ -46,6 +46,7 @@ CLIENT_ROWS = (
     Row(
         ("prctl", "sched_yield", "clock_nanosleep", "nanosleep"), ("EINTR", "EPERM"), "names a thread; pauses", turns=1
     ),
+    Row(("fcntl",), ("EINVAL", "EPERM", "ENOMEM"), "looks at a descriptor"),
     Row(("rt_sigaction",), ("EPERM",), "Python's own"),
 )
 # What the C library cannot do without and ends the process for (futex); what cannot fail; what gives back, for the

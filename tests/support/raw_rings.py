@@ -121,6 +121,23 @@ class RingSocket:
                 time.sleep(PAUSE_SECONDS)
         return None
 
+    def send(self, data: memoryview) -> int:
+        """What there is room for now."""
+        assert self.out is not None, "there are no rings before the welcome"
+        count = self.out.write(data)
+        if count:
+            self.bell()
+            return count
+        if self._over():
+            raise ConnectionResetError("the service hung up")
+        raise BlockingIOError
+
+    def setblocking(self, blocking: bool) -> None:
+        assert not blocking, "rings never block"
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
     def recv(self, most: int) -> bytes:
         if self.into is None:
             data, descriptors, _, _ = socket.recv_fds(self.sock, most, 4)

@@ -231,8 +231,11 @@ class RingChannel final : public ByteChannel, private RingBell {
   // A bell that is lost leaves the peer asleep for ever: what cannot be rung ends the link.
   void ring() override {
     const std::byte bell{};
-    const ssize_t sent = uninterrupted([&] { return ::send(fd_, &bell, sizeof(bell), MSG_NOSIGNAL | MSG_DONTWAIT); });
-    // EAGAIN: the peer has bells enough that it has not heard.
+    constexpr int kTriesMost = 3;
+    ssize_t sent = -1;
+    for (int tries = 0; sent < 0 && (tries == 0 || (errno == EAGAIN && tries < kTriesMost)); ++tries)
+      sent = uninterrupted([&] { return ::send(fd_, &bell, sizeof(bell), MSG_NOSIGNAL | MSG_DONTWAIT); });
+    // Still EAGAIN: the socket is full of bells that the peer has not heard.
     if (sent < 0 && errno != EAGAIN) gone(errno);
   }
 

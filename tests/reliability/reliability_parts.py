@@ -53,6 +53,7 @@ class Part:
     figures: Callable[[Result], Figures | None] = lambda result: figures_of_json(result)
     seeds_used: Callable[[Figures], int] | None = None  # of the figures; None: it takes no seeds
     whole: bool = False  # it covers a fixed set, once for every commit
+    alone: bool = False  # it measures time: in a CI run nothing else runs beside it
     repeats: Callable[[Result, int], list[str]] = lambda _result, _seed: []
 
     def why_missing(self) -> str:
@@ -269,7 +270,15 @@ def floods() -> Part:
         return [f"{PYTHON} {program} --only {case}" for case in cases][:REPEATS_MOST]
 
     return Part(
-        "floods", command, seconds=300, amount=1, program=program, missing=packages_missing, whole=True, repeats=repeats
+        "floods",
+        command,
+        seconds=300,
+        amount=1,
+        program=program,
+        missing=packages_missing,
+        whole=True,
+        alone=True,
+        repeats=repeats,
     )
 
 

@@ -163,8 +163,8 @@ class FaultRun {
     return true;
   }
 
-  // A drive that was not to be written to may be tried just now, by a request that takes its time, and what is moved off
-  // this one waits for it: time passes.
+  // A drive that was not to be written to may be tried just now, by a request that takes its time, and what is moved
+  // off this one waits for it: time passes.
   void detach(const std::string& uuid) {
     (void)world_.store->begin_detach(uuid, true);
     for (int i = 0; i < kTurnsToLoad && !world_.store->detached(uuid); ++i) {

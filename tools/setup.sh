@@ -52,7 +52,7 @@ if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
       esac
       ;;
     emulated) echo qemu-system-x86 mmdebstrap debian-archive-keyring kmod util-linux ;; # the testbed's other machine
-    testbed) echo iproute2 rdma-core ibverbs-providers librdmacm1 python3-pyverbs nvme-cli e2fsprogs mount ;;
+    testbed) echo iproute2 rdma-core ibverbs-providers ibverbs-utils librdmacm1 python3-pyverbs nvme-cli e2fsprogs mount ;;
     clang) version=$(clang_version); echo "clang-${version:-$CLANG} libclang-rt-${version:-$CLANG}-dev" ;;
     coverage)
       version=$(clang_version $MCDC_LEAST)

@@ -1,5 +1,6 @@
 // The log-structured store behind store.h: an index over one log a drive, with a read cache in the slab.
 //   log_store.cc  the index, and what is asked of it     gets.cc  puts.cc  removes.cc  operations
+//   turn.cc       the turn, and the end
 //   evictor.cc    making room, moving what stays         drives.cc  drives that come and go, loading
 //   scrubber.cc   reading in the background              jobs.h  I/O in flight      figures.cc  statistics
 #pragma once

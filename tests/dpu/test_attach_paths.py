@@ -87,11 +87,14 @@ def test_the_service_tells_no_stranger_what_it_sees(serve: Any, tmp_path: Path, 
     """The answers to what is missing, forbidden, locked and something else were four different ones."""
     serving = serve()
     ready = serving.wait_ready()
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "else").write_bytes(b"precious" * 4096)
-    tmp_path.chmod(0o700)
+    hidden = tmp_path / "hidden"
+    (hidden / "folder").mkdir(parents=True)
+    os.mkfifo(hidden / "pipe")
+    (hidden / "else").write_bytes(b"precious" * 4096)
+    os.link(leased, hidden / "leased")
+    hidden.chmod(0o700)
     answers = set()
-    for path in (tmp_path / "none", tmp_path / "pipe", tmp_path / "else", tmp_path, Path(leased)):
+    for path in (hidden / "none", hidden / "pipe", hidden / "else", hidden / "folder", hidden / "leased"):
         code, problem = order(ready["admin"], str(path))
         assert problem.pop("request_id") == "order-7"
         answers.add((code, json.dumps(problem).replace(str(path), "PATH")))

@@ -10,7 +10,7 @@
 #include <string>
 
 #include "base/clock.h"
-#include "drive/persist.h"
+#include "base/persist.h"
 
 namespace cairn {
 
@@ -42,8 +42,9 @@ Result<Descriptor> open_path(const std::string& path, int flags, const DriveOpti
   const int number = persist([&] { return ::open(path.c_str(), flags | O_NONBLOCK, S_IRUSR | S_IWUSR); });
   if (number < 0) return open_error(errno, path);
   Descriptor file(number);
-  const int set = fcntl(number, F_GETFL);
-  if (set < 0 || fcntl(number, F_SETFL, set & ~O_NONBLOCK) != 0) return open_error(errno, path);
+  const int set = persist([&] { return fcntl(number, F_GETFL); });
+  if (set < 0 || persist([&] { return fcntl(number, F_SETFL, set & ~O_NONBLOCK); }) != 0)
+    return open_error(errno, path);
   return file;
 }
 

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "base/persist.h"
 #include "drive/nvme_commands.h"
-#include "drive/persist.h"
 
 namespace cairn {
 

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "drive/persist.h"
+#include "base/persist.h"
 
 namespace cairn {
 

@@ -15,9 +15,9 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/persist.h"
 #include "base/slab.h"
 #include "drive/claim.h"
-#include "drive/persist.h"
 
 namespace cairn {
 

@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/persist.h"
 
 namespace cairn {
 
@@ -29,15 +30,6 @@ const char* const kWhat = "cannot make the shared memory of a connection";
 
 // Bells that are taken in at once; more of them wait for the next turn.
 constexpr size_t kBellsAtOnce = 4096;
-
-// Made again when a signal comes in between, but not for ever.
-template <class Call>
-auto uninterrupted(Call&& call) {
-  constexpr int kTriesMost = 100;
-  auto got = call();
-  for (int tries = 1; got < 0 && errno == EINTR && tries < kTriesMost; ++tries) got = call();
-  return got;
-}
 
 Error wrong_memory(const std::string& why) {
   return Error{0, "the shared memory that the service handed over is not as it must be: " + why, 0};
@@ -72,17 +64,19 @@ Result<std::unique_ptr<SharedRings>> SharedRings::make(uint64_t ring_bytes, int&
   header.to_service_first = kRingsFirst;
   header.to_client_first = kRingsFirst + ring_bytes;
   header.total_bytes = header.to_client_first + ring_bytes;
-  const int fd = memfd_create("cairn-rings", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  const int fd = persist([] { return memfd_create("cairn-rings", MFD_CLOEXEC | MFD_ALLOW_SEALING); });
   if (fd < 0) return Error::from_errno(errno, kWhat);
   const auto failed = [fd](int number) {
     ::close(fd);
     return Error::from_errno(number, kWhat);
   };
-  if (ftruncate(fd, static_cast<off_t>(header.total_bytes)) != 0) return failed(errno);
+  const auto total_bytes = static_cast<off_t>(header.total_bytes);
+  if (persist([&] { return ftruncate(fd, total_bytes); }) != 0) return failed(errno);
   // Neither side can take away what the other has mapped.
-  if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) return failed(errno);
+  const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  if (persist([&] { return fcntl(fd, F_ADD_SEALS, seals); }) != 0) return failed(errno);
   // The first page, by a call that fails where there is no memory. Rings get theirs as they are used (RingPages).
-  const ssize_t written = pwrite(fd, &header, sizeof(header), 0);
+  const ssize_t written = persist([&] { return pwrite(fd, &header, sizeof(header), 0); });
   if (written != static_cast<ssize_t>(sizeof(header))) return failed(written < 0 ? errno : ENOSPC);
   void* base = mmap(nullptr, header.total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (base == MAP_FAILED) return failed(errno);
@@ -94,12 +88,12 @@ Result<std::unique_ptr<SharedRings>> SharedRings::make(uint64_t ring_bytes, int&
 Result<std::unique_ptr<SharedRings>> SharedRings::map(int descriptor) {
   struct stat file{};
   if (fstat(descriptor, &file) != 0) return Error::from_errno(errno, "cannot look at the service's shared memory");
-  const auto seals = uninterrupted([&] { return fcntl(descriptor, F_GET_SEALS); });
+  const auto seals = persist([&] { return fcntl(descriptor, F_GET_SEALS); });
   if (seals < 0) return Error::from_errno(errno, "cannot look at the service's shared memory");
   // Memory that could shrink would kill this process when it is touched.
   if ((seals & F_SEAL_SHRINK) == 0) return wrong_memory("it could shrink");
   RingsHeader header;
-  const ssize_t got = uninterrupted([&] { return pread(descriptor, &header, sizeof(header), 0); });
+  const ssize_t got = persist([&] { return pread(descriptor, &header, sizeof(header), 0); });
   if (got < 0) return Error::from_errno(errno, "cannot read the service's shared memory");
   if (got != static_cast<ssize_t>(sizeof(header))) return wrong_memory("it has no header");
   if (header.magic != kRingsMagic) return wrong_memory("its first bytes are not CIRS");
@@ -234,7 +228,7 @@ class RingChannel final : public ByteChannel, private RingBell {
     constexpr int kTriesMost = 3;
     ssize_t sent = -1;
     for (int tries = 0; sent < 0 && (tries == 0 || (errno == EAGAIN && tries < kTriesMost)); ++tries)
-      sent = uninterrupted([&] { return ::send(fd_, &bell, sizeof(bell), MSG_NOSIGNAL | MSG_DONTWAIT); });
+      sent = persist([&] { return ::send(fd_, &bell, sizeof(bell), MSG_NOSIGNAL | MSG_DONTWAIT); });
     // Still EAGAIN: the socket is full of bells that the peer has not heard.
     if (sent < 0 && errno != EAGAIN) gone(errno);
   }

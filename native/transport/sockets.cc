@@ -18,6 +18,8 @@
 #include <memory>
 #include <string>
 
+#include "base/persist.h"
+
 namespace cairn {
 
 namespace {
@@ -92,8 +94,9 @@ Result<Addresses> resolve_passive(const Address& address) {
 }
 
 int set_nonblocking(int fd) {
-  const int flags = fcntl(fd, F_GETFL);
-  return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ? errno : 0;
+  const int flags = persist([&] { return fcntl(fd, F_GETFL); });
+  if (flags < 0) return errno;
+  return persist([&] { return fcntl(fd, F_SETFL, flags | O_NONBLOCK); }) != 0 ? errno : 0;
 }
 
 Result<ListeningSocket> listen_socket(const Address& address) {

@@ -9,15 +9,15 @@ inline constexpr int kTriesOfACall = 100;
 
 // The call's result, once no signal interrupts it. `interrupted` looks at a result.
 template <class Call, class Interrupted>
-int persist(Call call, Interrupted interrupted) {
+auto persist(Call call, Interrupted interrupted) {
   static_assert(kTriesOfACall > 1, "a call that was interrupted is never made again");
-  int result = call();
+  auto result = call();
   for (int tries = 1; tries < kTriesOfACall && interrupted(result); ++tries) result = call();
   return result;
 }
 template <class Call>
-int persist(Call call) {
-  return persist(call, [](int result) { return result < 0 && errno == EINTR; });
+auto persist(Call call) {
+  return persist(call, [](auto result) { return result < 0 && errno == EINTR; });
 }
 
 }  // namespace cairn

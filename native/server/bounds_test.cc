@@ -21,6 +21,21 @@ class BoundsTest : public ReactorTest {
   }
 };
 
+// A get of as many items as a batch has, none of which is there.
+std::vector<std::byte> long_get(const Caller& caller, uint64_t request_id) {
+  FrameBuilder frame(FrameType::get, request_id);
+  frame.header().tag = caller.tag();
+  frame.header().item_count = kBatchItemsMost;
+  frame.append(BatchBody{});
+  for (uint32_t i = 0; i < kBatchItemsMost; ++i) {
+    ItemBody item;
+    item.key = key_of("absent " + std::to_string(i));
+    item.length = kBlock;
+    frame.append(item);
+  }
+  return frame.finish();
+}
+
 struct Flood {
   FrameType type;
   size_t keys;
@@ -150,6 +165,66 @@ TEST_F(BoundsTest, AFloodOfCommandsHoldsUpNobodyElse) {
     EXPECT_LE(waited, 6) << "round " << round;
   }
   EXPECT_GT(figure("links_deferred"), 0U);
+}
+
+// What a user would have lost: as many megabytes as there are connections, to frames that are never whole.
+TEST_F(BoundsTest, WhatFramesThatAreComingInTakeOfMemoryIsBounded) {
+  begin();
+  constexpr size_t kLinks = 60;
+  std::vector<Caller*> slow;
+  std::vector<std::vector<std::byte>> frames;
+  for (size_t i = 0; i < kLinks; ++i) slow.push_back(&call("flood"));
+  for (Caller* caller : slow) {
+    frames.push_back(long_get(*caller, 1));
+    const size_t half = frames.back().size() / 2;
+    caller->send({frames.back().begin(), frames.back().begin() + static_cast<ptrdiff_t>(half)});
+    frames.back().erase(frames.back().begin(), frames.back().begin() + static_cast<ptrdiff_t>(half));
+  }
+  for (int i = 0; i < 200; ++i) {
+    turn();
+    ASSERT_LE(reactor_->input_bytes(), 5 * kMiB);
+  }
+  EXPECT_GE(reactor_->input_bytes(), 4 * kMiB) << "the flood was none";
+  Caller& other = call("other");
+  other.send(long_get(other, 7));
+  for (int i = 0; i < 100 && other.finished != 7; ++i) turn();
+  EXPECT_EQ(other.finished, 7U) << "another tenant waits for frames of the flood";
+  for (size_t i = 0; i < kLinks; ++i) slow[i]->send(frames[i]);
+  turns(3'000);
+  for (const Caller* caller : slow)
+    EXPECT_GT(caller->frames, 1U) << "a frame that became whole has no answer, not even busy: " << caller->closed;
+  EXPECT_EQ(reactor_->input_bytes(), 0U);
+}
+
+TEST_F(BoundsTest, AFrameThatComesInByDribsAndDrabsEndsItsLink) {
+  ReactorOptions options;
+  options.stall_timeout_ms = 2'000;
+  begin(options);
+  Caller& slow = call("flood");
+  const std::vector<std::byte> frame = long_get(slow, 1);
+  constexpr size_t kDrib = 128;
+  for (size_t at = 0; at < 40 * kDrib; at += kDrib) {
+    slow.send({frame.begin() + static_cast<ptrdiff_t>(at), frame.begin() + static_cast<ptrdiff_t>(at + kDrib)});
+    turns(100);
+  }
+  EXPECT_EQ(figure("sessions"), 0U);
+  EXPECT_EQ(reactor_->input_bytes(), 0U);
+}
+
+// What a user would have lost: memory to whoever can reach the port, or the way in for whoever comes next.
+TEST_F(BoundsTest, WhoHasNotSaidHelloSendsNothingLarge) {
+  begin();
+  for (int i = 0; i < 60; ++i) {
+    Caller& stranger = call("", "10.0.0." + std::to_string(i), false);
+    std::vector<std::byte> frame = long_get(stranger, 1);
+    frame.resize(frame.size() / 2);
+    stranger.send(frame);
+  }
+  Caller& fresh = call("fresh");
+  turns(20);
+  EXPECT_TRUE(fresh.welcomed);
+  EXPECT_EQ(reactor_->input_bytes(), 0U);
+  for (auto& caller : callers_) EXPECT_EQ(caller->refused, caller.get() == &fresh ? Status::ok : Status::invalid);
 }
 
 TEST_F(BoundsTest, WhatOpenRequestsTakeOfMemoryIsBounded) {

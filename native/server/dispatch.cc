@@ -27,7 +27,7 @@ static_assert(kChargeLeast > 0, "an item of no weight looks like no item");
 // What a client may have us remember of requests that are open, apart from payload: a session, and all of them
 // together, of which each tenant has a fair part.
 constexpr uint64_t kSessionRequestBytesMost = 8 * kMiB;
-constexpr uint64_t kRequestBytesMost = 48 * kMiB;
+constexpr uint64_t kRequestBytesMost = 24 * kMiB;
 static_assert(kSessionRequestBytesMost > kBodyBytesMost, "a session cannot open one full batch");
 // Deletes of one tenant that are on their way at a time.
 constexpr uint64_t kDeletesMost = 16;
@@ -309,14 +309,10 @@ void Reactor::begin_request(LinkState& state, const FrameHeader& header, BatchVi
   request->sink = this;
   request->started_ns = clock_.now_ns();
   request->deadline_ns = request->started_ns + deadline_ms_of(header) * 1'000'000;
-  request->batch = std::move(batch);
-  request->bytes = bytes;
+  request->begin(std::move(batch));
   session.request_bytes += bytes;
   session.share->request_bytes += bytes;
   request_bytes_ += bytes;
-  request->states.assign(items, ItemState::queued);
-  request->charges.assign(items, 0);
-  request->unsettled = static_cast<uint32_t>(items);
   session.items_open += items;
   const bool timed = deadlines_.emplace(std::pair(request->deadline_ns, request->number), request.get()).second;
   CAIRN_CHECK(timed, "two requests have one number, and one of them no deadline");
@@ -407,7 +403,11 @@ void Reactor::send_ready() {
     for (size_t i = 0; i < items.size(); ++i) {
       if (items[i].body.status == Status::bad_region) shares_.give_back(*request->session, lengths[i]);
     }
-    if (last) finish(*request);
+    if (last) {
+      finish(*request);
+    } else {
+      request->release();
+    }
   }
 }
 

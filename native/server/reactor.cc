@@ -209,7 +209,9 @@ bool Reactor::poll_links() {
   for (size_t i = 0; i < awake_.size();) {  // links are woken in here
     ServerLink& link = *awake_[i];
     LinkState& state = links_.at(link.number);
+    if (!state.dead && crowded(state)) hold_back(state);
     const bool moved = !state.dead && link.poll();
+    if (moved && !state.dead) note_input(state);
     if (moved) {
       any = true;
       state.active_ns = now;
@@ -361,6 +363,7 @@ void Reactor::close_sessions() {
   CAIRN_CHECK(leaving_.empty(), "every link ended, and one is still leaving");
   CAIRN_CHECK(paused_.empty(), "every link ended, and one is still paused");
   CAIRN_CHECK(output_bytes_ == 0, "every link ended, and output of one is counted");
+  CAIRN_CHECK(input_bytes_ == 0, "every link ended, and input of one is counted");
   CAIRN_CHECK(request_bytes_ == 0, "every session ended, and memory of a request is counted");
 }
 

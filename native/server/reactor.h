@@ -104,6 +104,7 @@ class Reactor final : private ServerLinkHandler,
   std::string stats_json() const;
   const Shares& shares() const { return shares_; }
   uint64_t output_bytes() const { return output_bytes_; }  // of frames that wait to be sent, at the last look
+  uint64_t input_bytes() const { return input_bytes_; }    // of large frames that are coming in, when they are whole
   Complaints& complaints() { return complaints_; }
 
  private:
@@ -147,6 +148,9 @@ class Reactor final : private ServerLinkHandler,
   static bool may_speak(const LinkState& state);
   void note_output(LinkState& state);
   uint64_t output_most() const;  // that may wait in one link
+  void note_input(LinkState& state);
+  void forget_input(LinkState& state);
+  bool crowded(const LinkState& state) const;
   void resume_paused();
   void go_on(LinkState& state);
   Status answer_key(FrameType type, const BlockId& id, uint64_t holder, uint64_t duration_ms);
@@ -229,6 +233,7 @@ class Reactor final : private ServerLinkHandler,
   size_t events_at_ = 0, events_count_ = 0;
   std::vector<LinkState*> paused_;
   uint64_t output_bytes_ = 0;           // that waits in all links, as far as was seen
+  uint64_t input_bytes_ = 0;            // … and that comes in
   uint64_t request_bytes_ = 0;          // of memory that open requests take, apart from payload
   std::deque<uint64_t> leaving_;        // links that were refused and are not gone, the oldest first
   std::vector<ServerLink*> touched_;    // links to flush before the turn ends

@@ -32,10 +32,6 @@ void Request::check(uint32_t index) const {
   CAIRN_CHECK(index < states.size(), "a request is asked for an item that it does not have");
   CAIRN_CHECK(states.size() == batch.items.size(), "a request has not one state for each of its items");
   CAIRN_CHECK(charges.size() == states.size(), "a request has not one charge for each of its items");
-  CAIRN_CHECK(puts.empty() || (type == FrameType::put && puts.size() == states.size()),
-              "a request has not one put for each item");
-  CAIRN_CHECK(gets.empty() || (type != FrameType::put && gets.size() == states.size()),
-              "a request has not one get for each item");
   CAIRN_CHECK(next <= states.size(), "a request started more items than it has");
   CAIRN_CHECK(unsettled <= states.size(), "a request has more items open than it has");
   CAIRN_CHECK(ready.size() <= states.size() - unsettled, "a request has more results than items that ended");
@@ -50,13 +46,27 @@ uint64_t Request::bytes_of(const BatchView& batch) {
          batch.extents.size() * sizeof(ExtentBody);
 }
 
+void Request::begin(BatchView asked) {
+  const size_t items = asked.items.size();
+  bytes = bytes_of(asked);
+  batch = std::move(asked);
+  states.assign(items, ItemState::queued);
+  charges.assign(items, 0);
+  unsettled = static_cast<uint32_t>(items);
+  if (type == FrameType::put) {
+    puts.begin(items);
+  } else {
+    gets.begin(items);
+  }
+}
+
+void Request::release() {
+  puts.release();
+  gets.release();
+}
+
 void Request::start_next(uint32_t tenant, uint64_t now_unix_ms) {
   check(next);
-  if (type == FrameType::put && puts.empty()) {
-    puts = std::vector<PutItem>(states.size());
-  } else if (type != FrameType::put && gets.empty()) {
-    gets = std::vector<GetItem>(states.size());
-  }
   const uint32_t index = next++;
   CAIRN_CHECK(states[index] == ItemState::queued, "an item is started twice");
   CAIRN_CHECK(uint64_t{batch.items[index].extent_first} + batch.items[index].extent_count <= batch.extents.size(),
@@ -73,7 +83,7 @@ void Request::start_next(uint32_t tenant, uint64_t now_unix_ms) {
 
 void Request::start_get(uint32_t index, uint32_t tenant) {
   const ItemBody& item = batch.items[index];
-  GetItem& get = gets[index];
+  GetItem& get = gets.at(index);
   get.id = {item.key, batch.fixed.layout, tenant};
   get.offset = item.range_offset;
   get.length = item.range_bytes;
@@ -84,7 +94,7 @@ void Request::start_get(uint32_t index, uint32_t tenant) {
 
 void Request::start_put(uint32_t index, uint32_t tenant, uint64_t now_unix_ms) {
   const ItemBody& item = batch.items[index];
-  PutItem& put = puts[index];
+  PutItem& put = puts.at(index);
   put.id = {item.key, batch.fixed.layout, tenant};
   put.PutOp::length = item.length;
   put.durability = batch.fixed.durability;
@@ -109,6 +119,11 @@ void Request::settle(uint32_t index, ResultItem result) {
   CAIRN_CHECK(result.buffer || result.to.empty(), "a result without bytes says where they go");
   states[index] = ItemState::settled;
   --unsettled;
+  if (type == FrameType::put) {
+    puts.ended(index);
+  } else {
+    gets.ended(index);
+  }
   ready.push_back(std::move(result));
   sink->item_settled(*this, index);
 }
@@ -120,15 +135,16 @@ void Request::abandon(uint32_t index, Status status) {
     CAIRN_CHECK(charges[index] == 0, "an item that was never started holds a part of its session's window");
   if (states[index] == ItemState::running) {
     if (type == FrameType::put) {
-      PutItem& put = puts[index];
+      PutItem& put = puts.at(index);
       if (put.pulling) link->cancel(put);
       put.pulling = false;
       store->cancel(put);
       put.PutOp::buffer = {};
       put.PullOp::buffer = {};
     } else {
-      store->cancel(gets[index]);
-      gets[index].buffer = {};
+      GetItem& get = gets.at(index);
+      store->cancel(get);
+      get.buffer = {};
     }
   }
   settle(index, plain_result(index, status));

@@ -1,9 +1,13 @@
 // One request of a client while it is open: a batch of items that move payload.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "base/check.h"
 #include "store/store.h"
 #include "transport/transport.h"
 #include "wire/frame.h"
@@ -43,6 +47,43 @@ class PutItem final : public PutOp, public PullOp {
 
 enum class ItemState : uint8_t { queued, running, settled };
 
+// The operations of a batch, made in blocks as items are started and given back in blocks when they ended: what a
+// request of thousands of items takes of memory is what is under way of it. Addresses are stable until release().
+template <class Operation>
+class Operations {
+ public:
+  void begin(size_t items) {
+    blocks_.resize((items + kBlock - 1) / kBlock);
+    for (size_t at = 0; at < blocks_.size(); ++at) blocks_[at].open = std::min(kBlock, items - at * kBlock);
+  }
+  // Made when its block is first asked for.
+  Operation& at(uint32_t index) {
+    Block& block = blocks_[index / kBlock];
+    CAIRN_CHECK(block.open > 0, "an operation is asked for that has ended");
+    if (block.operations == nullptr) block.operations = std::make_unique<Operation[]>(block.open);
+    return block.operations[index % kBlock];
+  }
+  void ended(uint32_t index) {
+    Block& block = blocks_[index / kBlock];
+    CAIRN_CHECK(block.open > 0, "more operations end than a request has");
+    --block.open;
+  }
+  // Not from inside an operation.
+  void release() {
+    for (Block& block : blocks_) {
+      if (block.open == 0) block.operations.reset();
+    }
+  }
+
+ private:
+  static constexpr size_t kBlock = 64;
+  struct Block {
+    std::unique_ptr<Operation[]> operations;
+    size_t open = 0;  // that have not ended, started or not
+  };
+  std::vector<Block> blocks_;
+};
+
 struct Request {
   uint64_t id = 0;      // the client's
   uint64_t number = 0;  // ours, of no other request
@@ -55,28 +96,30 @@ struct Request {
   uint64_t deadline_ns = 0;
   BatchView batch;
 
-  // One of the two, as long as the batch, once an item was started; addresses are stable while operations run.
-  std::vector<GetItem> gets;
-  std::vector<PutItem> puts;
+  Operations<GetItem> gets;  // of the two the one that its type says
+  Operations<PutItem> puts;
   std::vector<ItemState> states;
   std::vector<uint64_t> charges;  // bytes of the session's window each item holds
 
   uint32_t next = 0;              // first item that was never started
   uint32_t weighed = UINT32_MAX;  // the item whose weight is known
   uint64_t weight = 0;
-  uint64_t bytes = 0;  // of memory that it takes, as bytes_of() says
+  uint64_t bytes = 0;  // of memory that it takes, as bytes_of() says; the session's window bounds what is under way
   uint32_t unsettled = 0;
   bool dirty = false;  // on the reactor's list of requests with results to send
   std::vector<ResultItem> ready;
 
   // What remembering a batch takes, apart from payload, before its items are started.
   static uint64_t bytes_of(const BatchView& batch);
+  void begin(BatchView batch);
   // Starts item `next`. It may settle before this returns.
   void start_next(uint32_t tenant, uint64_t now_unix_ms);
   // Ends an item that is not settled yet: whatever runs for it is cancelled.
   void abandon(uint32_t index, Status status);
   // Called by the items.
   void settle(uint32_t index, ResultItem result);
+  // Gives back the memory of what ended. Not from inside an item.
+  void release();
   // What holds between any two calls.
   void check(uint32_t index) const;
 

@@ -64,6 +64,7 @@ struct LinkState {
   uint64_t last_frame_ns = 0;
   std::array<DueState, kDueKinds> dues;  // at the last look
   uint64_t queued_bytes = 0;             // … at that output
+  uint64_t input_bytes = 0;              // … and at that input
   // Of work.h.
   RingLink<LinkState> asking_link;
   int64_t work_left_ns = 0;

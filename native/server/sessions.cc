@@ -384,6 +384,7 @@ void Reactor::bury(LinkState& state) {
   let_go(state);
   end_half_open(state);
   output_bytes_ -= std::exchange(state.queued_bytes, 0);
+  forget_input(state);
   if (state.leaving) std::erase(leaving_, link->number);
   if (Session* session = state.session) {
     const size_t lanes = std::erase(session->lanes, link);

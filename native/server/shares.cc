@@ -94,6 +94,7 @@ bool Shares::forget(uint32_t tenant) {
   if (share.sessions > 0 || share.deletes > 0) return false;
   CAIRN_CHECK(share.in_flight_bytes == 0, "a tenant without sessions has payload on its way");
   CAIRN_CHECK(share.request_bytes == 0, "a tenant without sessions has requests open");
+  CAIRN_CHECK(share.input_bytes == 0, "a tenant without sessions has frames coming in");
   CAIRN_CHECK(share.asking.empty(), "a tenant without sessions has something to say");
   CAIRN_CHECK(!Tenants::holds(share), "a tenant without sessions waits for its turn");
   std::erase(present_, &share);

@@ -42,6 +42,7 @@ struct Share {
   uint64_t started_bytes = 0;    // payload of everything that was ever started
   uint64_t sessions = 0;
   uint64_t request_bytes = 0;  // of memory that its open requests take, apart from payload
+  uint64_t input_bytes = 0;    // of large frames that are coming in by its links
   uint64_t deletes = 0;        // on their way
   Ring<LinkState, &LinkState::delete_link> deletes_waiting;
 

@@ -22,7 +22,7 @@ namespace {
 constexpr size_t kStagedBytes = 4096;
 constexpr size_t kSinkBytes = 64 * 1024;
 // Of a long body no more memory is taken at once: what a peer announces costs it what it sends.
-constexpr size_t kBodyBytesAtOnce = 64 * 1024;
+constexpr size_t kBodyBytesAtOnce = 16 * 1024;
 constexpr size_t kVectorsMost = 64;
 // What keeping a frame costs besides its bytes, more or less.
 constexpr uint64_t kFrameKeptBytes = sizeof(OutFrame) + 64;
@@ -218,6 +218,10 @@ void StreamIo::discard_some() {
   }
 }
 
+uint64_t StreamIo::large_body_bytes() const {
+  return phase_ == Phase::header || header_.body_bytes <= kBodyBytesAtOnce ? 0 : header_.body_bytes;
+}
+
 void StreamIo::receive_some(uint64_t budget) {
   uint64_t received = 0;
   if (hears_ && staged_from_ < staged_to_) parse_staged();  // what was left when it was held
@@ -395,6 +399,7 @@ void StreamIo::finish_frame() {
   // The frame may be answered, forgotten or the link closed in here: leave nothing half-done behind.
   phase_ = Phase::header;
   body_have_ = 0;
+  ++frames_ended_;
   const std::vector<std::byte> body = std::move(body_);
   body_ = {};
   frame_arrived(header_, body);

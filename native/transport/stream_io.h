@@ -98,6 +98,9 @@ class StreamIo : private ByteWitness {
   // All bytes sent and received so far.
   uint64_t moved() const { return moved_; }
   bool mid_frame() const { return phase_ != Phase::header || body_have_ > 0; }
+  uint64_t frames_ended() const { return frames_ended_; }
+  // All of the body that is coming in, unless it is small.
+  uint64_t large_body_bytes() const;
   int channel_fd() const { return channel_ == nullptr ? -1 : channel_->event_fd(); }
 
   // For forget(): the frames queued, the first possibly half sent; and the payload being received.
@@ -129,7 +132,7 @@ class StreamIo : private ByteWitness {
   std::deque<OutFrame> dropped_;  // what was left when the link was shut
   size_t front_sent_ = 0;
   uint64_t queued_ = 0;
-  uint64_t moved_ = 0, sent_ = 0, payload_received_ = 0;
+  uint64_t moved_ = 0, sent_ = 0, payload_received_ = 0, frames_ended_ = 0;
   bool hears_ = true;
   bool held_ = false;
   bool finished_ = false;   // no more is sent

@@ -129,11 +129,12 @@ void StreamServerLink::flush() {
   send_queued();
 }
 
-// What waits here because it is held is not owed.
+// What waits here because it is held is not owed. A header and a body have to be whole in time, however slowly they
+// come: they take memory meanwhile. Only of payload each byte counts.
 Dues StreamServerLink::dues() const {
   const Due reading{output_pending(), sent()};
-  if (input_held()) return {reading, {false, payload_received()}, {false, received()}};
-  return {reading, {!pulls_.empty(), payload_received()}, {mid_frame(), received()}};
+  if (input_held()) return {reading, {false, payload_received()}, {false, frames_ended() + payload_received()}};
+  return {reading, {!pulls_.empty(), payload_received()}, {mid_frame(), frames_ended() + payload_received()}};
 }
 
 PullOp* StreamServerLink::find_pull(uint64_t request_id, uint32_t index) {

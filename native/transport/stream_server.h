@@ -45,6 +45,7 @@ class StreamServerLink final : public ServerLink, private StreamIo {
   uint64_t moved_bytes() const override { return moved(); }
   Dues dues() const override;
   uint64_t queued_bytes() const override { return queued(); }
+  uint64_t input_bytes() const override { return large_body_bytes(); }
   void hold(bool held) override { hold_input(held); }
   bool held() const override { return input_held(); }
 

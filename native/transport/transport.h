@@ -173,6 +173,9 @@ class ServerLink {
 
   // What frames that wait to be sent take of memory; payload, which lies in the slab, is not counted.
   virtual uint64_t queued_bytes() const = 0;
+  // What the frame that is coming in takes of memory, or will when all of it is here. 0 unless it is a large one, and
+  // where frames come into memory that is there anyway (rdma).
+  virtual uint64_t input_bytes() const { return 0; }
   // While it is held it hands on no frame and takes in nothing: what its peer says waits with the peer. What is queued
   // goes out all the same. It may be held from inside on_frame(), and then hands on no other; frames that it has taken
   // in already come when it is driven again (progress, readable).

@@ -87,7 +87,10 @@ KINDS: dict[str, Build] = {
     "watch": lambda number, tag: Frame(WATCH, number, WATCH_BODY.pack(FROM_NOW, 0, 0), tag=tag, deadline_ms=600_000),
     "data": lambda number, tag: Frame(DATA_T, number, DATA.pack(0, 0, 0, 4096), bytes(4096) + TRAILER.pack(0), tag=tag),
     "cancel": lambda number, tag: Frame(CANCEL, number, tag=tag),
+    "half_frame": lambda number, tag: Frame(GET, number, bytes(1 << 20), item_count=4096, tag=tag),
 }
+# All but its last byte is sent, once.
+ENDLESS = {"half_frame"}
 # Their numbers have to differ while they are open.
 NUMBERED = {"put", "get", "get_absent", "prefetch", "watch"}
 
@@ -117,6 +120,8 @@ class Flooder:
             self.blob = b"".join(build(number, session.tag).encode() for number in range(1, min(count, 256) + 1))
         else:
             self.blob = build(1, session.tag).encode() * count
+        if self.kind in ENDLESS:
+            self.blob = self.blob[:-1]
         self.at = 0
         self.session = session
 
@@ -125,7 +130,7 @@ class Flooder:
             self.begin()
             return
         try:
-            sent = self.session.sock.send(memoryview(self.blob)[self.at :])
+            sent = self.session.sock.send(memoryview(self.blob)[self.at :]) if self.at < len(self.blob) else 0
         except BlockingIOError:
             return
         except OSError:
@@ -133,7 +138,9 @@ class Flooder:
             self.begin()
             return
         self.sent += sent
-        self.at = (self.at + sent) % len(self.blob)
+        self.at += sent
+        if self.at == len(self.blob) and self.kind not in ENDLESS:
+            self.at = 0
 
 
 def main(address: str, kind: str, sessions: int, seconds: float) -> None:

@@ -19,9 +19,8 @@ from cairn_dpu.admin.connections import CONNECTIONS_MOST
 
 FLOOD_SECONDS = 2.0
 GROWTH_BYTES_MOST = 32 * 1024**2
-PROBE_SECONDS_MOST = (
-    2.0  # 0.1 is promised on a quiet machine; here the flood itself takes a processor, and another may be busy
-)
+PROBE_SECONDS_MOST = 0.1
+TRIES_MOST = 2  # what a busy machine does once is nobody's fault
 GIVEN_BACK_SECONDS = 20.0
 COUNTS = (1, 20, 200)
 
@@ -62,12 +61,16 @@ def test_nobody_keeps_a_probe_waiting_or_fills_the_memory(serve: Any, kind: str)
         probe(port)
     memory, descriptors = memory_of(ready["pid"]), descriptors_of(ready["pid"])
     for count in COUNTS:
-        took, grown = [], 0
-        with flood(port, kind, count) as process:
-            while process.poll() is None:
-                took.append(probe(port))
-                grown = max(grown, memory_of(ready["pid"]) - memory)
-        assert process.returncode == 0
+        grown = 0
+        for _ in range(TRIES_MOST):
+            took = []
+            with flood(port, kind, count) as process:
+                while process.poll() is None:
+                    took.append(probe(port))
+                    grown = max(grown, memory_of(ready["pid"]) - memory)
+            assert process.returncode == 0
+            if statistics.median(took) <= PROBE_SECONDS_MOST:
+                break
         assert grown <= GROWTH_BYTES_MOST, f"{count} connections made it grow by {grown >> 20} MiB"
         assert statistics.median(took) <= PROBE_SECONDS_MOST, f"with {count} connections probes took {sorted(took)}"
     until = time.monotonic() + GIVEN_BACK_SECONDS

@@ -12,6 +12,7 @@ from cairn_dpu.admin import drives, problems, tenants
 from cairn_dpu.admin.envelope import Envelope
 from cairn_dpu.admin.guard import Guard
 from cairn_dpu.admin.routes import api, probes
+from cairn_dpu.admin.turns import Turns
 from cairn_dpu.admin.view import ServiceView
 
 DESCRIPTION = """Watches one Cairn service. Errors are RFC 9457 problem documents with a hint on what to do; their `type`
@@ -36,6 +37,7 @@ def create_app(service: ServiceView, hosts: Iterable[str] = (), *, any_address: 
     app.state.service = service
     app.state.ordering = CapacityLimiter(ORDERS_AT_ONCE)
     problems.install(app)
+    app.add_middleware(Turns)
     app.add_middleware(Guard, hosts=hosts, any_address=any_address)
     app.add_middleware(Envelope)  # outermost: what the guard refuses is in it as well
     for router in (api, drives.api, tenants.api, probes):

@@ -47,7 +47,7 @@ def flood(port: int, kind: str, count: int) -> subprocess.Popen[str]:
     words = [sys.executable, http_flood.__file__, str(port), kind, str(count), str(FLOOD_SECONDS)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    assert process.stdout.readline() == "begun\n"
     return process
 
 

@@ -272,7 +272,7 @@ def floods() -> Part:
     return Part(
         "floods",
         command,
-        seconds=300,
+        seconds=420,
         amount=1,
         program=program,
         missing=packages_missing,

@@ -1,5 +1,5 @@
-"""Every kind of frame, from 1, 20 and 200 sessions that send it as fast as they can and never read: what the service keeps of
-it, and what it costs another tenant. The last line is a JSON object."""
+"""Every kind of frame, from 1, 20 and 200 sessions that send it as fast as they can and never read, and every kind of bad HTTP
+connection: what the service keeps of it, and what it costs another tenant and a probe. The last line is a JSON object."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 
 from flooded import Flooded, Seen, flooded_service
 from floods import KINDS
+from http_flood import KINDS as HTTP_KINDS
 
 SESSIONS = (1, 20, 200)
 TRANSPORTS = ("tcp", "shm")
@@ -35,7 +36,8 @@ def main() -> int:
     parser.add_argument("--stop-at", type=float, default=1e9, help="seconds of all of it")
     parser.add_argument("--slack", type=float, default=1.0, help="how much slower than promised this machine may be")
     args = parser.parse_args()
-    cases = [f"{kind}:{transport}:{count}" for count in SESSIONS for kind in KINDS for transport in TRANSPORTS]
+    kinds = [(kind, transport) for kind in KINDS for transport in TRANSPORTS] + [(kind, "http") for kind in HTTP_KINDS]
+    cases = [f"{kind}:{transport}:{count}" for count in SESSIONS for kind, transport in kinds]
     if args.only:
         cases = [args.only]
     began = time.monotonic()

@@ -19,6 +19,7 @@ import cairnkv
 from cairnkv.testing import RunningService
 
 FLOODS = Path(__file__).with_name("floods.py")
+HTTP_FLOODS = Path(__file__).with_name("http_flood.py")
 MIB = 1 << 20
 WINDOWS = 5
 GIVEN_BACK_SECONDS = 20.0
@@ -96,9 +97,14 @@ class Flooded:
         return gets[int(len(gets) * 0.99)] * 1000, healthz * 1000
 
     def flood(self, kind: str, transport: str, sessions: int, seconds: float) -> Seen:
+        """`transport`: tcp, shm or rdma with a kind of floods.py, http with one of http_flood.py."""
         seen = Seen(kind, transport, sessions)
         before = self.rss_mib()
-        words = [sys.executable, str(FLOODS), self._address(transport), kind, str(sessions), str(seconds + 120)]
+        if transport == "http":
+            program, address = HTTP_FLOODS, str(urlsplit(self.running.process.admin_url).port)
+        else:
+            program, address = FLOODS, self._address(transport)
+        words = [sys.executable, str(program), address, kind, str(sessions), str(seconds + 120)]
         flooding = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         try:
             assert flooding.stdout is not None

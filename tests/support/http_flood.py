@@ -1,6 +1,6 @@
 """Connections to an HTTP server that behave badly, in a process of their own: `python http_flood.py PORT KIND COUNT SECONDS`.
 
-They are opened again as soon as the server ends them. Prints "ready" when all are open for the first time.
+They are opened again as soon as the server ends them. Prints "begun" when all are open for the first time.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def main(port: int, kind: str, count: int, seconds: float) -> None:
     """Floods."""
     until = time.monotonic() + seconds
     bad = [Bad(port, kind) for _ in range(count)]
-    print("ready", flush=True)
+    print("begun", flush=True)
     selector = selectors.DefaultSelector()
     while time.monotonic() < until:
         for at, one in enumerate(bad):

@@ -263,7 +263,7 @@ def floods() -> Part:
     program = Path("tests/support/flood_matrix.py")
 
     def command(_seed: int, seconds: int, _amount: int) -> list[str]:
-        return [sys.executable, str(program), "--stop-at", str(seconds)]
+        return [sys.executable, str(program), "--seconds", "0.6", "--stop-at", str(seconds)]
 
     def repeats(result: Result, _seed: int) -> list[str]:
         cases = dict.fromkeys(FLOOD_CASE.findall(result.err))
@@ -272,7 +272,7 @@ def floods() -> Part:
     return Part(
         "floods",
         command,
-        seconds=420,
+        seconds=300,
         amount=1,
         program=program,
         missing=packages_missing,

@@ -227,6 +227,36 @@ TEST_F(BoundsTest, WhoHasNotSaidHelloSendsNothingLarge) {
   for (auto& caller : callers_) EXPECT_EQ(caller->refused, caller.get() == &fresh ? Status::ok : Status::invalid);
 }
 
+struct Counted {
+  Counted() { ++alive; }
+  ~Counted() { --alive; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+  static inline int alive = 0;
+};
+
+// What a user would have lost: a quarter of a kilobyte for each item of each batch that has begun, uncounted.
+TEST(OperationsTest, OnlyWhatIsUnderWayOfABatchTakesMemory) {
+  Operations<Counted> operations;
+  operations.begin(200);
+  EXPECT_EQ(Counted::alive, 0);
+  const Counted* first = &operations.at(0);
+  const Counted* last = &operations.at(199);
+  EXPECT_LE(Counted::alive, 2 * 64);
+  for (uint32_t i = 1; i < 199; ++i) {
+    operations.at(i);
+    operations.ended(i);
+    operations.release();
+  }
+  EXPECT_LE(Counted::alive, 2 * 64) << "what ended is kept";
+  EXPECT_EQ(&operations.at(0), first);
+  EXPECT_EQ(&operations.at(199), last);
+  operations.ended(0);
+  operations.ended(199);
+  operations.release();
+  EXPECT_EQ(Counted::alive, 0);
+}
+
 TEST_F(BoundsTest, WhatOpenRequestsTakeOfMemoryIsBounded) {
   begin();
   world_.drive().faults.hold = true;

@@ -1,5 +1,6 @@
 #include "server/request.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <utility>

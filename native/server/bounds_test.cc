@@ -227,6 +227,27 @@ TEST_F(BoundsTest, WhoHasNotSaidHelloSendsNothingLarge) {
   for (auto& caller : callers_) EXPECT_EQ(caller->refused, caller.get() == &fresh ? Status::ok : Status::invalid);
 }
 
+// An item that is refused before it is started is over before its neighbours begin.
+TEST_F(BoundsTest, ItemsThatAreRefusedTakeNothingFromTheirNeighbours) {
+  begin();
+  Caller& caller = call("team");
+  FrameBuilder frame(FrameType::put, 1);
+  frame.header().tag = caller.tag();
+  frame.header().item_count = 130;
+  frame.append(BatchBody{});
+  for (int i = 0; i < 130; ++i) {
+    ItemBody item;
+    item.key = key_of("block " + std::to_string(i));
+    item.length = i == 129 || i == 70 ? 4 * kKiB : kBlockBytesMost + 1;
+    frame.append(item);
+  }
+  caller.send(frame.finish());
+  for (int i = 0; i < 1'000 && caller.finished != 1; ++i) turn();
+  EXPECT_EQ(caller.finished, 1U);
+  EXPECT_EQ(caller.ok_items, 2U);
+  EXPECT_EQ(caller.other_items, 128U);
+}
+
 struct Counted {
   Counted() { ++alive; }
   ~Counted() { --alive; }
@@ -240,10 +261,13 @@ TEST(OperationsTest, OnlyWhatIsUnderWayOfABatchTakesMemory) {
   Operations<Counted> operations;
   operations.begin(200);
   EXPECT_EQ(Counted::alive, 0);
+  operations.ended(5);  // of an item that is refused no operation is asked for
+  operations.ended(198);
   const Counted* first = &operations.at(0);
   const Counted* last = &operations.at(199);
   EXPECT_LE(Counted::alive, 2 * 64);
-  for (uint32_t i = 1; i < 199; ++i) {
+  for (uint32_t i = 1; i < 198; ++i) {
+    if (i == 5) continue;
     operations.at(i);
     operations.ended(i);
     operations.release();

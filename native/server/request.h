@@ -54,13 +54,17 @@ class Operations {
  public:
   void begin(size_t items) {
     blocks_.resize((items + kBlock - 1) / kBlock);
-    for (size_t at = 0; at < blocks_.size(); ++at) blocks_[at].open = std::min(kBlock, items - at * kBlock);
+    for (size_t at = 0; at < blocks_.size(); ++at) {
+      blocks_[at].size = std::min(kBlock, items - at * kBlock);
+      blocks_[at].open = blocks_[at].size;
+    }
   }
   // Made when its block is first asked for.
   Operation& at(uint32_t index) {
     Block& block = blocks_[index / kBlock];
     CAIRN_CHECK(block.open > 0, "an operation is asked for that has ended");
-    if (block.operations == nullptr) block.operations = std::make_unique<Operation[]>(block.open);
+    CAIRN_CHECK(index % kBlock < block.size, "a request is asked for an operation that it does not have");
+    if (block.operations == nullptr) block.operations = std::make_unique<Operation[]>(block.size);
     return block.operations[index % kBlock];
   }
   void ended(uint32_t index) {
@@ -79,6 +83,7 @@ class Operations {
   static constexpr size_t kBlock = 64;
   struct Block {
     std::unique_ptr<Operation[]> operations;
+    size_t size = 0;
     size_t open = 0;  // that have not ended, started or not
   };
   std::vector<Block> blocks_;

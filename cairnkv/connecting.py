@@ -129,6 +129,12 @@ def check_url(url: str) -> str:
     return url
 
 
+def check_tenant(tenant: str) -> None:
+    """Raises UsageError for a name that is none: whoever forgot to set it is not to share everyone's keyspace."""
+    if not tenant:
+        raise UsageError("the tenant has no name: leave it out, or say 'default', for the tenant everyone shares")
+
+
 def open_connection(
     url: str | None,
     tenant: str | None,
@@ -148,6 +154,7 @@ def open_connection(
     if type(connect_timeout_ms) is not int or not 1 <= connect_timeout_ms <= 600_000:
         raise UsageError(f"connect_timeout_ms is a number from 1 to 600000, not {connect_timeout_ms!r}")
     who = setting("tenant", tenant)
+    check_tenant(who)
     secret = setting("token", token)
 
     def dial(address: str) -> Session:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cairnkv.client import Client
 from cairnkv.config import default_deadline_ms
-from cairnkv.connecting import Connection
+from cairnkv.connecting import Connection, check_tenant
 from cairnkv.double_session import MemorySession
 from cairnkv.double_store import Block, BlockId, Faults, MemoryStore
 from cairnkv.process import ServiceProcess
@@ -100,4 +100,5 @@ class MemoryClient(Client):
 
 def memory_connection(store: MemoryStore, tenant: str = "default") -> Connection:
     """What a Client or an AsyncClient over the store is made from."""
+    check_tenant(tenant)
     return Connection("memory:", MemorySession(store, tenant), default_deadline_ms(), tenant=tenant)

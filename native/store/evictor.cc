@@ -12,7 +12,8 @@ constexpr size_t kEntriesATurn = 512;  // some 50 µs
 constexpr size_t kMovesMost = 8;
 constexpr uint64_t kRetryMs = 100;
 constexpr uint32_t kFailuresMost = 5;
-constexpr uint64_t kFutileMs = 1000;   // after a walk that found nothing of a tenant's to drop
+constexpr uint64_t kBarrenMs = 5000;   // after walks over all segments of a sort that freed nothing
+constexpr uint32_t kPressureMost = 3;  // from there on nobody's share is protected
 constexpr size_t kCarriedMost = 1024;  // tombstones in a record
 static_assert(kCarriedMost <= kBatchItemsMost, "what is carried on does not fit a record of deletes");
 
@@ -79,6 +80,8 @@ void LogStore::MoveJob::settled(Status status) {
     entry->hits = entry->hits >> 1 & 3;
     ++to.counters.moved_blocks;
     to.counters.moved_bytes += bytes_;
+  } else if (status == Status::ok && store.slots_[to.number()].log.get() == &to) {
+    store.note_ghost(to, at.segment, id);  // it went meanwhile, and a restart would find the copy
   }
   evictor_.moved(*this, status == Status::ok || !current);
 }
@@ -102,7 +105,8 @@ class LogStore::Evictor::Carry final : public TombstoneAppend {
 
 // --- choosing --------------------------------------------------------------------------------------------
 
-bool LogStore::Evictor::choose_of(uint64_t owner, uint32_t& segment) const {
+bool LogStore::Evictor::choose_of(uint32_t owner, uint32_t& segment) {
+  if (owner == format::kSharedOwner) return choose_shared(segment);
   for (const uint32_t index : log_.sealed()) {
     const Segment& one = log_.segments()[index];
     if (one.owner != owner || one.generation == 0 || one.pins > 0) continue;
@@ -112,24 +116,74 @@ bool LogStore::Evictor::choose_of(uint64_t owner, uint32_t& segment) const {
   return false;
 }
 
+// The oldest that gives at least a quarter of a segment. Where none does, those within their shares are protected less,
+// in the end not at all: what is moved stays within bounds, and there is always something to give.
+bool LogStore::Evictor::choose_shared(uint32_t& segment) {
+  const uint64_t enough = log_.superblock().segment_bytes / 4;
+  for (uint32_t pressure = pressure_;; ++pressure) {
+    note_shares(pressure);
+    for (const uint32_t index : log_.sealed()) {
+      const Segment& one = log_.segments()[index];
+      if (one.owner != format::kSharedOwner || one.generation == 0 || one.pins > 0) continue;
+      uint64_t stays = 0;
+      for (const auto& [tenant, bytes] : one.tenant_bytes) stays += within_.contains(tenant) ? bytes : 0;
+      if (!within_.empty() && (one.next_page - 1) * kPageBytes < stays + enough) continue;
+      segment = index;
+      return true;
+    }
+    if (within_.empty()) return false;
+  }
+}
+
+// Who holds less of the drive than three quarters of its share keeps what it has in shared segments: others that share
+// them fill them up, and are to make room for it. Between that and the whole share nothing is moved: tenants that put
+// alike would move each other's blocks for ever.
+void LogStore::Evictor::note_shares(uint32_t pressure) {
+  within_.clear();
+  if (pressure >= kPressureMost) return;
+  std::map<uint32_t, uint64_t> held;
+  for (const Segment& one : log_.segments()) {
+    for (const auto& [tenant, bytes] : one.tenant_bytes) held[tenant] += bytes;
+    if (one.owner != format::kSharedOwner && one.blocks > 0) held[one.owner] += one.bytes_of(one.owner);
+  }
+  uint64_t weights = 0, all = 0;
+  for (const auto& [tenant, bytes] : held) {
+    weights += store_.tenants_.at(tenant).options.weight;
+    all += bytes;
+  }
+  for (const auto& [tenant, bytes] : held) {
+    const double share =
+        static_cast<double>(all) * store_.tenants_.at(tenant).options.weight / static_cast<double>(weights);
+    if (static_cast<double>(bytes << pressure) <= share * 3 / 4) within_.insert(tenant);
+  }
+}
+
 bool LogStore::Evictor::choose_for_room(uint32_t& segment) {
   const uint64_t now = store_.clock_.unix_ms();
   for (const uint32_t index : log_.sealed()) {
     const Segment& one = log_.segments()[index];
     if (one.generation == 0 || one.pins > 0) continue;
     const bool expired = one.latest_expiry_ticks != UINT32_MAX && Index::expired(one.latest_expiry_ticks, now);
-    if (one.blocks > 0 && !expired) continue;
+    if ((one.blocks > 0 && !expired) || barren(kEmptied)) continue;
     segment = index;  // nothing is lost with it
+    sort_ = kEmptied;
     return true;
   }
-  // Who is furthest beyond its share of the drive gives its oldest.
+  // Who is furthest beyond its share of the drive gives its oldest; of those who share segments, all together.
   std::map<uint32_t, uint64_t> held;
+  std::set<uint32_t> sharing;
   for (const Segment& one : log_.segments()) {
     if (one.state != SegmentState::free && one.generation > 0) ++held[one.owner];
+    for (const auto& [tenant, bytes] : one.tenant_bytes) sharing.insert(tenant);
   }
-  uint64_t weights = 0, segments = 0;
+  uint64_t weights = 0, segments = 0, shared_weight = 0;
+  for (const uint32_t tenant : sharing) {
+    // Who has segments of its own as well has its weight there.
+    if (!held.contains(tenant)) shared_weight += store_.tenants_.at(tenant).options.weight;
+  }
   const auto weight = [&](uint32_t owner) -> uint64_t {
-    return owner == format::kSharedOwner ? 1 : store_.tenants_.at(owner).options.weight;
+    return owner == format::kSharedOwner ? std::max<uint64_t>(shared_weight, 1)
+                                         : store_.tenants_.at(owner).options.weight;
   };
   for (const auto& [owner, count] : held) {
     CAIRN_CHECK(weight(owner) > 0, "a tenant's share of a drive is measured by no weight");
@@ -142,14 +196,26 @@ bool LogStore::Evictor::choose_for_room(uint32_t& segment) {
     const double excess =
         static_cast<double>(count) - static_cast<double>(segments * weight(owner)) / static_cast<double>(weights);
     uint32_t oldest = 0;
-    if ((found && excess <= most) || !choose_of(owner, oldest)) continue;
+    if ((found && excess <= most) || barren(owner) || !choose_of(owner, oldest)) continue;
     found = true;
     most = excess;
     segment = oldest;
+    sort_ = owner;
   }
   if (found) return true;
   // Segments that could not be read go last: they may be readable at the next start.
-  return choose_any(segment);
+  for (const uint32_t index : log_.sealed()) {
+    if (log_.segments()[index].generation > 0) continue;
+    segment = index;
+    return true;
+  }
+  // All that is left has to stay: who waits for room is told that there is none.
+  const bool any_barren = std::any_of(held.begin(), held.end(), [this](const auto& one) { return barren(one.first); });
+  const bool pinned = std::any_of(log_.sealed().begin(), log_.sealed().end(),
+                                  [this](uint32_t index) { return log_.segments()[index].pins > 0; });
+  jammed_ = any_barren && !pinned;
+  if (jammed_) log_.refuse_waiting(Status::no_space);
+  return false;
 }
 
 bool LogStore::Evictor::choose_any(uint32_t& segment) const {
@@ -161,40 +227,13 @@ bool LogStore::Evictor::choose_any(uint32_t& segment) const {
   return false;
 }
 
-bool LogStore::Evictor::squeeze(uint32_t tenant) {
-  if (log_.state() != DriveState::serving || wanted_tenant_ != kNobody) return false;
-  const auto futile = futile_.find(tenant);
-  if (futile != futile_.end() && store_.clock_.now_ms() < futile->second) return false;
-  const uint64_t tried = tried_[tenant];
-  for (const uint32_t index : log_.sealed()) {
-    const Segment& one = log_.segments()[index];
-    const bool own = one.owner == tenant && one.blocks > 0 && one.generation > 0;
-    const bool shared = one.owner == format::kSharedOwner && one.blocks > 0 && one.generation > tried;
-    if (!own && !shared) continue;
-    wanted_tenant_ = tenant;
-    return true;
-  }
-  return false;
-}
-
 bool LogStore::Evictor::choose(uint32_t& segment) {
-  only_ = kNobody;
   draining_ = log_.state() == DriveState::draining;
   if (draining_) return choose_to_drain(segment);
-  if (wanted_tenant_ != kNobody) {
-    const uint32_t tenant = static_cast<uint32_t>(std::exchange(wanted_tenant_, kNobody));
-    for (const uint32_t index : log_.sealed()) {
-      const Segment& one = log_.segments()[index];
-      if (one.blocks == 0 || one.generation == 0 || one.pins > 0) continue;
-      const bool shared = one.owner == format::kSharedOwner && one.generation > tried_[tenant];
-      if (one.owner != tenant && !shared) continue;
-      only_ = tenant;
-      if (shared) tried_[tenant] = one.generation;
-      segment = index;
-      return true;
-    }
-  }
-  return log_.wants_room() && choose_for_room(segment);
+  jammed_ = jammed_ && log_.wants_room();
+  if (!log_.wants_room() || !choose_for_room(segment)) return false;
+  jammed_ = false;
+  return true;
 }
 
 bool LogStore::Evictor::choose_to_drain(uint32_t& segment) {
@@ -247,7 +286,7 @@ void LogStore::Evictor::begin(uint32_t segment) {
   carry_failed_ = stuck_ = false;
   whole_ = true;
   forgotten_ = 0;
-  held_before_ = only_ == kNobody ? 0 : store_.tenants_.at(static_cast<uint32_t>(only_)).payload_bytes;
+  moved_pages_ = 0;
   note_oldest();
   Segment& one = log_.segment(segment);
   if (!one.summarised && !one.entries.empty()) {
@@ -281,20 +320,19 @@ void LogStore::Evictor::walk() {
     if (moves_.size() >= kMovesMost || (!moves_.empty() && !store_.remove_waiting_.empty())) return;
     const format::SummaryEntry& entry = entries_[next_];
     if (entry.type == format::RecordType::tombstones) {
-      if (only_ == kNobody) bury_again(entry);
+      bury_again(entry);
     } else if (entry.type == format::RecordType::block && !judge(entry)) {
       return;
     }
     ++next_;
   }
   if (next_ < entries_.size()) return;
-  if (only_ == kNobody) carry();
+  carry();
   stage_ = Stage::settling;
 }
 
 bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
   const BlockId id{entry.key, entry.layout, entry.tenant};
-  if (only_ != kNobody && only_ != id.tenant) return true;
   Index::Entry* live = store_.find_part(id, entry.part);
   const Place here{log_.number(), segment_, entry.page, log_.segment(segment_).use};
   if (live == nullptr || !(live->place() == here)) return true;
@@ -307,7 +345,7 @@ bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
     return true;
   }
   const uint32_t group = head->group();
-  const bool leased = store_.leases_.leased(id) || (group != Groups::kNone && store_.groups_.row(group).leases > 0);
+  const bool stays = store_.leased(id, *head) || (owner_ == format::kSharedOwner && within_.contains(id.tenant));
   const uint64_t now = store_.clock_.unix_ms();
   const bool expired = Index::expired(head->expiry_ticks, now) ||
                        (group != Groups::kNone && Index::expired(store_.groups_.row(group).expiry_ticks, now));
@@ -315,10 +353,9 @@ bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
     store_.forget(id, Gone::expired);
     return true;
   }
-  if (leased && only_ != kNobody) return true;
-  if (leased || draining_) return move(entry, *live, true);
+  if (stays || draining_) return move(entry, *live, true);
   const bool hot = head->hits >= store_.options_.reinsert_hits_least;
-  if (hot && only_ == kNobody && may_reinsert(part_bytes(*live))) return move(entry, *live, false);
+  if (hot && may_reinsert(part_bytes(*live))) return move(entry, *live, false);
   store_.forget(id, Gone::evicted);
   return true;
 }
@@ -340,7 +377,7 @@ bool LogStore::Evictor::move(const format::SummaryEntry& entry, const Index::Ent
   const Index::Entry held = live;  // giving memory back may not touch the index, but a copy is safer to read
   const uint64_t bytes = part_bytes(held);
   DriveLog* to = draining_ ? store_.choose_log(bytes, &log_) : &log_;
-  Buffer memory = to == nullptr ? Buffer() : store_.take_memory(bytes);
+  Buffer memory = to == nullptr ? Buffer() : must ? store_.take_move_memory(bytes) : store_.take_memory(bytes);
   if (!memory) {
     if (!must) store_.forget(id, Gone::evicted);
     if (must && to == nullptr) stuck_ = true;
@@ -352,6 +389,7 @@ bool LogStore::Evictor::move(const format::SummaryEntry& entry, const Index::Ent
   MoveJob& started = *job;
   moves_.push_front(std::move(job));
   started.self = moves_.begin();
+  moved_pages_ += format::record_pages(bytes);
   started.start();
   return true;
 }
@@ -413,6 +451,7 @@ void LogStore::Evictor::carry() {
       const std::vector<format::Tombstone> some(all.begin() + static_cast<long>(at),
                                                 all.begin() + static_cast<long>(end));
       ++carrying_;
+      moved_pages_ += format::appended_pages(format::RecordType::tombstones, some.size() * sizeof(format::Tombstone));
       auto* carry = new Carry(*this, some);
       if (draining_) {
         to->append(*carry, tenant);
@@ -425,6 +464,35 @@ void LogStore::Evictor::carry() {
 }
 
 // --- the end ---------------------------------------------------------------------------------------------
+
+bool LogStore::Evictor::barren(uint64_t sort) const {
+  const auto found = barren_.find(sort);
+  return found != barren_.end() && store_.clock_.now_ms() < found->second.until_ms;
+}
+
+// Segments of which everything has to stay give no room, however often they are walked: others are, for a while. Else
+// what is in them would be moved for ever, and whoever waits would wait as long.
+void LogStore::Evictor::note_yield() {
+  const Segment& one = log_.segments()[segment_];
+  if (moved_pages_ + 1 < one.next_page || moved_pages_ == 0) {
+    barren_.erase(sort_);
+    pressure_ = 0;
+    return;
+  }
+  // Those that are open come to their turn, too.
+  const auto of_it = std::count_if(log_.segments().begin(), log_.segments().end(), [&](const Segment& other) {
+    if (other.state == SegmentState::free || other.state == SegmentState::wiping) return false;
+    return sort_ == kEmptied ? other.blocks == 0 : other.owner == sort_;
+  });
+  Barren& barren = barren_[sort_];
+  if (++barren.walks <= static_cast<uint64_t>(of_it)) return;
+  barren.walks = 0;
+  if (sort_ == format::kSharedOwner && !within_.empty()) {
+    pressure_ = kPressureMost;  // leases leave nothing but what belongs to those within their shares
+    return;
+  }
+  barren.until_ms = store_.clock_.now_ms() + kBarrenMs;
+}
 
 // The segment stays; what was dropped from it may be found there.
 void LogStore::Evictor::keep() {
@@ -449,46 +517,18 @@ void LogStore::Evictor::finish() {
   stage_ = Stage::idle;
   Segment& one = log_.segment(segment_);
   const bool failed = log_.state() == DriveState::failed;
-  if (only_ != kNobody && store_.tenants_.at(static_cast<uint32_t>(only_)).payload_bytes >= held_before_)
-    futile_[static_cast<uint32_t>(only_)] = store_.clock_.now_ms() + kFutileMs;
-  if (failed || carry_failed_ || stuck_ || (only_ != kNobody && one.blocks > 0)) {
+  if (failed || carry_failed_ || stuck_) {
     keep();
-    if (only_ != kNobody) return;
     retry_ms_ = store_.clock_.now_ms() + kRetryMs;
     // Who waits for room is told that there is none, rather than left to its deadline.
     if (++failures_ >= kFailuresMost) log_.refuse_waiting(Status::no_space);
     return;
   }
   failures_ = 0;
-  // A walk for one tenant alone looked at no tombstones: emptied or not, the segment goes another time.
-  if (only_ != kNobody) return keep();
+  note_yield();
   entries_ = {};
   log_.forgotten_sequence = std::max(log_.forgotten_sequence, forgotten_);
   log_.release(segment_, one.blocks > 0 || !whole_);
-}
-
-// --- quotas ----------------------------------------------------------------------------------------------
-
-bool LogStore::squeeze(uint32_t tenant) {
-  for (const Slot& slot : slots_) {
-    if (slot.evictor != nullptr && slot.evictor->squeezing(tenant)) return true;
-  }
-  for (const Slot& slot : slots_) {
-    if (slot.evictor != nullptr && slot.evictor->squeeze(tenant)) return true;
-  }
-  // Nothing that is sealed: what is open is sealed, and what is on its way is waited for.
-  bool soon = tenants_.at(tenant).pending_bytes > 0;
-  for (Slot& slot : slots_) {
-    if (slot.log == nullptr || !slot.log->writable()) continue;
-    for (const Segment& one : slot.log->segments()) {
-      const bool theirs = one.owner == tenant || one.owner == format::kSharedOwner;
-      const bool open = one.state == SegmentState::open || one.state == SegmentState::sealing;
-      if (theirs && open && one.blocks > 0) soon = true;
-    }
-    slot.log->seal_open(tenant);
-    if (tenants_.at(tenant).payload_bytes > 0) slot.log->seal_open(format::kSharedOwner);
-  }
-  return soon;
 }
 
 }  // namespace cairn

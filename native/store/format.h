@@ -327,6 +327,10 @@ static_assert(part_bytes_for(kPartBytes + 1, 1) == 1 && part_bytes_for(kBlockByt
 constexpr uint64_t record_pages(uint64_t length) {
   return 1 + pages_of(length);
 }
+// What the records of a block of that length take.
+constexpr uint64_t taken_bytes(uint64_t length) {
+  return (part_count_for(length) + pages_of(length)) * kPageBytes;
+}
 
 // … and what is appended for it: a record of tombstones is written twice, so that one bad page undoes no delete.
 constexpr uint32_t kTombstoneCopies = 2;

@@ -134,6 +134,7 @@ class DriveLog {
   void fail(const std::string& why);
   const std::string& why_failed() const { return why_failed_; }
   void note_read(int error);
+  void note_write(int error);
   bool idle() const;
 
   Drive& drive() { return *drive_; }
@@ -200,7 +201,6 @@ class DriveLog {
   void flushed(std::vector<AppendOp*> covered, int error);
   void settle(AppendOp& op, Status status);
   void check_counts() const;
-  void note_write(int error);
 
   void refuse_the_stuck();
   void open_where_needed(uint64_t next_sequence);

@@ -5,6 +5,7 @@
 
 #include "store/evictor.h"
 #include "store/jobs.h"
+#include "store/quotas.h"
 #include "store/scrubber.h"
 
 namespace cairn {
@@ -52,6 +53,7 @@ LogStore::~LogStore() {
 }
 
 void LogStore::turn_drives() {
+  for (const auto& [tenant, walk] : squeezes_) walk->poll();
   for (const Slot& slot : slots_) {
     if (slot.log == nullptr) continue;
     slot.log->poll(next_sequence_);
@@ -67,6 +69,7 @@ void LogStore::settle_down() {
     if (slot.evictor != nullptr) slot.evictor->stop();
     if (slot.scrubber != nullptr) slot.scrubber->stop();
   }
+  for (const auto& [tenant, walk] : squeezes_) walk->stop();
   while (!idle()) turn_drives();
 }
 
@@ -84,6 +87,7 @@ void LogStore::write_what_waits() {
     if (written() != before) still = 0;
     before = written();
   }
+  closing_ = true;
   for (const Slot& slot : slots_) {
     if (slot.log != nullptr) slot.log->fail_waiting(Status::no_space);
   }
@@ -243,26 +247,21 @@ void LogStore::account(const Index::Entry& entry, bool comes) {
   const uint64_t bytes = part_bytes(entry);
   const uint64_t whole = entry.part == 0 ? 1 : 0;
   Tenants::Row& tenant = tenants_.at(keyspaces_.row(entry.keyspace).tenant);
+  ++tenant.changes;
   DriveLog* log = slots_[entry.drive].log.get();
   // What does not stand was given up unread: its segment counts from 0 again.
   const bool stands = log != nullptr && log->stands(entry.segment, entry.use);
   Segment* segment = stands ? &log->segment(static_cast<uint32_t>(entry.segment)) : nullptr;
   if (comes) {
     CAIRN_CHECK(segment != nullptr, "a block is counted in a segment that was given up");
-    ++segment->blocks;
-    segment->payload_bytes += bytes;
+    segment->count(tenant.options.number, bytes);
     tenant.blocks += whole;
     tenant.payload_bytes += bytes;
     keyspaces_.hold(static_cast<uint32_t>(entry.keyspace));
     scopes_.hold(static_cast<uint32_t>(entry.scope));
     return groups_.add(entry.group(), whole == 1, entry.expiry_ticks);
   }
-  if (segment != nullptr) {
-    CAIRN_CHECK(segment->blocks > 0, "a segment counts fewer blocks than it has");
-    CAIRN_CHECK(segment->payload_bytes >= bytes, "a segment counts fewer bytes than its blocks have");
-    --segment->blocks;
-    segment->payload_bytes -= bytes;
-  }
+  if (segment != nullptr) segment->uncount(tenant.options.number, bytes);
   CAIRN_CHECK(tenant.blocks >= whole, "a tenant holds fewer blocks than were counted");
   CAIRN_CHECK(tenant.payload_bytes >= bytes, "a tenant holds fewer bytes than were counted");
   tenant.blocks -= whole;
@@ -283,14 +282,10 @@ void LogStore::move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, u
   CAIRN_CHECK(slots_[to.number()].log.get() == &to, "a block is moved to a drive that is gone");
   CAIRN_CHECK(to.segment(segment).state != SegmentState::free, "a block is moved to a segment that is free");
   CAIRN_CHECK(to.segment(segment).state != SegmentState::wiping, "a block is moved to a segment that is wiped");
-  Segment& before = slots_[entry.drive].log->segment(entry.segment);
-  CAIRN_CHECK(before.blocks > 0, "a block is moved out of a segment without one");
-  CAIRN_CHECK(before.payload_bytes >= bytes, "a block is moved out of a segment that holds fewer bytes");
-  --before.blocks;
-  before.payload_bytes -= bytes;
+  const uint32_t tenant = keyspaces_.row(entry.keyspace).tenant;
+  slots_[entry.drive].log->segment(entry.segment).uncount(tenant, bytes);
   entry.set_place({to.number(), segment, page, to.segment(segment).use});
-  ++to.segment(segment).blocks;
-  to.segment(segment).payload_bytes += bytes;
+  to.segment(segment).count(tenant, bytes);
 }
 
 void LogStore::note_ghost(DriveLog& log, uint32_t segment, const BlockId& id) {
@@ -306,6 +301,10 @@ void LogStore::bury_elders(const BlockId& id, uint64_t sequence) {
     if (slot.log == nullptr || !slot.log->ghosts.may_hold(hash)) continue;
     pay(slot, {{id.key, id.layout, id.tenant, format::Buried::earlier, {}, sequence}});
   }
+}
+
+bool LogStore::leased(const BlockId& id, const Index::Entry& head) const {
+  return leases_.leased(id) || groups_.row(head.group()).leases > 0;
 }
 
 void LogStore::forget(const BlockId& id, Gone why) {
@@ -376,6 +375,7 @@ Status LogStore::lease(const BlockId& id, uint64_t holder, uint64_t duration_ms)
   const Index::Entry* entry = find(id);
   if (entry == nullptr) return Status::not_found;
   if (!leases_.leased(id)) {
+    // Of the drives' room by what records take: a block of a byte takes two pages.
     const Tenants::Row& tenant = tenants_.at(id.tenant);
     uint64_t room = 0;
     for (const Slot& slot : slots_) {
@@ -383,10 +383,10 @@ Status LogStore::lease(const BlockId& id, uint64_t holder, uint64_t duration_ms)
         room += slot.log->superblock().segment_count * slot.log->superblock().segment_bytes;
     }
     uint64_t leased = 0;
-    for (const auto& [number, row] : tenants_.rows()) leased += row.leased_bytes;
-    const uint64_t own = tenant.options.quota_bytes == 0 ? room : tenant.options.quota_bytes;
-    if (tenant.leased_bytes + entry->length() > own / kLeasedPart || leased + entry->length() > room / kLeasedPart)
-      return Status::quota_exceeded;
+    for (const auto& [number, row] : tenants_.rows()) leased += row.leased_taken_bytes;
+    const uint64_t quota = tenant.options.quota_bytes;
+    if (quota != 0 && tenant.leased_bytes + entry->length() > quota / kLeasedPart) return Status::quota_exceeded;
+    if (leased + format::taken_bytes(entry->length()) > room / kLeasedPart) return Status::quota_exceeded;
   }
   leases_.take(id, entry->group(), entry->length(), holder, clock_.now_ms() + duration_ms);
   return Status::ok;
@@ -398,17 +398,20 @@ Status LogStore::release(const BlockId& id, uint64_t holder) {
 
 void LogStore::lease_changed(const BlockId& id, uint32_t group, uint64_t bytes, bool begins) {
   Tenants::Row& tenant = tenants_.at(id.tenant);
+  ++tenant.changes;
   CAIRN_CHECK(begins || tenant.leased_bytes >= bytes, "a lease ends that was not counted");
   if (begins) {
     tenant.leased_bytes += bytes;
+    tenant.leased_taken_bytes += format::taken_bytes(bytes);
   } else {
     tenant.leased_bytes -= bytes;
+    tenant.leased_taken_bytes -= format::taken_bytes(bytes);
   }
   groups_.lease(group, begins);
-}
-
-void LogStore::set_tenants(const std::vector<TenantOptions>& tenants) {
-  tenants_.configure(tenants);
+  if (begins) return;
+  for (const Slot& slot : slots_) {
+    if (slot.evictor != nullptr) slot.evictor->lease_ended();
+  }
 }
 
 Buffer LogStore::take_memory(uint64_t length) {
@@ -416,6 +419,16 @@ Buffer LogStore::take_memory(uint64_t length) {
     Buffer buffer = slab_.allocate(length);
     if (buffer || !cache_.evict_one()) return buffer;
   }
+}
+
+Buffer LogStore::take_move_memory(uint64_t length) {
+  if (Buffer buffer = take_memory(length)) return buffer;
+  if (move_slab_ == nullptr) {
+    auto made = Slab::create(std::max(format::kPartBytes, length));
+    if (!made) return {};
+    move_slab_ = made.take();
+  }
+  return move_slab_->allocate(length);
 }
 
 // --- the turn --------------------------------------------------------------------------------------------
@@ -443,7 +456,8 @@ void LogStore::poll() {
     now.swap(remove_waiting_);
     for (DeleteOp* op : now) remove(*op);
   }
-  if (!quota_waiting_.empty()) feed_quota();
+  turn_bindings();
+  turn_quotas();
   feed_hungry();
   // What the callbacks asked for goes out in this turn; where completions were left, the next turn is at hand.
   for (Slot& slot : slots_) {
@@ -471,6 +485,8 @@ std::vector<int> LogStore::event_fds() const {
 
 bool LogStore::idle() const {
   if (!reads_.empty() || !writes_.empty() || !removes_.empty()) return false;
+  if (std::any_of(squeezes_.begin(), squeezes_.end(), [](const auto& one) { return one.second->reading(); }))
+    return false;
   return std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
     return (slot.log == nullptr || slot.log->idle()) && (slot.evictor == nullptr || slot.evictor->idle()) &&
            (slot.scrubber == nullptr || slot.scrubber->idle());

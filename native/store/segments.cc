@@ -182,7 +182,7 @@ uint8_t DriveLog::next_use() const {
 void DriveLog::distrust() {
   for (Segment& segment : segments_) {
     ++segment.use;
-    segment.blocks = segment.payload_bytes = 0;
+    segment.forget_all();
   }
   for (uint32_t i = 0; i < segments_.size(); ++i) ghosts.note(i);
 }
@@ -382,7 +382,7 @@ void DriveLog::release(uint32_t index, bool unread) {
   CAIRN_CHECK(segment.pins == 0, "a segment is freed under a put that is not settled");
   ++counters.evicted_segments;
   if (unread) ++segment.use;
-  segment.blocks = segment.payload_bytes = 0;
+  segment.forget_all();
   segment.entries = {};
   segment.state = SegmentState::wiping;
   ++wiping_;

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -154,7 +155,7 @@ class EventSink {
 struct IdentifiedDrive {
   std::unique_ptr<Drive> drive;
   std::array<uint8_t, 16> uuid{};
-  std::shared_ptr<void> superblock;
+  std::shared_ptr<void> superblock, tenants;
 };
 
 struct DriveStats {
@@ -223,8 +224,15 @@ class Store {
   virtual Status release(const BlockId& id, uint64_t holder) = 0;  // ok, not_found: the holder has none
   virtual StoreStats stats() const = 0;
 
-  // Replaces what is known of the tenants' limits.
-  virtual void set_tenants(const std::vector<TenantOptions>& tenants) = 0;
+  // Replaces what is known of the tenants' limits, and gives those that have a name their numbers for good. An Error
+  // (invalid), and nothing is changed: a number is that of another name on the drives, or the name has another there.
+  virtual Result<Unit> set_tenants(const std::vector<TenantOptions>& tenants) = 0;
+  // The number that stands for a tenant's name on the drives: what it was before, its CRC32C, or where that is
+  // another's a free one. It is on all drives that take writes before the first put of that tenant is acknowledged. An
+  // Error (busy): there are as many tenants as the drives can tell apart.
+  virtual Result<uint32_t> number_of(std::string_view tenant) = 0;
+  // A name that has no session may be forgotten if it never put anything.
+  virtual void forget_tenant(uint32_t number) = 0;
   // Tells a sink of all that happens from now on. It is taken away before it or the store ends.
   virtual void add_event_sink(EventSink& sink) = 0;
   virtual void remove_event_sink(EventSink& sink) = 0;

@@ -31,6 +31,8 @@ class Tenants {
     uint64_t blocks = 0, payload_bytes = 0;  // in the index
     uint64_t pending_bytes = 0;              // of puts that are not settled
     uint64_t leased_bytes = 0;
+    uint64_t leased_taken_bytes = 0;  // by their records on the drives
+    uint64_t changes = 0;             // of what it holds, has on its way or leased
   };
 
   // Known tenants get their options; one that is met without gets none and weight 1.

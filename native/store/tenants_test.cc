@@ -86,7 +86,7 @@ TEST(Tenants, HaveKeyspacesOfTheirOwn) {
 // Without it a tenant that is over its quota would evict its neighbours, or be refused although it has old blocks.
 TEST(Tenants, OverTheirQuotaGiveUpTheirOwnOldest) {
   StoreWorld world(64_MiB, 1, 16_MiB, 1_MiB);
-  world.store->set_tenants({with_quota(1, 3_MiB)});
+  ASSERT_TRUE(world.store->set_tenants({with_quota(1, 3_MiB)}).ok());
   for (int i = 0; i < 10; ++i) ASSERT_EQ(world.put("neighbour " + std::to_string(i), 100'000, of(2)), Status::ok);
   for (int i = 0; i < 60; ++i) {
     Status status = Status::timeout;
@@ -106,14 +106,14 @@ TEST(Tenants, OverTheirQuotaGiveUpTheirOwnOldest) {
 
 TEST(Tenants, ABlockLargerThanTheQuotaIsRefused) {
   StoreWorld world;
-  world.store->set_tenants({with_quota(1, 1_MiB)});
+  ASSERT_TRUE(world.store->set_tenants({with_quota(1, 1_MiB)}).ok());
   EXPECT_EQ(world.put("a", 2_MiB, of(1)), Status::quota_exceeded);
   EXPECT_EQ(world.put("a", 2_MiB, of(2)), Status::ok);
 }
 
 TEST(Tenants, WithNothingToGiveUpAreRefusedByTheirQuota) {
   StoreWorld world;
-  world.store->set_tenants({with_quota(1, 1_MiB)});
+  ASSERT_TRUE(world.store->set_tenants({with_quota(1, 1_MiB)}).ok());
   ASSERT_EQ(world.put("a", 200'000, of(1)), Status::ok);
   ASSERT_EQ(world.store->lease({key_of("a"), 0, 1}, 9, 60'000), Status::ok);
   PutCall call("b", 900'000);

@@ -1,6 +1,7 @@
 #include "store/evictor.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace cairn {
 
@@ -474,7 +475,19 @@ bool LogStore::Evictor::barren(uint64_t sort) const {
 // what is in them would be moved for ever, and whoever waits would wait as long.
 void LogStore::Evictor::note_yield() {
   const Segment& one = log_.segments()[segment_];
-  if (moved_pages_ + 1 < one.next_page || moved_pages_ == 0) {
+  // Whatever is moved to and fro: a drive on which so many walks freed nothing, and nobody was placed, has no room.
+  const bool moved_all = moved_pages_ + 1 >= one.next_page && moved_pages_ > 0;
+  const bool placed = std::exchange(put_bytes_before_, log_.counters.put_bytes) != log_.counters.put_bytes;
+  fruitless_ = moved_all && !placed ? fruitless_ + 1 : 0;
+  if (fruitless_ > 3 * log_.segments().size()) {
+    fruitless_ = 0;
+    pressure_ = kPressureMost;
+    for (const Segment& any : log_.segments()) barren_[any.owner].until_ms = store_.clock_.now_ms() + kBarrenMs;
+    barren_[kEmptied].until_ms = store_.clock_.now_ms() + kBarrenMs;
+    return;
+  }
+  // Two of which less than half has to stay become one.
+  if (moved_pages_ + 1 < one.next_page || moved_pages_ * 2 <= log_.segment_pages()) {
     barren_.erase(sort_);
     pressure_ = 0;
     return;

@@ -104,6 +104,7 @@ class LogStore::Evictor {
   std::map<uint64_t, Barren> barren_;  // by owner, or kEmptied
   uint64_t sort_ = 0;                  // as which of them the segment was chosen
   bool jammed_ = false;
+  uint64_t fruitless_ = 0, put_bytes_before_ = 0;  // walks in a row that freed nothing while nobody was placed
   uint32_t pressure_ = 0;     // how much less those within their shares are protected: halved so often
   uint64_t moved_pages_ = 0;  // out of the segment
   uint64_t spent_bytes_ = 0;  // of the budget for reinsertion

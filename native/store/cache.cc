@@ -1,6 +1,8 @@
 #include "store/cache.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <iterator>
 
 namespace cairn {
@@ -27,6 +29,7 @@ void Cache::insert(const BlockId& id, const Buffer& buffer, uint64_t birth, uint
   erase(id);
   List& list = lists_[id.tenant];
   list.order.push_front({id, buffer, birth, crc});
+  buffer.set_cached(true);
   entries_[id] = list.order.begin();
   list.bytes += buffer.capacity();
   bytes_ += buffer.capacity();
@@ -61,6 +64,7 @@ void Cache::drop(uint32_t tenant, List& list, Order::iterator at) {
   list.bytes -= bytes;
   const size_t listed = entries_.erase(at->id);
   CAIRN_CHECK(listed == 1, "a block leaves the cache that was not found in it");
+  at->buffer.set_cached(false);
   list.order.erase(at);
   rank(tenant, list);
   check_list(list);
@@ -84,6 +88,13 @@ bool Cache::evict_one() {
     if (evict_from(rank->second, lists_.at(rank->second))) return true;
   }
   return false;
+}
+
+void Cache::forget(uint32_t tenant) {
+  const auto found = lists_.find(tenant);
+  if (found == lists_.end()) return;
+  CAIRN_CHECK(found->second.bytes == 0, "a tenant is forgotten that has blocks in the cache");
+  lists_.erase(found);
 }
 
 uint64_t Cache::bytes_of(uint32_t tenant) const {

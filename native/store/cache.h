@@ -2,6 +2,7 @@
 // recently used out first; who is furthest beyond its share gives. So one tenant's flood leaves the others' share.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <map>
@@ -47,6 +48,7 @@ class Cache {
   uint64_t bytes_of(uint32_t tenant) const;
   // How many blocks and tenants were looked at to give some up.
   uint64_t looked_at() const { return looked_at_; }
+  void forget(uint32_t tenant);  // one that has nothing here
 
  private:
   using Order = std::list<Entry>;  // front: most recently used

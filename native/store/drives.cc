@@ -1,6 +1,13 @@
 // Drives: opened with the store, taken in while it runs, read in the background, set aside, drained, let go.
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "store/evictor.h"
 #include "store/jobs.h"
@@ -407,6 +414,26 @@ void LogStore::set_aside(Slot& slot) {
   emit(EventKind::drive_lost, {}, {}, 0, 0);
 }
 
+Result<Unit> LogStore::resume(const std::string& uuid) {
+  Slot* slot = slot_of(uuid);
+  if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);
+  if (slot->log->retry_now() || slot->log->state() == DriveState::serving) return Unit{};
+  return drive_error(Status::busy, slot->log->drive().info().path + " is " + name_of(slot->log->state()) +
+                                       ": only a drive whose writes failed is resumed");
+}
+
+uint64_t LogStore::block_bytes_most() const {
+  uint64_t most = 0;
+  for (const Slot& slot : slots_) {
+    if (slot.log == nullptr || !slot.log->readable()) continue;
+    const uint64_t record = format::payload_bytes_most(slot.log->superblock().segment_bytes);
+    most = std::max(most, record >= format::kPartBytes ? kBlockBytesMost : record);
+  }
+  CAIRN_CHECK(most <= kBlockBytesMost, "a drive takes longer blocks than there are");
+  // Nobody can put where no drive is; what one that comes will take is not known.
+  return std::min(most == 0 ? kBlockBytesMost : most, slab_.total_bytes() / 2);
+}
+
 Result<Unit> LogStore::drain(const std::string& uuid) {
   Slot* slot = slot_of(uuid);
   if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);
@@ -425,7 +452,7 @@ Result<Unit> LogStore::drain(const std::string& uuid) {
   return Unit{};
 }
 
-Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
+Result<Unit> LogStore::begin_detach(const std::string& uuid, bool even_if_draining) {
   Slot* slot = slot_of(uuid);
   if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);
   if (slot->log->state() == DriveState::draining && !even_if_draining) {
@@ -439,16 +466,33 @@ Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
     slot->log->fail("it was removed");
   }
   if (!slot->set_aside) set_aside(*slot);
-  while (busy(*slot)) {
-    slot->log->drive().wait(10);
+  slot->leaving = true;
+  return Unit{};
+}
+
+void LogStore::let_leave(Slot& slot) {
+  CAIRN_CHECK(slot.set_aside, "a drive goes whose blocks are still served");
+  if (busy(slot)) return;
+  if (slot.loader != nullptr) loading_done(slot);
+  retire(slot);
+  // Index entries that point here stay stale for whoever comes into the slot next.
+  const uint8_t next_use = slot.next_use;
+  slot = Slot{};
+  slot.next_use = next_use;
+}
+
+bool LogStore::detached(const std::string& uuid) const {
+  return std::none_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
+    return slot.log != nullptr && uuid_text(slot.log->superblock().drive) == uuid;
+  });
+}
+
+Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
+  if (auto begun = begin_detach(uuid, even_if_draining); !begun) return begun;
+  while (Slot* slot = slot_of(uuid)) {
+    if (busy(*slot)) slot->log->drive().wait(10);
     poll();
   }
-  if (slot->loader != nullptr) loading_done(*slot);
-  retire(*slot);
-  // Index entries that point here stay stale for whoever comes into the slot next.
-  const uint8_t next_use = slot->next_use;
-  *slot = Slot{};
-  slot->next_use = next_use;
   return Unit{};
 }
 

@@ -1,7 +1,13 @@
 #include "store/evictor.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
 #include <utility>
+#include <vector>
 
 namespace cairn {
 

@@ -1,5 +1,10 @@
 // Writing: from the grant of memory to the answer.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "store/evictor.h"
 #include "store/jobs.h"
@@ -134,6 +139,7 @@ void LogStore::answer_put(PutOp& op, Status status) {
     tenant.put_bytes += op.length;
   } else if (status == Status::exists) {
     ++counters_.put_exists;
+    ++tenant.put_exists;
   } else if (status == Status::no_space) {
     ++counters_.no_space;
   } else if (status == Status::io_error) {
@@ -232,34 +238,30 @@ void LogStore::start_put(PutOp& op) {
   Tenants::Row& tenant = tenants_.at(op.id.tenant);
   tenant.pending_bytes += op.length;
   ++tenant.changes;
-  if (!hungry_.empty() || !grant(op)) {
-    hungry_.push_back({nullptr, &op});
-    return;
-  }
+  MemoryLine& line = tenant.memory;
+  op.waiter.put = &op;
+  if (!line.waiting.empty() || !slab_shares_.may_hold(line, op.length) || !grant(op))
+    return slab_shares_.wait(line, op.waiter, op.length);
   op.ready();
 }
 
 bool LogStore::grant(PutOp& op) {
   CAIRN_CHECK(!op.buffer, "a put is granted memory twice");
-  op.buffer = take_memory(op.length);
+  op.buffer = take_memory(op.length, &tenants_.at(op.id.tenant).memory.account);
   return static_cast<bool>(op.buffer);
 }
 
 void LogStore::feed_hungry() {
-  // In order; the first that still finds no memory ends it, so a large one is not starved by small ones.
-  while (!hungry_.empty()) {
-    const Hungry next = hungry_.front();
-    CAIRN_CHECK((next.get == nullptr) != (next.put == nullptr), "what waits for memory is neither a get nor a put");
-    if (next.put != nullptr) {
-      if (!grant(*next.put)) return;
-      hungry_.pop_front();
-      next.put->ready();
+  if (slab_shares_.empty()) return;
+  slab_shares_.look_for_elder();
+  while (MemoryWaiter* waiter = slab_shares_.next()) {
+    if (waiter->get != nullptr) {
+      if (!start_get(*waiter->get, true)) return;  // what is free lies in too many pieces, or is not the clients'
       continue;
     }
-    hungry_.pop_front();
-    const size_t before = hungry_.size();
-    start_get(*next.get, false);
-    if (hungry_.size() > before && hungry_.front().get == next.get) return;
+    PutOp& op = *waiter->put;
+    if (!grant(op)) return slab_shares_.wait_again(tenants_.at(op.id.tenant).memory, op.waiter, op.length);
+    op.ready();
   }
 }
 
@@ -360,7 +362,7 @@ void LogStore::restart_waiters() {
 }
 
 void LogStore::cancel(PutOp& op) {
-  std::erase_if(hungry_, [&](const Hungry& one) { return one.put == &op; });
+  slab_shares_.leave(op.waiter);
   std::erase(restart_, &op);
   std::erase(write_waiting_, &op);
   std::erase(bind_waiting_, &op);

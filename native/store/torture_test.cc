@@ -2,6 +2,11 @@
 // was found by cairn-torture.
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "store/format.h"
 #include "testing/store_fixture.h"
 

@@ -1,7 +1,15 @@
 #include "testing/store_fixture.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "base/crc32c.h"
 #include "store/recovery.h"

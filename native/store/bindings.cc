@@ -66,10 +66,9 @@ Result<Unit> LogStore::set_tenants(const std::vector<TenantOptions>& tenants) {
     }
     if (number && *number != one.number) {
       if (tenant_table_.row(*number)->since != 0) {
-        return Error{0,
-                     what + ": its blocks lie on the drives under the id " + std::to_string(*number) +
-                         "; configure that id",
-                     static_cast<uint16_t>(Status::invalid)};
+        return Error{
+            0, what + ": its blocks lie on the drives under the id " + std::to_string(*number) + "; configure that id",
+            static_cast<uint16_t>(Status::invalid)};
       }
       tenant_table_.release(*number);
     }
@@ -147,7 +146,8 @@ bool LogStore::bound(uint32_t tenant) {
 void LogStore::turn_bindings() {
   const uint64_t version = tenant_table_.version();
   for (Slot& slot : slots_) {
-    if (slot.log == nullptr || slot.loader != nullptr || !slot.log->writable() || slot.table_writing || closing_) continue;
+    if (slot.log == nullptr || slot.loader != nullptr || !slot.log->writable() || slot.table_writing || closing_)
+      continue;
     const bool behind = slot.table_version < version || (slot.table_version_before < version && slot.table_counter > 0);
     if (!behind || !loaded_once_ || clock_.now_ms() < slot.table_retry_ms) continue;
     slot.table_writing = true;

@@ -19,8 +19,11 @@ constexpr size_t kEntriesATurn = 512;  // some 50 µs
 constexpr size_t kMovesMost = 8;
 constexpr uint64_t kRetryMs = 100;
 constexpr uint32_t kFailuresMost = 5;
-constexpr uint64_t kBarrenMs = 5000;   // after walks over all segments of a sort that freed nothing
+constexpr uint64_t kPassOverMs = 5000;
 constexpr uint32_t kPressureMost = 3;  // from there on nobody's share is protected
+constexpr uint64_t kYieldPart = 4;     // of a segment: what giving it up has to free
+constexpr uint64_t kInUse = 2;         // segments of a full drive that are being filled, or kept to make room
+static_assert(kInUse < format::kSegmentsLeast, "the smallest drive has no segments to share out");
 constexpr size_t kCarriedMost = 1024;  // tombstones in a record
 static_assert(kCarriedMost <= kBatchItemsMost, "what is carried on does not fit a record of deletes");
 
@@ -112,11 +115,17 @@ class LogStore::Evictor::Carry final : public TombstoneAppend {
 
 // --- choosing --------------------------------------------------------------------------------------------
 
-bool LogStore::Evictor::choose_of(uint32_t owner, uint32_t& segment) {
-  if (owner == format::kSharedOwner) return choose_shared(segment);
+bool LogStore::Evictor::may_choose(uint32_t index, uint32_t pressure) const {
+  const Segment& one = log_.segments()[index];
+  if (one.generation == 0 || one.pins > 0) return false;
+  const auto passed = passed_over_.find(index);
+  return passed == passed_over_.end() || passed->second.generation != one.generation ||
+         passed->second.pressure < pressure || passed->second.until_ms <= store_.clock_.now_ms();
+}
+
+bool LogStore::Evictor::choose_of(uint32_t owner, uint32_t& segment) const {
   for (const uint32_t index : log_.sealed()) {
-    const Segment& one = log_.segments()[index];
-    if (one.owner != owner || one.generation == 0 || one.pins > 0) continue;
+    if (log_.segments()[index].owner != owner || !may_choose(index, kPressureMost)) continue;
     segment = index;
     return true;
   }
@@ -126,54 +135,59 @@ bool LogStore::Evictor::choose_of(uint32_t owner, uint32_t& segment) {
 // The oldest that gives at least a quarter of a segment. Where none does, those within their shares are protected less,
 // in the end not at all: what is moved stays within bounds, and there is always something to give.
 bool LogStore::Evictor::choose_shared(uint32_t& segment) {
-  const uint64_t enough = log_.superblock().segment_bytes / 4;
-  for (uint32_t pressure = pressure_;; ++pressure) {
-    note_shares(pressure);
+  const uint64_t most = log_.superblock().segment_bytes / kYieldPart * (kYieldPart - 1);
+  for (pressure_ = 0; pressure_ <= kPressureMost; ++pressure_) {
+    note_shares(pressure_);
     for (const uint32_t index : log_.sealed()) {
       const Segment& one = log_.segments()[index];
-      if (one.owner != format::kSharedOwner || one.generation == 0 || one.pins > 0) continue;
+      if (one.owner != format::kSharedOwner || !may_choose(index, pressure_)) continue;
       uint64_t stays = 0;
-      for (const auto& [tenant, bytes] : one.tenant_bytes) stays += within_.contains(tenant) ? bytes : 0;
-      if (!within_.empty() && (one.next_page - 1) * kPageBytes < stays + enough) continue;
+      for (const auto& [tenant, bytes] : one.tenant_bytes) stays += bytes - std::min(bytes, spare_of(tenant));
+      if (stays > most) continue;
       segment = index;
       return true;
     }
-    if (within_.empty()) return false;
   }
+  return false;
 }
 
-// Who holds less of the drive than three quarters of its share keeps what it has in shared segments: others that share
+// Who holds less than three quarters of its share of the drive keeps what it has in shared segments: others that share
 // them fill them up, and are to make room for it. Between that and the whole share nothing is moved: tenants that put
 // alike would move each other's blocks for ever.
 void LogStore::Evictor::note_shares(uint32_t pressure) {
-  within_.clear();
-  if (pressure >= kPressureMost) return;
+  spare_.clear();
+  protects_ = pressure < kPressureMost;
+  if (!protects_) return;
   std::map<uint32_t, uint64_t> held;
   for (const Segment& one : log_.segments()) {
     for (const auto& [tenant, bytes] : one.tenant_bytes) held[tenant] += bytes;
     if (one.owner != format::kSharedOwner && one.blocks > 0) held[one.owner] += one.bytes_of(one.owner);
   }
-  uint64_t weights = 0, all = 0;
-  for (const auto& [tenant, bytes] : held) {
-    weights += store_.tenants_.at(tenant).options.weight;
-    all += bytes;
-  }
+  // Of the room, and not of what is live: who puts and gives up again would else take it from those who keep.
+  const uint64_t all = (log_.segments().size() - kInUse) * log_.superblock().segment_bytes;
+  uint64_t weights = 0;
+  for (const auto& [tenant, bytes] : held) weights += store_.tenants_.at(tenant).options.weight;
   for (const auto& [tenant, bytes] : held) {
     const double share =
         static_cast<double>(all) * store_.tenants_.at(tenant).options.weight / static_cast<double>(weights);
-    if (static_cast<double>(bytes << pressure) <= share * 3 / 4) within_.insert(tenant);
+    const auto kept = static_cast<uint64_t>(share * 3 / 4) >> pressure;
+    spare_[tenant] = bytes - std::min(bytes, kept);
   }
+}
+
+uint64_t LogStore::Evictor::spare_of(uint32_t tenant) const {
+  const auto found = spare_.find(tenant);
+  return !protects_ ? UINT64_MAX : found == spare_.end() ? 0 : found->second;
 }
 
 bool LogStore::Evictor::choose_for_room(uint32_t& segment) {
   const uint64_t now = store_.clock_.unix_ms();
   for (const uint32_t index : log_.sealed()) {
     const Segment& one = log_.segments()[index];
-    if (one.generation == 0 || one.pins > 0) continue;
     const bool expired = one.latest_expiry_ticks != UINT32_MAX && Index::expired(one.latest_expiry_ticks, now);
-    if ((one.blocks > 0 && !expired) || barren(kEmptied)) continue;
+    if ((one.blocks > 0 && !expired) || !may_choose(index, kPressureMost)) continue;
     segment = index;  // nothing is lost with it
-    sort_ = kEmptied;
+    note_shares(pressure_ = kPressureMost);
     return true;
   }
   // Who is furthest beyond its share of the drive gives its oldest; of those who share segments, all together.
@@ -203,11 +217,15 @@ bool LogStore::Evictor::choose_for_room(uint32_t& segment) {
     const double excess =
         static_cast<double>(count) - static_cast<double>(segments * weight(owner)) / static_cast<double>(weights);
     uint32_t oldest = 0;
-    if ((found && excess <= most) || barren(owner) || !choose_of(owner, oldest)) continue;
+    if (found && excess <= most) continue;
+    if (owner == format::kSharedOwner) {
+      if (!choose_shared(oldest)) continue;
+    } else if (!choose_of(owner, oldest)) {
+      continue;
+    }
     found = true;
     most = excess;
     segment = oldest;
-    sort_ = owner;
   }
   if (found) return true;
   // Segments that could not be read go last: they may be readable at the next start.
@@ -216,11 +234,15 @@ bool LogStore::Evictor::choose_for_room(uint32_t& segment) {
     segment = index;
     return true;
   }
-  // All that is left has to stay: who waits for room is told that there is none.
-  const bool any_barren = std::any_of(held.begin(), held.end(), [this](const auto& one) { return barren(one.first); });
+  // All that is left has to stay, but for what is in the segments that are being filled. If nothing was placed since
+  // those were given up, whoever waits for room is told that there is none.
+  if (std::exchange(put_bytes_before_, log_.counters.put_bytes) != log_.counters.put_bytes) {
+    log_.seal_all();
+    return false;
+  }
   const bool pinned = std::any_of(log_.sealed().begin(), log_.sealed().end(),
                                   [this](uint32_t index) { return log_.segments()[index].pins > 0; });
-  jammed_ = any_barren && !pinned;
+  jammed_ = !log_.sealed().empty() && !pinned;
   if (jammed_) log_.refuse_waiting(Status::no_space);
   return false;
 }
@@ -271,8 +293,10 @@ void LogStore::Evictor::poll() {
       whole_ = !read_->found().unreadable;
       entries_ = std::move(read_->found().entries);
       read_.reset();
-      stage_ = Stage::walking;
+      stage_ = Stage::weighing;
       [[fallthrough]];
+    case Stage::weighing:
+      return weigh();
     case Stage::walking:
       return walk();
     case Stage::settling:
@@ -293,12 +317,13 @@ void LogStore::Evictor::begin(uint32_t segment) {
   carry_failed_ = stuck_ = false;
   whole_ = true;
   forgotten_ = 0;
-  moved_pages_ = 0;
+  stays_bytes_ = 0;
+  weighed_spare_ = spare_;
   note_oldest();
   Segment& one = log_.segment(segment);
   if (!one.summarised && !one.entries.empty()) {
     entries_ = one.entries;
-    stage_ = Stage::walking;
+    stage_ = Stage::weighing;
     return;
   }
   FoundSegment known;
@@ -313,6 +338,53 @@ void LogStore::Evictor::begin(uint32_t segment) {
 void LogStore::Evictor::note_oldest() {
   oldest_ = log_.oldest_births(segment_);
   for (const auto& job : store_.writes_) oldest_.note(job->id.tenant, job->sequence);
+}
+
+// Whether a record may not be dropped. If it may, that much less is left of what its tenant has to spare.
+bool LogStore::Evictor::stays(const BlockId& id, const Index::Entry& head, uint64_t bytes,
+                              std::map<uint32_t, uint64_t>& spare) const {
+  if (store_.leased(id, head)) return true;
+  if (owner_ != format::kSharedOwner || !protects_) return false;
+  uint64_t& left = spare[id.tenant];
+  if (left == 0) return true;
+  left -= std::min(left, format::packed_pages(bytes, log_.segment_pages()) * kPageBytes);
+  return false;
+}
+
+// Before anything is moved: whether that would free enough. Else the segment is left as it is, for a while or until a
+// lease ends.
+void LogStore::Evictor::weigh() {
+  check_walk();
+  const uint64_t most = log_.segment_pages() / kYieldPart * (kYieldPart - 1);
+  if (draining_ || stopped_ || !whole_) next_ = entries_.size();
+  for (size_t i = 0; i < kEntriesATurn && next_ < entries_.size(); ++i, ++next_) {
+    const format::SummaryEntry& entry = entries_[next_];
+    if (entry.type == format::RecordType::tombstones) {
+      if (still_needed(format::tombstone_of(entry)))
+        stays_bytes_ += format::kTombstoneCopies * sizeof(format::Tombstone);
+      continue;
+    }
+    const BlockId id{entry.key, entry.layout, entry.tenant};
+    const Index::Entry* live = store_.find_part(id, entry.part);
+    const Place here{log_.number(), segment_, entry.page, log_.segment(segment_).use};
+    if (live == nullptr || !(live->place() == here)) continue;
+    const uint64_t bytes = part_bytes(*live);
+    const Index::Entry* head = store_.find_part(id, 0);
+    if (head != nullptr && stays(id, *head, bytes, weighed_spare_))
+      stays_bytes_ += format::packed_pages(bytes, log_.segment_pages()) * kPageBytes;
+  }
+  if (next_ < entries_.size()) return;
+  next_ = 0;
+  if (stays_bytes_ <= most * kPageBytes) {
+    stage_ = Stage::walking;
+    return walk();
+  }
+  const bool protects = owner_ == format::kSharedOwner && protects_;
+  passed_over_[segment_] = {log_.segments()[segment_].generation, protects ? pressure_ : kPressureMost,
+                            store_.clock_.now_ms() + kPassOverMs};
+  entries_ = {};
+  log_.keep(segment_, true);
+  stage_ = Stage::idle;
 }
 
 void LogStore::Evictor::walk() {
@@ -352,7 +424,6 @@ bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
     return true;
   }
   const uint32_t group = head->group();
-  const bool stays = store_.leased(id, *head) || (owner_ == format::kSharedOwner && within_.contains(id.tenant));
   const uint64_t now = store_.clock_.unix_ms();
   const bool expired = Index::expired(head->expiry_ticks, now) ||
                        (group != Groups::kNone && Index::expired(store_.groups_.row(group).expiry_ticks, now));
@@ -360,7 +431,7 @@ bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
     store_.forget(id, Gone::expired);
     return true;
   }
-  if (stays || draining_) return move(entry, *live, true);
+  if (draining_ || stays(id, *head, part_bytes(*live), spare_)) return move(entry, *live, true);
   const bool hot = head->hits >= store_.options_.reinsert_hits_least;
   if (hot && may_reinsert(part_bytes(*live))) return move(entry, *live, false);
   store_.forget(id, Gone::evicted);
@@ -396,7 +467,6 @@ bool LogStore::Evictor::move(const format::SummaryEntry& entry, const Index::Ent
   MoveJob& started = *job;
   moves_.push_front(std::move(job));
   started.self = moves_.begin();
-  moved_pages_ += format::record_pages(bytes);
   started.start();
   return true;
 }
@@ -458,7 +528,6 @@ void LogStore::Evictor::carry() {
       const std::vector<format::Tombstone> some(all.begin() + static_cast<long>(at),
                                                 all.begin() + static_cast<long>(end));
       ++carrying_;
-      moved_pages_ += format::appended_pages(format::RecordType::tombstones, some.size() * sizeof(format::Tombstone));
       auto* carry = new Carry(*this, some);
       if (draining_) {
         to->append(*carry, tenant);
@@ -471,47 +540,6 @@ void LogStore::Evictor::carry() {
 }
 
 // --- the end ---------------------------------------------------------------------------------------------
-
-bool LogStore::Evictor::barren(uint64_t sort) const {
-  const auto found = barren_.find(sort);
-  return found != barren_.end() && store_.clock_.now_ms() < found->second.until_ms;
-}
-
-// Segments of which everything has to stay give no room, however often they are walked: others are, for a while. Else
-// what is in them would be moved for ever, and whoever waits would wait as long.
-void LogStore::Evictor::note_yield() {
-  const Segment& one = log_.segments()[segment_];
-  // Whatever is moved to and fro: a drive on which so many walks freed nothing, and nobody was placed, has no room.
-  const bool moved_all = moved_pages_ + 1 >= one.next_page && moved_pages_ > 0;
-  const bool placed = std::exchange(put_bytes_before_, log_.counters.put_bytes) != log_.counters.put_bytes;
-  fruitless_ = moved_all && !placed ? fruitless_ + 1 : 0;
-  if (fruitless_ > 3 * log_.segments().size()) {
-    fruitless_ = 0;
-    pressure_ = kPressureMost;
-    for (const Segment& any : log_.segments()) barren_[any.owner].until_ms = store_.clock_.now_ms() + kBarrenMs;
-    barren_[kEmptied].until_ms = store_.clock_.now_ms() + kBarrenMs;
-    return;
-  }
-  // Two of which less than half has to stay become one.
-  if (moved_pages_ + 1 < one.next_page || moved_pages_ * 2 <= log_.segment_pages()) {
-    barren_.erase(sort_);
-    pressure_ = 0;
-    return;
-  }
-  // Those that are open come to their turn, too.
-  const auto of_it = std::count_if(log_.segments().begin(), log_.segments().end(), [&](const Segment& other) {
-    if (other.state == SegmentState::free || other.state == SegmentState::wiping) return false;
-    return sort_ == kEmptied ? other.blocks == 0 : other.owner == sort_;
-  });
-  Barren& barren = barren_[sort_];
-  if (++barren.walks <= static_cast<uint64_t>(of_it)) return;
-  barren.walks = 0;
-  if (sort_ == format::kSharedOwner && !within_.empty()) {
-    pressure_ = kPressureMost;  // leases leave nothing but what belongs to those within their shares
-    return;
-  }
-  barren.until_ms = store_.clock_.now_ms() + kBarrenMs;
-}
 
 // The segment stays; what was dropped from it may be found there.
 void LogStore::Evictor::keep() {
@@ -544,7 +572,7 @@ void LogStore::Evictor::finish() {
     return;
   }
   failures_ = 0;
-  note_yield();
+  passed_over_.erase(segment_);
   entries_ = {};
   log_.forgotten_sequence = std::max(log_.forgotten_sequence, forgotten_);
   log_.release(segment_, one.blocks > 0 || !whole_);

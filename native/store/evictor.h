@@ -9,7 +9,6 @@
 #include <list>
 #include <map>
 #include <memory>
-#include <set>
 #include <vector>
 
 #include "store/jobs.h"
@@ -31,7 +30,7 @@ class LogStore::Evictor {
   bool jammed() const { return jammed_; }
   // A lease ended: what had to stay may go.
   void lease_ended() {
-    barren_.clear();
+    passed_over_.clear();
     jammed_ = false;
   }
   bool idle() const { return stage_ == Stage::idle && moves_.empty() && carrying_ == 0; }
@@ -41,30 +40,32 @@ class LogStore::Evictor {
  private:
   friend class LogStore::MoveJob;
   class Carry;
-  enum class Stage : uint8_t { idle, reading, walking, settling };
-  static constexpr uint64_t kEmptied = UINT64_MAX;
-  // Segments of one owner, or those without blocks, that held nothing but what has to stay.
-  struct Barren {
-    uint64_t walks = 0;     // in a row that freed nothing
-    uint64_t until_ms = 0;  // it is not asked before
+  enum class Stage : uint8_t { idle, reading, weighing, walking, settling };
+  // A segment in which too much has to stay: to move that would free next to nothing, and never end.
+  struct PassedOver {
+    uint64_t generation = 0;
+    uint32_t pressure = 0;  // … as long as those within their shares are protected so well
+    uint64_t until_ms = 0;
   };
 
   // Which segment goes next; false: none.
   bool choose(uint32_t& segment);
   bool choose_for_room(uint32_t& segment);
-  bool choose_of(uint32_t owner, uint32_t& segment);
+  bool choose_of(uint32_t owner, uint32_t& segment) const;
   bool choose_shared(uint32_t& segment);
+  bool may_choose(uint32_t index, uint32_t pressure) const;
   bool choose_any(uint32_t& segment) const;
   bool choose_to_drain(uint32_t& segment);
   void begin(uint32_t segment);
+  void weigh();
+  bool stays(const BlockId& id, const Index::Entry& head, uint64_t bytes, std::map<uint32_t, uint64_t>& spare) const;
+  uint64_t spare_of(uint32_t tenant) const;
   void walk();
   // False: not now, try the same entry again.
   bool judge(const format::SummaryEntry& entry);
   bool move(const format::SummaryEntry& entry, const Index::Entry& live, bool must);
   bool may_reinsert(uint64_t bytes);
   void note_shares(uint32_t pressure);
-  void note_yield();
-  bool barren(uint64_t sort) const;
   void bury_again(const format::SummaryEntry& entry);
   void note_oldest();
   bool still_needed(const format::Tombstone& tombstone) const;
@@ -102,17 +103,18 @@ class LogStore::Evictor {
   size_t carrying_ = 0;
   bool carry_failed_ = false;
   uint64_t forgotten_ = 0;
-  OldestBirths oldest_;                // of a block in other segments
-  std::set<uint32_t> within_;          // tenants whose blocks in shared segments stay: they are within their share
-  std::map<uint64_t, Barren> barren_;  // by owner, or kEmptied
-  uint64_t sort_ = 0;                  // as which of them the segment was chosen
+  OldestBirths oldest_;  // of a block in other segments
+  // What tenants hold beyond what they keep of their shares, and may lose; and whether they keep any.
+  std::map<uint32_t, uint64_t> spare_, weighed_spare_;
+  bool protects_ = false;
+  std::map<uint32_t, PassedOver> passed_over_;  // by segment
   bool jammed_ = false;
-  uint64_t fruitless_ = 0, put_bytes_before_ = 0;  // walks in a row that freed nothing while nobody was placed
-  uint32_t pressure_ = 0;     // how much less those within their shares are protected: halved so often
-  uint64_t moved_pages_ = 0;  // out of the segment
-  uint64_t spent_bytes_ = 0;  // of the budget for reinsertion
-  uint64_t retry_ms_ = 0;     // after a walk that could not end
-  uint32_t failures_ = 0;     // such walks, one after another
+  uint32_t pressure_ = 0;                   // how much less those within their shares are protected: halved so often
+  uint64_t put_bytes_before_ = UINT64_MAX;  // when open segments were last sealed to be given up
+  uint64_t stays_bytes_ = 0;                // what has to be moved out of the segment
+  uint64_t spent_bytes_ = 0;                // of the budget for reinsertion
+  uint64_t retry_ms_ = 0;                   // after a walk that could not end
+  uint32_t failures_ = 0;                   // such walks, one after another
 };
 
 // One record on its way from a segment that is given up to one that stays.

@@ -327,6 +327,12 @@ static_assert(part_bytes_for(kPartBytes + 1, 1) == 1 && part_bytes_for(kBlockByt
 constexpr uint64_t record_pages(uint64_t length) {
   return 1 + pages_of(length);
 }
+// … and what it takes of a segment with so many pages when others like it fill the rest: nothing else fits beside a
+// record of more than half of one.
+constexpr uint64_t packed_pages(uint64_t length, uint64_t segment_pages) {
+  const uint64_t usable = segment_pages - 3;  // header, summary, footer
+  return usable / std::max<uint64_t>(1, usable / record_pages(length));
+}
 // What the records of a block of that length take.
 constexpr uint64_t taken_bytes(uint64_t length) {
   return (part_count_for(length) + pages_of(length)) * kPageBytes;

@@ -116,8 +116,8 @@ class DriveLog {
   // that point there are to be taken for stale.
   void begin_evicting(uint32_t segment);
   void release(uint32_t segment, bool unread);
-  // Back to the sealed ones: it could not be emptied.
-  void keep(uint32_t segment);
+  // Back to the sealed ones: it could not be emptied, or (`untouched`) nobody tried to.
+  void keep(uint32_t segment, bool untouched = false);
   // Of those who wait, what is not written to make room ends.
   void refuse_waiting(Status status);
   // The tenant's open segment is sealed at once if it holds anything, so that it can be evicted.

@@ -260,14 +260,14 @@ void LogStore::account(const Index::Entry& entry, bool comes) {
   Segment* segment = stands ? &log->segment(static_cast<uint32_t>(entry.segment)) : nullptr;
   if (comes) {
     CAIRN_CHECK(segment != nullptr, "a block is counted in a segment that was given up");
-    segment->count(tenant.options.number, bytes);
+    segment->count(tenant.options.number, bytes, log->segment_pages());
     tenant.blocks += whole;
     tenant.payload_bytes += bytes;
     keyspaces_.hold(static_cast<uint32_t>(entry.keyspace));
     scopes_.hold(static_cast<uint32_t>(entry.scope));
     return groups_.add(entry.group(), whole == 1, entry.expiry_ticks);
   }
-  if (segment != nullptr) segment->uncount(tenant.options.number, bytes);
+  if (segment != nullptr) segment->uncount(tenant.options.number, bytes, log->segment_pages());
   CAIRN_CHECK(tenant.blocks >= whole, "a tenant holds fewer blocks than were counted");
   CAIRN_CHECK(tenant.payload_bytes >= bytes, "a tenant holds fewer bytes than were counted");
   tenant.blocks -= whole;
@@ -289,9 +289,10 @@ void LogStore::move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, u
   CAIRN_CHECK(to.segment(segment).state != SegmentState::free, "a block is moved to a segment that is free");
   CAIRN_CHECK(to.segment(segment).state != SegmentState::wiping, "a block is moved to a segment that is wiped");
   const uint32_t tenant = keyspaces_.row(entry.keyspace).tenant;
-  slots_[entry.drive].log->segment(entry.segment).uncount(tenant, bytes);
+  DriveLog& from = *slots_[entry.drive].log;
+  from.segment(entry.segment).uncount(tenant, bytes, from.segment_pages());
   entry.set_place({to.number(), segment, page, to.segment(segment).use});
-  to.segment(segment).count(tenant, bytes);
+  to.segment(segment).count(tenant, bytes, to.segment_pages());
 }
 
 void LogStore::note_ghost(DriveLog& log, uint32_t segment, const BlockId& id) {

@@ -158,7 +158,8 @@ bool LogStore::squeeze(const PutOp& op) {
 void LogStore::turn_quotas() {
   for (auto& [tenant, walk] : squeezes_) walk->poll();
   if (!quota_waiting_.empty()) feed_quota();
-  std::erase_if(squeezes_, [this](const auto& one) { return !one.second->reading() && !quota_waits_.contains(one.first); });
+  std::erase_if(squeezes_,
+                [this](const auto& one) { return !one.second->reading() && !quota_waits_.contains(one.first); });
 }
 
 // Whose tenant is within its quota again goes on; whose tenant has nothing to give up is refused. Of one tenant's, in

@@ -44,9 +44,9 @@ class LogStore::Squeeze {
   uint64_t wanted_bytes_ = 0;
   bool stopped_ = false;
   bool walking_ = false;
-  bool spent_ = false;   // a whole walk did not find enough
-  bool again_ = false;   // … but met blocks that may be given up soon
-  uint64_t seen_ = 0;    // … and how many changes of the tenant's there had been when it began
+  bool spent_ = false;  // a whole walk did not find enough
+  bool again_ = false;  // … but met blocks that may be given up soon
+  uint64_t seen_ = 0;   // … and how many changes of the tenant's there had been when it began
   std::vector<Stop> stops_;
   size_t stop_ = 0;
   bool loaded_ = false;  // the entries of the present stop are at hand

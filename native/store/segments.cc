@@ -373,10 +373,10 @@ void DriveLog::begin_evicting(uint32_t index) {
   segments_[index].state = SegmentState::evicting;
 }
 
-void DriveLog::keep(uint32_t index) {
+void DriveLog::keep(uint32_t index, bool untouched) {
   CAIRN_CHECK(segments_[index].state == SegmentState::evicting, "a segment is kept that nobody wanted to give up");
   segments_[index].state = SegmentState::sealed;
-  ghosts.note(index);  // what was dropped or moved meanwhile
+  if (!untouched) ghosts.note(index);  // what was dropped or moved meanwhile
   insert_sealed(index);
 }
 

@@ -72,7 +72,8 @@ Result<FoundTenants> read_tenants(Drive& drive, const format::Superblock& superb
   // Of a copy that was cut short while the other was never written nothing was promised.
   if (newest.counter == 0 && damaged && !none) {
     return Error{0,
-                 drive.info().path + " does not tell whose blocks it holds: both copies of its tenant table are damaged; " +
+                 drive.info().path +
+                     " does not tell whose blocks it holds: both copies of its tenant table are damaged; " +
                      "check the drive, then format it anew",
                  static_cast<uint16_t>(Status::drive_damaged)};
   }
@@ -142,7 +143,8 @@ std::string TenantTable::contradiction(const FoundTenants& found) const {
     if (other && *other != number)
       return "knows a tenant under the number " + std::to_string(number) +
              " that the service and its other drives know under " + std::to_string(*other) +
-             ": it belongs to another store, or the tenant was configured with another id; configure that id, or format "
+             ": it belongs to another store, or the tenant was configured with another id; configure that id, or "
+             "format "
              "the drive to use it here";
   }
   return {};

@@ -149,7 +149,9 @@ TEST(TenantTable, AWriteThatIsTornLosesNobody) {
       EXPECT_EQ(found.rows.at(number), tenant_identity(name)) << seed;
       EXPECT_EQ(world.get_as(number_of(world, name), name), Status::ok) << seed;
     }
-    if (acknowledged) EXPECT_TRUE(found.rows.contains(late.id.tenant)) << seed;
+    if (acknowledged) {
+      EXPECT_TRUE(found.rows.contains(late.id.tenant)) << seed;
+    }
   }
 }
 

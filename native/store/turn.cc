@@ -78,8 +78,8 @@ bool LogStore::idle() const {
   if (std::any_of(squeezes_.begin(), squeezes_.end(), [](const auto& one) { return one.second->reading(); }))
     return false;
   return std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
-    return !slot.table_writing && (slot.log == nullptr || slot.log->idle()) && (slot.evictor == nullptr || slot.evictor->idle()) &&
-           (slot.scrubber == nullptr || slot.scrubber->idle());
+    return !slot.table_writing && (slot.log == nullptr || slot.log->idle()) &&
+           (slot.evictor == nullptr || slot.evictor->idle()) && (slot.scrubber == nullptr || slot.scrubber->idle());
   });
 }
 

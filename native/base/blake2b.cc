@@ -1,8 +1,11 @@
 #include "base/blake2b.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cstdint>
 #include <cstring>
+#include <string_view>
 
 #include "base/check.h"
 

@@ -1,7 +1,15 @@
 // Which number stands for which tenant, and that the drives know before anything is stored under it.
 #include <algorithm>
 #include <bit>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <iterator>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/crc32c.h"

@@ -6,6 +6,7 @@
 // checksum of version 1's structures, where version 1 wrote zeros: one structure reads both.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>

@@ -1,6 +1,11 @@
 #include "store/quotas.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <utility>
 
 namespace cairn {
 

@@ -3,6 +3,8 @@
 // for room is touched, whatever state the drives are in. Reactor thread.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <vector>
 

@@ -1,8 +1,16 @@
 #include "store/tenant_table.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <map>
 #include <new>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/blake2b.h"
 #include "store/log.h"

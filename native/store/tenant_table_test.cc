@@ -3,8 +3,16 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
 #include <numeric>
 #include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/crc32c.h"
 #include "testing/golden.h"
@@ -169,16 +177,21 @@ TEST(TenantTable, EitherCopyIsEnough) {
   }
 }
 
+// Whatever bit goes bad in both copies, the drive is refused: who owns what on it cannot be known, so nobody gets it.
 TEST(TenantTable, ADriveOfWhichBothCopiesAreDamagedIsRefused) {
-  StoreWorld world;
-  ASSERT_EQ(put_as(world, number_of(world, kOne), "a"), Status::ok);
-  world.run();
-  world.close();
-  for (const uint64_t offset : format::kTenantTableOffsets) world.platters[0]->flip(offset + 100, 3);
-  const auto opened = world.try_open();
-  ASSERT_FALSE(opened.ok());
-  EXPECT_EQ(opened.error().status, static_cast<uint16_t>(Status::drive_damaged));
-  EXPECT_NE(opened.error().message.find("tenant table"), std::string::npos);
+  for (const uint64_t at : {0, 9, 20, 33, 35, 37, 41, 45, 50, 60, 4000, 4091}) {
+    StoreWorld world;
+    ASSERT_EQ(put_as(world, number_of(world, kOne), "a"), Status::ok);
+    world.run();
+    world.close();
+    for (const uint64_t offset : format::kTenantTableOffsets) world.platters[0]->flip(offset + at, 3);
+    const auto opened = world.try_open();
+    ASSERT_FALSE(opened.ok()) << at;
+    EXPECT_EQ(opened.error().status, static_cast<uint16_t>(Status::drive_damaged));
+    EXPECT_NE(opened.error().message.find("tenant table"), std::string::npos);
+    for (const uint64_t offset : format::kTenantTableOffsets) world.platters[0]->flip(offset + at, 3);
+    world.open();
+  }
 }
 
 TEST(TenantTable, WhatAnOlderServiceStoredBelongsToTheFirstThatMeetsIt) {
@@ -242,6 +255,65 @@ TEST(TenantTable, AConfiguredIdThatIsAnothersIsRefused) {
   ASSERT_FALSE(refused.ok());
   EXPECT_NE(refused.error().message.find(std::to_string(number)), std::string::npos) << "the sentence says which id";
   EXPECT_TRUE(world.store->set_tenants({tenant}).ok());
+}
+
+// A forgotten name gives its number away only if nothing was ever put under it: what was evicted or deleted may still
+// lie on a drive, here or away, and would come back as another's.
+TEST(TenantTable, AForgottenTenantKeepsItsNumberOnceItPutSomething) {
+  for (const bool put : {false, true}) {
+    StoreWorld world(64_MiB, 2);
+    const uint32_t one = number_of(world, kOne);
+    if (put) {
+      ASSERT_EQ(put_as(world, one, "secret"), Status::ok);
+      DeleteCall call;
+      call.ids = {{key_of("secret"), 0, one}};
+      world.store->remove(call);
+      ASSERT_TRUE(world.run_until([&] { return call.ended; }));
+      ASSERT_EQ(world.get_as(one, "secret"), Status::not_found);
+    }
+    ASSERT_TRUE(world.run_until([&] { return world.store->forget_tenant(one); })) << "nothing is left in the index";
+    EXPECT_EQ(number_of(world, kOther) == one, !put);
+    world.kill(5);
+    world.open();
+    if (put) {
+      EXPECT_NE(number_of(world, kOther), one) << "over a restart, too";
+      EXPECT_EQ(number_of(world, kOne), one);
+    }
+  }
+}
+
+TEST(TenantTable, ATenantWhoseBlocksAreThereIsNotForgotten) {
+  StoreWorld world;
+  const uint32_t one = number_of(world, kOne);
+  ASSERT_EQ(put_as(world, one, "a"), Status::ok);
+  EXPECT_FALSE(world.store->forget_tenant(one));
+  EXPECT_EQ(number_of(world, kOne), one);
+  EXPECT_NE(number_of(world, kOther), one);
+}
+
+// With the drive that knew a tenant away, another may be given its number. The drive is refused then: nothing of the
+// first is ever handed to the second.
+TEST(TenantTable, ADriveThatWasAwayWhileItsTenantsNumberWasGivenAwayIsRefused) {
+  StoreWorld world(64_MiB, 2);
+  const auto away = world.platters[1];
+  world.close();
+  world.platters = {away};
+  world.open();
+  const uint32_t one = number_of(world, kOne);
+  ASSERT_EQ(put_as(world, one, "secret"), Status::ok);
+  world.close();
+  world.platters = {std::make_shared<Platter>(64_MiB)};
+  MemoryDrive fresh(world.platters[0]);
+  ASSERT_TRUE(format_drive(fresh, {}, world.clock).ok());
+  world.open();
+  const uint32_t other = number_of(world, kOther);
+  ASSERT_EQ(other, one);
+  ASSERT_EQ(put_as(world, other, "mine"), Status::ok);
+  world.platters.push_back(away);
+  const auto attached = world.attach(1);
+  ASSERT_FALSE(attached.ok());
+  EXPECT_EQ(attached.error().status, static_cast<uint16_t>(Status::drive_foreign));
+  EXPECT_EQ(world.get_as(other, "secret"), Status::not_found);
 }
 
 TEST(TenantTable, HasRoomForSixteenThousandAndThenSaysSo) {

@@ -15,7 +15,7 @@ BLOCK = bytes(1 << 20)
 
 def test_a_name_that_collides_never_gets_the_others_blocks(tmp_path: Path) -> None:
     """kill -9 right after the first put: whose it was is on the drive by then."""
-    service = HurtService(tmp_path, size="64MiB", slab="64MiB", admin="off")
+    service = HurtService(tmp_path, size="64MiB", slab="256MiB", admin="off")
     service.start()
     url = service.urls["tcp"]
     with cairnkv.connect(url, tenant=ONE) as client:
@@ -43,7 +43,7 @@ def test_an_empty_tenant_is_not_the_default(service: HurtService) -> None:
 
 def test_a_tenant_at_its_quota_on_a_full_drive_gets_its_blocks_in(tmp_path: Path) -> None:
     service = HurtService(
-        tmp_path, size="128MiB", slab="128MiB", admin="off", settings=["--tenant", "small=id:9,quota:16MiB"]
+        tmp_path, size="128MiB", slab="256MiB", admin="off", settings=["--tenant", "small=id:9,quota:16MiB"]
     )
     service.start()
     url = service.urls["tcp"]

@@ -231,7 +231,7 @@ def test_joining_a_session_that_is_not_there_is_denied(address: tuple[str, int] 
 
 def test_a_hello_without_a_tenant_is_refused_with_a_sentence(address: tuple[str, int] | str) -> None:
     session = RawSession.open(address, hello=False)
-    session.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, 0, bytes(16), 0, 0, 0, 0)))
+    session.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, FEATURE_RINGS, bytes(16), 0, 0, 0, 0)))
     status, reason = session.ends()
     assert status == INVALID
     assert "tenant" in reason

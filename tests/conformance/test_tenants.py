@@ -19,13 +19,13 @@ def test_a_name_that_collides_never_gets_the_others_blocks(tmp_path: Path) -> No
     service.start()
     url = service.urls["tcp"]
     with cairnkv.connect(url, tenant=ONE) as client:
-        assert client.put_one("block", b"secret").status.name == "OK"
+        assert client.put_one("block", b"secret").status.name == "ok"
     service.kill()
     service.start()
     url = service.urls["tcp"]
     with cairnkv.connect(url, tenant=OTHER) as client:
-        assert client.get_bytes("block")[0].status.name == "NOT_FOUND"
-        assert client.put_one("block", b"other").status.name == "OK"
+        assert client.get_bytes("block")[0].status.name == "not_found"
+        assert client.put_one("block", b"other").status.name == "ok"
     with cairnkv.connect(url, tenant=ONE) as client:
         assert client.get_bytes("block")[1] == b"secret"
     service.kill()
@@ -49,11 +49,11 @@ def test_a_tenant_at_its_quota_on_a_full_drive_gets_its_blocks_in(tmp_path: Path
     url = service.urls["tcp"]
     with cairnkv.connect(url) as client:
         assert Counter(result.status.name for result in client.put([(f"{i}", BLOCK) for i in range(153)])) == {
-            "OK": 153
+            "ok": 153
         }
     with cairnkv.connect(url, tenant="small") as client:
         for i in range(100):
-            assert client.put_one(f"{i}", BLOCK).status.name == "OK", i
+            assert client.put_one(f"{i}", BLOCK).status.name == "ok", i
         assert client.get_bytes("99")[1] == BLOCK
         assert sum(client.exists([f"{i}" for i in range(100)])) >= 12
     service.kill()

@@ -40,6 +40,10 @@ class LogStore::Evictor {
  private:
   friend class LogStore::MoveJob;
   class Carry;
+  static constexpr uint32_t kPressureMost = 3;  // from there on nobody's share is protected
+  static constexpr uint64_t kYieldPart = 4;     // of a segment: what giving it up has to free
+  static constexpr uint64_t kInUse = 2;         // segments of a full drive that are being filled, or kept to make room
+  static_assert(kInUse < format::kSegmentsLeast, "the smallest drive has no segments to share out");
   enum class Stage : uint8_t { idle, reading, weighing, walking, settling };
   // A segment in which too much has to stay: to move that would free next to nothing, and never end.
   struct PassedOver {

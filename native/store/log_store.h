@@ -1,7 +1,7 @@
 // The log-structured store behind store.h: an index over one log a drive, with a read cache in the slab.
 //   log_store.cc  the index, and what is asked of it     gets.cc  puts.cc  removes.cc  operations
 //   turn.cc       the turn, and the end
-//   evictor.cc    making room, moving what stays         drives.cc  drives that come and go, loading
+//   evictor.cc    making room (which: choosing.cc)     drives.cc  drives that come and go, loading
 //   quotas.cc     a tenant gives up its own oldest       bindings.cc  whose number is whose, on the drives
 //   scrubber.cc   reading in the background              jobs.h  I/O in flight      figures.cc  statistics
 #pragma once

@@ -136,6 +136,13 @@ def check_url(url: str) -> str:
     return url
 
 
+def check_tenant(tenant: str) -> str:
+    """The name. Raises UsageError for one that is none: who forgot to set it is not to share everyone's keyspace."""
+    if not text("tenant", tenant):
+        raise UsageError("the tenant has no name: leave it out, or say 'default', for the tenant everyone shares")
+    return tenant
+
+
 def open_connection(
     url: str | None,
     tenant: str | None,
@@ -154,7 +161,7 @@ def open_connection(
     number("connect_timeout_ms", connect_timeout_ms, 1, 600_000)
     flag("verify", verify)
     text("name", name)
-    who = text("tenant", setting("tenant", tenant))
+    who = check_tenant(setting("tenant", tenant))
     secret = text("token", setting("token", token))
 
     def dial(address: str) -> Session:

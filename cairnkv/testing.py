@@ -17,7 +17,7 @@ from pathlib import Path
 from cairnkv.arguments import shown, text
 from cairnkv.client import Client
 from cairnkv.config import default_deadline_ms
-from cairnkv.connecting import Connection
+from cairnkv.connecting import Connection, check_tenant
 from cairnkv.double_session import MemorySession
 from cairnkv.double_store import Block, BlockId, Faults, MemoryStore
 from cairnkv.errors import UsageError
@@ -108,5 +108,5 @@ class MemoryClient(Client):
 
 def memory_connection(store: MemoryStore, tenant: str = "default") -> Connection:
     """What a Client or an AsyncClient over the store is made from."""
-    text("tenant", tenant)
+    check_tenant(tenant)
     return Connection("memory:", MemorySession(store, tenant), default_deadline_ms(), tenant=tenant)

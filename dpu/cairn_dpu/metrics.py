@@ -216,7 +216,7 @@ TENANT_NUMBER = Row(
     "tenants.*.number",
     "cairn_tenant_info",
     "info",
-    "The label tenant is the name, or the number where none is known.",
+    "The label tenant is the name, or # and the number where none is known.",
     ("tenant", "number"),
 )
 TENANTS = (
@@ -339,11 +339,18 @@ def _drives(drives: list[Drive]) -> Iterator[Metric]:
         yield _family(row, [((drive.uuid,), getattr(drive, row.leaf)) for drive in drives])
 
 
+def tenant_label(name: str, number: int) -> str:
+    """What the label `tenant` says: the name, or the number behind a # where none is known. No two have one label."""
+    if not name:
+        return f"#{number}"
+    return f"#{name}" if name.startswith("#") else name
+
+
 def _tenants(snapshot: Snapshot) -> Iterator[Metric]:
     tenants = snapshot.tenants
     yield _family(FORGOTTEN_NAMES, [((), snapshot.tenants_forgotten.names)])
     forgotten = {row.leaf for row in FORGOTTEN}
-    names = {tenant.number: tenant.name or str(tenant.number) for tenant in tenants}
+    names = {tenant.number: tenant_label(tenant.name, tenant.number) for tenant in tenants}
     yield _family(TENANT_INFO, [((names[tenant.number],), str(tenant.number)) for tenant in tenants])
     for row in TENANTS:
         values = [((names[tenant.number],), getattr(tenant, row.leaf)) for tenant in tenants]

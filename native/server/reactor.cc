@@ -43,7 +43,7 @@ Reactor::Reactor(Store& store, TurnClock& clock, const ReactorOptions& options)
       options_(options),
       started_ns_(clock.now_ns()),
       spin_ns_(std::thread::hardware_concurrency() > 1 ? kSpinNs : 0),
-      names_(options.accept_unknown_tenants),
+      names_(options.accept_unknown_tenants, &store),
       peers_(limit_of(options.sessions_per_peer_most, options.sessions_most)),
       shares_(*this, {.session_window_bytes = options.session_window_bytes,
                       .shared_window_bytes = options.shared_window_bytes,
@@ -77,9 +77,11 @@ void Reactor::watch_drives() {
 }
 
 Result<Unit> Reactor::set_tenants(const std::vector<TenantOptions>& tenants) {
-  if (auto named = names_.configure(tenants); !named) return named.error();
+  if (auto checked = names_.check(tenants); !checked) return checked.error();
+  if (auto bound = store_.set_tenants(tenants); !bound) return bound.error();
+  const auto named = names_.configure(tenants);
+  CAIRN_CHECK(named.ok(), "tenants that were looked at do not go together");
   shares_.configure(tenants);
-  store_.set_tenants(tenants);
   return Unit{};
 }
 

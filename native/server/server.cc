@@ -92,6 +92,8 @@ Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options) {
   auto clock = std::make_unique<TurnClock>(system_clock());
   auto store = Store::open(std::move(drives), *slab.value(), *clock, store_options);
   if (!store) return store.error();
+  // The drives may know other tenants under these numbers.
+  if (auto bound = store.value()->set_tenants(options.tenants); !bound) return bound.error();
   return std::unique_ptr<Server>(new Server(std::move(clock), slab.take(), store.take(), options, std::move(absent)));
 }
 

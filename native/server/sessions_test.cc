@@ -121,7 +121,7 @@ TEST_F(ReactorTest, LanesAreNoSessionsAndAFullHostStillGainsThem) {
   Caller& first = call("default", "10.0.0.1");
   call("default", "10.0.0.1");
   for (uint32_t lane = 1; lane < kSessionLanesMost; ++lane) {
-    Caller& more = call("", "10.0.0.1", false);
+    Caller& more = call("default", "10.0.0.1", false);
     more.say_hello("default", first.tag());
     turns(3);
     EXPECT_TRUE(more.welcomed) << lane;

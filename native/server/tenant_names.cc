@@ -67,17 +67,22 @@ Result<Unit> TenantNames::configure(const std::vector<TenantOptions>& tenants) {
 TenantNames::Found TenantNames::find(std::string_view name) {
   CAIRN_CHECK(configured_.size() == names_.size(), "a configured tenant has no number, or a number no tenant");
   CAIRN_CHECK(seen_.size() <= kSeenMost, "more names are remembered than there may be");
-  if (name.empty()) name = kDefault;
+  if (name.empty()) return {Status::invalid, 0, "the tenant has no name; leave it out for the tenant 'default'"};
   if (const auto known = configured_.find(name); known != configured_.end()) return {Status::ok, known->second, ""};
   if (name == kDefault) return {};
   if (!accept_unknown_) return {Status::denied, 0, "the service knows no tenant of that name"};
-  const uint32_t number = number_for(name);
+  constexpr const char* kFull = "the service has met as many tenants as it keeps apart; configure those that matter";
+  uint32_t number = number_for(name);
+  if (store_ != nullptr) {
+    const auto bound = store_->number_of(name);
+    if (!bound) return {Status::busy, 0, kFull};
+    number = bound.value();
+  }
   if (names_.contains(number))
     return {Status::denied, 0, "the tenant's name meets the number of a configured tenant; configure it, or rename it"};
   const auto seen = seen_.find(number);
   if (seen == seen_.end()) {
-    if (seen_.size() >= kSeenMost)
-      return {Status::busy, 0, "the service has met as many tenants as it keeps apart; configure those that matter"};
+    if (seen_.size() >= kSeenMost) return {Status::busy, 0, kFull};
     seen_.emplace(number, name);
   } else if (seen->second != name) {
     return {Status::denied, 0, "the tenant's name meets another tenant's in one number; configure it, or rename it"};

@@ -1,5 +1,5 @@
-// Which number a tenant's name stands for. The number is what lies on the drives, so it never changes its owner: of two
-// names that would meet in one, the later is refused. One reactor thread.
+// Which number a tenant's name stands for. The number is what lies on the drives, so it never changes its owner: the
+// store keeps the names' identities beside it (store/tenant_table.h). One reactor thread.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "store/store.h"
 #include "store/tenants.h"
 #include "wire/status.h"
 
@@ -22,19 +23,21 @@ class TenantNames {
   static constexpr size_t kSeenMost = 65'536;  // names that are not configured and yet remembered
 
   struct Found {
-    Status status = Status::ok;  // ok, denied, busy
+    Status status = Status::ok;  // ok, denied, busy, invalid
     uint32_t number = 0;
     const char* reason = "";  // a sentence, when it is not ok
   };
 
-  explicit TenantNames(bool accept_unknown) : accept_unknown_(accept_unknown) {}
+  // `store`, which outlives this, knows the numbers of names that are not configured; without one they are made up.
+  explicit TenantNames(bool accept_unknown, Store* store = nullptr) : accept_unknown_(accept_unknown), store_(store) {}
 
   // Replaces the configured tenants. An Error (invalid), and nothing is changed: a number or a name comes twice, is out
   // of range, or the number is that of another name that was met already. The name "default" has number 0, and no other
   // has.
+  Result<Unit> check(const std::vector<TenantOptions>& tenants) const;
   Result<Unit> configure(const std::vector<TenantOptions>& tenants);
-  // A configured name has its number, "default" and "" have 0, and any other has the CRC32C of its name if unknown
-  // tenants are let in.
+  // A configured name has its number, "default" has 0, and any other has what the store says if unknown tenants are let
+  // in. "" is nobody's: whoever forgets to set a name is not to share a keyspace with everyone who does.
   Found find(std::string_view name);
   // "" when no name with that number was met.
   std::string name_of(uint32_t number) const;
@@ -49,9 +52,8 @@ class TenantNames {
   }
 
  private:
-  Result<Unit> check(const std::vector<TenantOptions>& tenants) const;
-
   bool accept_unknown_;
+  Store* store_;
   std::map<std::string, uint32_t, std::less<>> configured_;
   std::map<uint32_t, std::string> names_;  // of configured numbers
   std::map<uint32_t, std::string> seen_;   // of numbers that were given out for names that are not configured

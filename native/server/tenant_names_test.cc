@@ -29,13 +29,20 @@ uint32_t crc_of(std::string_view name) {
 
 TEST(TenantNames, NamesThatAreNotConfiguredStandForThemselves) {
   TenantNames names(true);
-  EXPECT_EQ(names.find("").number, 0U);
   EXPECT_EQ(names.find("default").number, 0U);
   EXPECT_EQ(names.find("team-a").number, crc_of("team-a"));
   EXPECT_EQ(names.find("team-a").status, Status::ok);
   EXPECT_EQ(names.name_of(crc_of("team-a")), "team-a");
   EXPECT_EQ(names.name_of(0), "default");
   EXPECT_EQ(names.name_of(17), "");
+}
+
+TEST(TenantNames, NoNameIsNobodys) {
+  for (const bool unknown : {true, false}) {
+    TenantNames names(unknown);
+    EXPECT_EQ(names.find("").status, Status::invalid);
+    EXPECT_NE(std::string(names.find("").reason), "");
+  }
 }
 
 TEST(TenantNames, AConfiguredNameHasItsNumber) {
@@ -66,7 +73,7 @@ TEST(TenantNames, UnknownNamesAreRefusedWhenToldSo) {
   TenantNames names(false);
   ASSERT_TRUE(names.configure({named("team-a", 7)}).ok());
   EXPECT_EQ(names.find("team-a").status, Status::ok);
-  EXPECT_EQ(names.find("").status, Status::ok);
+  EXPECT_EQ(names.find("default").status, Status::ok);
   EXPECT_EQ(names.find("team-b").status, Status::denied);
 }
 

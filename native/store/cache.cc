@@ -4,8 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
-#include <utility>
-#include <vector>
 
 namespace cairn {
 
@@ -35,15 +33,30 @@ void Cache::insert(const BlockId& id, const Buffer& buffer, uint64_t birth, uint
   entries_[id] = list.order.begin();
   list.bytes += buffer.capacity();
   bytes_ += buffer.capacity();
+  rank(id.tenant, list);
   check_list(list);
+}
+
+void Cache::rank(uint32_t tenant, List& list) {
+  const uint32_t weight = tenants_.at(tenant).options.weight;
+  CAIRN_CHECK(weight > 0, "a tenant's share is measured by no weight");
+  const uint64_t now = list.bytes == 0 ? 0 : std::max<uint64_t>(list.bytes / weight, 1);
+  if (now == list.ranked) return;
+  if (list.ranked != 0) ranks_.erase({list.ranked, tenant});
+  if (now != 0) ranks_.emplace(now, tenant);
+  list.ranked = now;
+}
+
+void Cache::weights_changed() {
+  for (auto& [tenant, list] : lists_) rank(tenant, list);
 }
 
 void Cache::erase(const BlockId& id) {
   const auto found = entries_.find(id);
-  if (found != entries_.end()) drop(lists_.at(id.tenant), found->second);
+  if (found != entries_.end()) drop(id.tenant, lists_.at(id.tenant), found->second);
 }
 
-void Cache::drop(List& list, Order::iterator at) {
+void Cache::drop(uint32_t tenant, List& list, Order::iterator at) {
   const uint64_t bytes = at->buffer.capacity();
   CAIRN_CHECK(bytes_ >= bytes, "the cache counts less than it holds");
   CAIRN_CHECK(list.bytes >= bytes, "a tenant's part of the cache counts less than it holds");
@@ -53,28 +66,28 @@ void Cache::drop(List& list, Order::iterator at) {
   CAIRN_CHECK(listed == 1, "a block leaves the cache that was not found in it");
   at->buffer.set_cached(false);
   list.order.erase(at);
+  rank(tenant, list);
   check_list(list);
 }
 
-bool Cache::evict_from(List& list) {
+bool Cache::evict_from(uint32_t tenant, List& list) {
   for (auto at = list.order.rbegin(); at != list.order.rend(); ++at) {
+    ++looked_at_;
     if (!at->buffer.unique()) continue;
-    drop(list, std::prev(at.base()));
+    drop(tenant, list, std::prev(at.base()));
     return true;
   }
   return false;
 }
 
 bool Cache::evict_one() {
-  if (lists_.size() == 1) return evict_from(lists_.begin()->second);
-  std::vector<std::pair<uint64_t, List*>> by_excess;  // bytes for each unit of weight
-  for (auto& [tenant, list] : lists_) {
-    const uint32_t weight = tenants_.at(tenant).options.weight;
-    CAIRN_CHECK(weight > 0, "a tenant's share is measured by no weight");
-    if (list.bytes > 0) by_excess.emplace_back(list.bytes / weight, &list);
+  CAIRN_CHECK(ranks_.empty() == (bytes_ == 0), "a tenant has bytes in the cache and would not be asked for them");
+  for (auto rank = ranks_.rbegin(); rank != ranks_.rend(); ++rank) {
+    ++looked_at_;
+    // Whoever gives one up is ranked anew, so nothing is looked at behind it.
+    if (evict_from(rank->second, lists_.at(rank->second))) return true;
   }
-  std::stable_sort(by_excess.begin(), by_excess.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
-  return std::any_of(by_excess.begin(), by_excess.end(), [this](const auto& one) { return evict_from(*one.second); });
+  return false;
 }
 
 void Cache::forget(uint32_t tenant) {

@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <list>
 #include <map>
+#include <set>
 #include <unordered_map>
+#include <utility>
 
 #include "base/slab.h"
 #include "store/index.h"
@@ -38,10 +40,14 @@ class Cache {
   // Drops one block that nobody else holds: of the tenant furthest beyond its share, the least recently used. False
   // when every block is in use.
   bool evict_one();
+  // The tenants' weights are other ones now.
+  void weights_changed();
 
   uint64_t bytes() const { return bytes_; }
   uint64_t blocks() const { return entries_.size(); }
   uint64_t bytes_of(uint32_t tenant) const;
+  // How many blocks and tenants were looked at to give some up.
+  uint64_t looked_at() const { return looked_at_; }
   void forget(uint32_t tenant);  // one that has nothing here
 
  private:
@@ -49,15 +55,19 @@ class Cache {
   struct List {
     Order order;
     uint64_t bytes = 0;
+    uint64_t ranked = 0;  // bytes for each unit of weight, as it stands in `ranks_`; 0: it does not
   };
-  void drop(List& list, Order::iterator at);
-  bool evict_from(List& list);
+  void rank(uint32_t tenant, List& list);
+  void drop(uint32_t tenant, List& list, Order::iterator at);
+  bool evict_from(uint32_t tenant, List& list);
   void check_list(const List& list) const;
 
   Tenants& tenants_;
   std::map<uint32_t, List> lists_;
+  std::set<std::pair<uint64_t, uint32_t>> ranks_;  // who is furthest beyond its share comes last
   std::unordered_map<BlockId, Order::iterator, BlockIdHash> entries_;
   uint64_t bytes_ = 0;
+  uint64_t looked_at_ = 0;
 };
 
 }  // namespace cairn

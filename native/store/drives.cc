@@ -11,6 +11,7 @@
 
 #include "store/evictor.h"
 #include "store/jobs.h"
+#include "store/quotas.h"
 #include "store/scrubber.h"
 
 namespace cairn {
@@ -43,9 +44,12 @@ Result<IdentifiedDrive> Store::identify(std::unique_ptr<Drive> drive, const std:
     return drive_error(Status::drive_foreign, drive->info().path + " belongs to another fleet (" +
                                                   uuid_text(found.fleet) + "); format it to use it here");
   }
+  auto tenants = read_tenants(*drive, found);
+  if (!tenants) return tenants.error();
   IdentifiedDrive identified;
   identified.drive = std::move(drive);
   identified.uuid = found.drive;
+  identified.tenants = std::make_shared<FoundTenants>(tenants.take());
   identified.superblock = std::make_shared<format::Superblock>(found);
   return identified;
 }
@@ -113,6 +117,10 @@ Result<Unit> LogStore::attach(IdentifiedDrive drive) {
   if (slot != nullptr && (busy(*slot) || slot->loader != nullptr)) {
     return drive_error(Status::busy, path + " came back while requests to it are still open; try again in a moment");
   }
+  CAIRN_CHECK(drive.tenants != nullptr, "a drive is attached whose tenants were not looked at");
+  const auto& tenants = *static_cast<const FoundTenants*>(drive.tenants.get());
+  if (const std::string wrong = tenant_table_.contradiction(tenants); !wrong.empty())
+    return drive_error(Status::drive_foreign, path + " " + wrong);
   if (slot == nullptr) {
     const auto empty = std::find_if(slots_.begin(), slots_.end(), [](const Slot& one) { return one.log == nullptr; });
     if (empty != slots_.end()) {
@@ -132,6 +140,10 @@ Result<Unit> LogStore::attach(IdentifiedDrive drive) {
   slot->log = std::move(log);
   slot->recovered_blocks = slot->sealed = slot->scanned = 0;
   slot->set_aside = false;
+  const bool knows_all = tenant_table_.unite(tenants);
+  slot->table_counter = tenants.counter;
+  slot->table_version = knows_all ? tenant_table_.version() : 0;
+  slot->table_version_before = slot->table_version;
   // Of a single drive what was read is final (loader.h); with several, a tombstone of another may still come.
   if (!loaded_once_) visible_ = slots_.size() == 1;
   keyspaces_.keep_all(true);
@@ -270,6 +282,9 @@ void LogStore::loading_done(Slot& slot) {
     set_aside(slot);
   }
   if (!loaded()) return;
+  for (const uint32_t number : tenant_table_.reserved()) {
+    if (tenants_.at(number).blocks > 0) tenant_table_.want(number);
+  }
   if (!loaded_once_) check_missed_deletes();
   if (group_tombstones_) bury_group_members();
   keyspaces_.keep_all(false);
@@ -369,8 +384,10 @@ bool LogStore::in_use(const DriveLog& log) const {
                      [&](const Slot& slot) { return slot.evictor != nullptr && slot.evictor->moves_to(log); });
 }
 
-bool LogStore::busy(const Slot& slot) {
-  return !slot.log->idle() || (slot.evictor != nullptr && !slot.evictor->idle()) ||
+bool LogStore::busy(const Slot& slot) const {
+  const bool squeezed = std::any_of(squeezes_.begin(), squeezes_.end(),
+                                    [&](const auto& one) { return one.second->reads_from(*slot.log); });
+  return squeezed || slot.table_writing || !slot.log->idle() || (slot.evictor != nullptr && !slot.evictor->idle()) ||
          (slot.scrubber != nullptr && !slot.scrubber->idle());
 }
 

@@ -18,7 +18,7 @@ constexpr size_t kEntriesATurn = 512;  // some 50 µs
 constexpr size_t kMovesMost = 8;
 constexpr uint64_t kRetryMs = 100;
 constexpr uint32_t kFailuresMost = 5;
-constexpr uint64_t kFutileMs = 1000;   // after a walk that found nothing of a tenant's to drop
+constexpr uint64_t kPassOverMs = 5000;
 constexpr size_t kCarriedMost = 1024;  // tombstones in a record
 static_assert(kCarriedMost <= kBatchItemsMost, "what is carried on does not fit a record of deletes");
 
@@ -85,6 +85,8 @@ void LogStore::MoveJob::settled(Status status) {
     entry->hits = entry->hits >> 1 & 3;
     ++to.counters.moved_blocks;
     to.counters.moved_bytes += bytes_;
+  } else if (status == Status::ok && store.slots_[to.number()].log.get() == &to) {
+    store.note_ghost(to, at.segment, id);  // it went meanwhile, and a restart would find the copy
   }
   evictor_.moved(*this, status == Status::ok || !current);
 }
@@ -106,115 +108,6 @@ class LogStore::Evictor::Carry final : public TombstoneAppend {
   Evictor& evictor_;
 };
 
-// --- choosing --------------------------------------------------------------------------------------------
-
-bool LogStore::Evictor::choose_of(uint64_t owner, uint32_t& segment) const {
-  for (const uint32_t index : log_.sealed()) {
-    const Segment& one = log_.segments()[index];
-    if (one.owner != owner || one.generation == 0 || one.pins > 0) continue;
-    segment = index;
-    return true;
-  }
-  return false;
-}
-
-bool LogStore::Evictor::choose_for_room(uint32_t& segment) {
-  const uint64_t now = store_.clock_.unix_ms();
-  for (const uint32_t index : log_.sealed()) {
-    const Segment& one = log_.segments()[index];
-    if (one.generation == 0 || one.pins > 0) continue;
-    const bool expired = one.latest_expiry_ticks != UINT32_MAX && Index::expired(one.latest_expiry_ticks, now);
-    if (one.blocks > 0 && !expired) continue;
-    segment = index;  // nothing is lost with it
-    return true;
-  }
-  // Who is furthest beyond its share of the drive gives its oldest.
-  std::map<uint32_t, uint64_t> held;
-  for (const Segment& one : log_.segments()) {
-    if (one.state != SegmentState::free && one.generation > 0) ++held[one.owner];
-  }
-  uint64_t weights = 0, segments = 0;
-  const auto weight = [&](uint32_t owner) -> uint64_t {
-    return owner == format::kSharedOwner ? 1 : store_.tenants_.at(owner).options.weight;
-  };
-  for (const auto& [owner, count] : held) {
-    CAIRN_CHECK(weight(owner) > 0, "a tenant's share of a drive is measured by no weight");
-    weights += weight(owner);
-    segments += count;
-  }
-  bool found = false;
-  double most = 0;
-  for (const auto& [owner, count] : held) {
-    const double excess =
-        static_cast<double>(count) - static_cast<double>(segments * weight(owner)) / static_cast<double>(weights);
-    uint32_t oldest = 0;
-    if ((found && excess <= most) || !choose_of(owner, oldest)) continue;
-    found = true;
-    most = excess;
-    segment = oldest;
-  }
-  if (found) return true;
-  // Segments that could not be read go last: they may be readable at the next start.
-  return choose_any(segment);
-}
-
-bool LogStore::Evictor::choose_any(uint32_t& segment) const {
-  for (const uint32_t index : log_.sealed()) {
-    if (log_.segments()[index].pins > 0) continue;
-    segment = index;
-    return true;
-  }
-  return false;
-}
-
-bool LogStore::Evictor::squeeze(uint32_t tenant) {
-  if (log_.state() != DriveState::serving || wanted_tenant_ != kNobody) return false;
-  const auto futile = futile_.find(tenant);
-  if (futile != futile_.end() && store_.clock_.now_ms() < futile->second) return false;
-  const uint64_t tried = tried_[tenant];
-  for (const uint32_t index : log_.sealed()) {
-    const Segment& one = log_.segments()[index];
-    const bool own = one.owner == tenant && one.blocks > 0 && one.generation > 0;
-    const bool shared = one.owner == format::kSharedOwner && one.blocks > 0 && one.generation > tried;
-    if (!own && !shared) continue;
-    wanted_tenant_ = tenant;
-    return true;
-  }
-  return false;
-}
-
-bool LogStore::Evictor::choose(uint32_t& segment) {
-  only_ = kNobody;
-  draining_ = log_.state() == DriveState::draining;
-  if (draining_) return choose_to_drain(segment);
-  if (wanted_tenant_ != kNobody) {
-    const uint32_t tenant = static_cast<uint32_t>(std::exchange(wanted_tenant_, kNobody));
-    for (const uint32_t index : log_.sealed()) {
-      const Segment& one = log_.segments()[index];
-      if (one.blocks == 0 || one.generation == 0 || one.pins > 0) continue;
-      const bool shared = one.owner == format::kSharedOwner && one.generation > tried_[tenant];
-      if (one.owner != tenant && !shared) continue;
-      only_ = tenant;
-      if (shared) tried_[tenant] = one.generation;
-      segment = index;
-      return true;
-    }
-  }
-  return log_.wants_room() && choose_for_room(segment);
-}
-
-bool LogStore::Evictor::choose_to_drain(uint32_t& segment) {
-  if (choose_any(segment)) return true;
-  uint64_t blocks = 0;
-  for (const Segment& one : log_.segments()) blocks += one.blocks + one.writes + one.pins;
-  if (blocks > 0) {
-    log_.seal_all();
-  } else if (log_.waiting_bytes() == 0) {
-    log_.set_state(DriveState::drained);
-  }
-  return false;
-}
-
 // --- the walk --------------------------------------------------------------------------------------------
 
 void LogStore::Evictor::poll() {
@@ -231,8 +124,10 @@ void LogStore::Evictor::poll() {
       whole_ = !read_->found().unreadable;
       entries_ = std::move(read_->found().entries);
       read_.reset();
-      stage_ = Stage::walking;
+      stage_ = Stage::weighing;
       [[fallthrough]];
+    case Stage::weighing:
+      return weigh();
     case Stage::walking:
       return walk();
     case Stage::settling:
@@ -253,12 +148,13 @@ void LogStore::Evictor::begin(uint32_t segment) {
   carry_failed_ = stuck_ = false;
   whole_ = true;
   forgotten_ = 0;
-  held_before_ = only_ == kNobody ? 0 : store_.tenants_.at(static_cast<uint32_t>(only_)).payload_bytes;
+  stays_bytes_ = 0;
+  weighed_spare_ = spare_;
   note_oldest();
   Segment& one = log_.segment(segment);
   if (!one.summarised && !one.entries.empty()) {
     entries_ = one.entries;
-    stage_ = Stage::walking;
+    stage_ = Stage::weighing;
     return;
   }
   FoundSegment known;
@@ -275,6 +171,53 @@ void LogStore::Evictor::note_oldest() {
   for (const auto& job : store_.writes_) oldest_.note(job->id.tenant, job->sequence);
 }
 
+// Whether a record may not be dropped. If it may, that much less is left of what its tenant has to spare.
+bool LogStore::Evictor::stays(const BlockId& id, const Index::Entry& head, uint64_t bytes,
+                              std::map<uint32_t, uint64_t>& spare) const {
+  if (store_.leased(id, head)) return true;
+  if (owner_ != format::kSharedOwner || !protects_) return false;
+  uint64_t& left = spare[id.tenant];
+  if (left == 0) return true;
+  left -= std::min(left, format::packed_pages(bytes, log_.segment_pages()) * kPageBytes);
+  return false;
+}
+
+// Before anything is moved: whether that would free enough. Else the segment is left as it is, for a while or until a
+// lease ends.
+void LogStore::Evictor::weigh() {
+  check_walk();
+  const uint64_t most = log_.segment_pages() / kYieldPart * (kYieldPart - 1);
+  if (draining_ || stopped_ || !whole_) next_ = entries_.size();
+  for (size_t i = 0; i < kEntriesATurn && next_ < entries_.size(); ++i, ++next_) {
+    const format::SummaryEntry& entry = entries_[next_];
+    if (entry.type == format::RecordType::tombstones) {
+      if (still_needed(format::tombstone_of(entry)))
+        stays_bytes_ += format::kTombstoneCopies * sizeof(format::Tombstone);
+      continue;
+    }
+    const BlockId id{entry.key, entry.layout, entry.tenant};
+    const Index::Entry* live = store_.find_part(id, entry.part);
+    const Place here{log_.number(), segment_, entry.page, log_.segment(segment_).use};
+    if (live == nullptr || !(live->place() == here)) continue;
+    const uint64_t bytes = part_bytes(*live);
+    const Index::Entry* head = store_.find_part(id, 0);
+    if (head != nullptr && stays(id, *head, bytes, weighed_spare_))
+      stays_bytes_ += format::packed_pages(bytes, log_.segment_pages()) * kPageBytes;
+  }
+  if (next_ < entries_.size()) return;
+  next_ = 0;
+  if (stays_bytes_ <= most * kPageBytes) {
+    stage_ = Stage::walking;
+    return walk();
+  }
+  const bool protects = owner_ == format::kSharedOwner && protects_;
+  passed_over_[segment_] = {log_.segments()[segment_].generation, protects ? pressure_ : kPressureMost,
+                            store_.clock_.now_ms() + kPassOverMs};
+  entries_ = {};
+  log_.keep(segment_, true);
+  stage_ = Stage::idle;
+}
+
 void LogStore::Evictor::walk() {
   check_walk();
   if (stopped_) {
@@ -287,20 +230,19 @@ void LogStore::Evictor::walk() {
     if (moves_.size() >= kMovesMost || (!moves_.empty() && !store_.remove_waiting_.empty())) return;
     const format::SummaryEntry& entry = entries_[next_];
     if (entry.type == format::RecordType::tombstones) {
-      if (only_ == kNobody) bury_again(entry);
+      bury_again(entry);
     } else if (entry.type == format::RecordType::block && !judge(entry)) {
       return;
     }
     ++next_;
   }
   if (next_ < entries_.size()) return;
-  if (only_ == kNobody) carry();
+  carry();
   stage_ = Stage::settling;
 }
 
 bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
   const BlockId id{entry.key, entry.layout, entry.tenant};
-  if (only_ != kNobody && only_ != id.tenant) return true;
   Index::Entry* live = store_.find_part(id, entry.part);
   const Place here{log_.number(), segment_, entry.page, log_.segment(segment_).use};
   if (live == nullptr || !(live->place() == here)) return true;
@@ -313,7 +255,6 @@ bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
     return true;
   }
   const uint32_t group = head->group();
-  const bool leased = store_.leases_.leased(id) || (group != Groups::kNone && store_.groups_.row(group).leases > 0);
   const uint64_t now = store_.clock_.unix_ms();
   const bool expired = Index::expired(head->expiry_ticks, now) ||
                        (group != Groups::kNone && Index::expired(store_.groups_.row(group).expiry_ticks, now));
@@ -321,10 +262,9 @@ bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
     store_.forget(id, Gone::expired);
     return true;
   }
-  if (leased && only_ != kNobody) return true;
-  if (leased || draining_) return move(entry, *live, true);
+  if (draining_ || stays(id, *head, part_bytes(*live), spare_)) return move(entry, *live, true);
   const bool hot = head->hits >= store_.options_.reinsert_hits_least;
-  if (hot && only_ == kNobody && may_reinsert(part_bytes(*live))) return move(entry, *live, false);
+  if (hot && may_reinsert(part_bytes(*live))) return move(entry, *live, false);
   store_.forget(id, Gone::evicted);
   return true;
 }
@@ -346,7 +286,7 @@ bool LogStore::Evictor::move(const format::SummaryEntry& entry, const Index::Ent
   const Index::Entry held = live;  // giving memory back may not touch the index, but a copy is safer to read
   const uint64_t bytes = part_bytes(held);
   DriveLog* to = draining_ ? store_.choose_log(bytes, &log_) : &log_;
-  Buffer memory = to == nullptr ? Buffer() : store_.take_memory(bytes);
+  Buffer memory = to == nullptr ? Buffer() : must ? store_.take_move_memory(bytes) : store_.take_memory(bytes);
   if (!memory) {
     if (!must) store_.forget(id, Gone::evicted);
     if (must && to == nullptr) stuck_ = true;
@@ -455,46 +395,18 @@ void LogStore::Evictor::finish() {
   stage_ = Stage::idle;
   Segment& one = log_.segment(segment_);
   const bool failed = log_.state() == DriveState::failed;
-  if (only_ != kNobody && store_.tenants_.at(static_cast<uint32_t>(only_)).payload_bytes >= held_before_)
-    futile_[static_cast<uint32_t>(only_)] = store_.clock_.now_ms() + kFutileMs;
-  if (failed || carry_failed_ || stuck_ || (only_ != kNobody && one.blocks > 0)) {
+  if (failed || carry_failed_ || stuck_) {
     keep();
-    if (only_ != kNobody) return;
     retry_ms_ = store_.clock_.now_ms() + kRetryMs;
     // Who waits for room is told that there is none, rather than left to its deadline.
     if (++failures_ >= kFailuresMost) log_.refuse_waiting(Status::no_space);
     return;
   }
   failures_ = 0;
-  // A walk for one tenant alone looked at no tombstones: emptied or not, the segment goes another time.
-  if (only_ != kNobody) return keep();
+  passed_over_.erase(segment_);
   entries_ = {};
   log_.forgotten_sequence = std::max(log_.forgotten_sequence, forgotten_);
   log_.release(segment_, one.blocks > 0 || !whole_);
-}
-
-// --- quotas ----------------------------------------------------------------------------------------------
-
-bool LogStore::squeeze(uint32_t tenant) {
-  for (const Slot& slot : slots_) {
-    if (slot.evictor != nullptr && slot.evictor->squeezing(tenant)) return true;
-  }
-  for (const Slot& slot : slots_) {
-    if (slot.evictor != nullptr && slot.evictor->squeeze(tenant)) return true;
-  }
-  // Nothing that is sealed: what is open is sealed, and what is on its way is waited for.
-  bool soon = tenants_.at(tenant).pending_bytes > 0;
-  for (Slot& slot : slots_) {
-    if (slot.log == nullptr || !slot.log->writable()) continue;
-    for (const Segment& one : slot.log->segments()) {
-      const bool theirs = one.owner == tenant || one.owner == format::kSharedOwner;
-      const bool open = one.state == SegmentState::open || one.state == SegmentState::sealing;
-      if (theirs && open && one.blocks > 0) soon = true;
-    }
-    slot.log->seal_open(tenant);
-    if (tenants_.at(tenant).payload_bytes > 0) slot.log->seal_open(format::kSharedOwner);
-  }
-  return soon;
 }
 
 }  // namespace cairn

@@ -26,33 +26,50 @@ class LogStore::Evictor {
   void poll();
   // Begins nothing new.
   void stop() { stopped_ = true; }
+  // Nothing on the drive may go for now, so whoever waits for room there is told that there is none.
+  bool jammed() const { return jammed_; }
+  // A lease ended: what had to stay may go.
+  void lease_ended() {
+    passed_over_.clear();
+    jammed_ = false;
+  }
   bool idle() const { return stage_ == Stage::idle && moves_.empty() && carrying_ == 0; }
 
   bool moves_to(const DriveLog& log) const;
-  // Whether this drive holds sealed blocks of the tenant that were not tried yet; then one segment of them is next.
-  bool squeeze(uint32_t tenant);
-  bool squeezing(uint32_t tenant) const {
-    return wanted_tenant_ == tenant || (stage_ != Stage::idle && only_ == tenant);
-  }
 
  private:
   friend class LogStore::MoveJob;
   class Carry;
-  enum class Stage : uint8_t { idle, reading, walking, settling };
-  static constexpr uint64_t kNobody = UINT64_MAX;
+  static constexpr uint32_t kPressureMost = 3;  // from there on nobody's share is protected
+  static constexpr uint64_t kYieldPart = 4;     // of a segment: what giving it up has to free
+  static constexpr uint64_t kInUse = 2;         // segments of a full drive that are being filled, or kept to make room
+  static_assert(kInUse < format::kSegmentsLeast, "the smallest drive has no segments to share out");
+  enum class Stage : uint8_t { idle, reading, weighing, walking, settling };
+  // A segment in which too much has to stay: to move that would free next to nothing, and never end.
+  struct PassedOver {
+    uint64_t generation = 0;
+    uint32_t pressure = 0;  // … as long as those within their shares are protected so well
+    uint64_t until_ms = 0;
+  };
 
   // Which segment goes next; false: none.
   bool choose(uint32_t& segment);
   bool choose_for_room(uint32_t& segment);
-  bool choose_of(uint64_t owner, uint32_t& segment) const;
+  bool choose_of(uint32_t owner, uint32_t& segment) const;
+  bool choose_shared(uint32_t& segment);
+  bool may_choose(uint32_t index, uint32_t pressure) const;
   bool choose_any(uint32_t& segment) const;
   bool choose_to_drain(uint32_t& segment);
   void begin(uint32_t segment);
+  void weigh();
+  bool stays(const BlockId& id, const Index::Entry& head, uint64_t bytes, std::map<uint32_t, uint64_t>& spare) const;
+  uint64_t spare_of(uint32_t tenant) const;
   void walk();
   // False: not now, try the same entry again.
   bool judge(const format::SummaryEntry& entry);
   bool move(const format::SummaryEntry& entry, const Index::Entry& live, bool must);
   bool may_reinsert(uint64_t bytes);
+  void note_shares(uint32_t pressure);
   void bury_again(const format::SummaryEntry& entry);
   void note_oldest();
   bool still_needed(const format::Tombstone& tombstone) const;
@@ -77,8 +94,6 @@ class LogStore::Evictor {
   DriveLog& log_;
   Stage stage_ = Stage::idle;
   bool stopped_ = false;
-  uint64_t wanted_tenant_ = kNobody;  // who is to give up blocks
-  uint64_t only_ = kNobody;           // … and whose alone are dropped in this walk
   bool draining_ = false;
   bool whole_ = true;   // everything in the segment was met
   bool stuck_ = false;  // a block that has to stay could not be moved
@@ -92,13 +107,18 @@ class LogStore::Evictor {
   size_t carrying_ = 0;
   bool carry_failed_ = false;
   uint64_t forgotten_ = 0;
-  OldestBirths oldest_;                  // of a block in other segments
-  std::map<uint64_t, uint64_t> tried_;   // shared segments walked for a tenant, up to this generation
-  std::map<uint32_t, uint64_t> futile_;  // tenants that had nothing to give, and until when they are not asked
-  uint64_t held_before_ = 0;             // by the tenant that gives up blocks, when the walk began
-  uint64_t spent_bytes_ = 0;             // of the budget for reinsertion
-  uint64_t retry_ms_ = 0;                // after a walk that could not end
-  uint32_t failures_ = 0;                // such walks, one after another
+  OldestBirths oldest_;  // of a block in other segments
+  // What tenants hold beyond what they keep of their shares, and may lose; and whether they keep any.
+  std::map<uint32_t, uint64_t> spare_, weighed_spare_;
+  bool protects_ = false;
+  std::map<uint32_t, PassedOver> passed_over_;  // by segment
+  bool jammed_ = false;
+  uint32_t pressure_ = 0;                   // how much less those within their shares are protected: halved so often
+  uint64_t put_bytes_before_ = UINT64_MAX;  // when open segments were last sealed to be given up
+  uint64_t stays_bytes_ = 0;                // what has to be moved out of the segment
+  uint64_t spent_bytes_ = 0;                // of the budget for reinsertion
+  uint64_t retry_ms_ = 0;                   // after a walk that could not end
+  uint32_t failures_ = 0;                   // such walks, one after another
 };
 
 // One record on its way from a segment that is given up to one that stays.

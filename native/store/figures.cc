@@ -63,6 +63,7 @@ StoreStats LogStore::stats_of(uint32_t tenant) const {
 bool LogStore::forget_tenant(uint32_t tenant) {
   if (cache_.bytes_of(tenant) > 0 || !tenants_.forget(tenant)) return false;
   cache_.forget(tenant);
+  tenant_table_.release(tenant);
   return true;
 }
 

@@ -6,6 +6,7 @@
 // checksum of version 1's structures, where version 1 wrote zeros: one structure reads both.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -326,6 +327,16 @@ static_assert(part_bytes_for(kPartBytes + 1, 1) == 1 && part_bytes_for(kBlockByt
 // Pages a record of `length` payload bytes takes, its header included.
 constexpr uint64_t record_pages(uint64_t length) {
   return 1 + pages_of(length);
+}
+// … and what it takes of a segment with so many pages when others like it fill the rest: nothing else fits beside a
+// record of more than half of one.
+constexpr uint64_t packed_pages(uint64_t length, uint64_t segment_pages) {
+  const uint64_t usable = segment_pages - 3;  // header, summary, footer
+  return usable / std::max<uint64_t>(1, usable / record_pages(length));
+}
+// What the records of a block of that length take.
+constexpr uint64_t taken_bytes(uint64_t length) {
+  return (part_count_for(length) + pages_of(length)) * kPageBytes;
 }
 
 // … and what is appended for it: a record of tombstones is written twice, so that one bad page undoes no delete.

@@ -131,12 +131,13 @@ class LogStore::WriteJob final {
     void placed() override { job.part_placed(*this); }
     void settled(Status status) override {
       CAIRN_CHECK(was_placed || status != Status::ok, "a part of a put is on its drive and was never placed");
-      job.part_settled(status);
+      job.part_settled(*this, status);
     }
     format::RecordHeader& head() { return header->body; }
     WriteJob& job;
     DriveLog* log = nullptr;
     bool was_placed = false;
+    size_t refused = 0;  // by so many drives that had no room
 
    private:
     Pages page_;
@@ -160,7 +161,8 @@ class LogStore::WriteJob final {
 
  private:
   void part_placed(Part& part);
-  void part_settled(Status status);
+  void part_settled(Part& part, Status status);
+  bool place_elsewhere(Part& part);
 
   LogStore& store_;
   size_t to_place_ = 0, to_settle_ = 0;

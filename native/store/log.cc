@@ -173,6 +173,9 @@ void DriveLog::append_beside(AppendOp& op, uint32_t tenant, uint32_t owner) {
 
 // Whose turn it is of those that wait for the head; nullptr: nobody may be placed now.
 std::deque<AppendOp*>* DriveLog::next_queue(Head& head) {
+  // A segment that was opened for who waits is theirs first, while another is kept to make room.
+  const bool fresh = !head.open.empty() && segments_[head.open.front()].next_page == 1;
+  if (fresh && free_.size() >= kFreeKept && !head.waiting.empty()) return &head.waiting;
   if (!head.making_room.empty()) return &head.making_room;
   // What is kept for making room was taken: until it is back, nobody else fills it up.
   if (free_.size() < kFreeKept) return nullptr;
@@ -205,6 +208,9 @@ bool DriveLog::place_next(Head& head) {
     const bool young = front.generation >= op->generation_least_;
     if (young && has_room(front, pages, entries)) break;
     CAIRN_CHECK(!young || front.next_page > 1, "a record is larger than a segment");
+    // While no other may be opened for it, what is moved to make room fills this one: else each free segment would be
+    // sealed over the first record that was moved there, and none would ever be left for who waits.
+    if (queue == &head.waiting && head.open.size() == 1 && free_.size() <= kFreeKept) return false;
     retire_front(head);
   }
   if (head.open.empty()) return false;

@@ -116,8 +116,8 @@ class DriveLog {
   // that point there are to be taken for stale.
   void begin_evicting(uint32_t segment);
   void release(uint32_t segment, bool unread);
-  // Back to the sealed ones: it could not be emptied.
-  void keep(uint32_t segment);
+  // Back to the sealed ones: it could not be emptied, or (`untouched`) nobody tried to.
+  void keep(uint32_t segment, bool untouched = false);
   // Of those who wait, what is not written to make room ends.
   void refuse_waiting(Status status);
   // The tenant's open segment is sealed at once if it holds anything, so that it can be evicted.
@@ -139,6 +139,7 @@ class DriveLog {
   // Tries again now, and not only when its time has come. False: it is not writes that failed.
   bool retry_now();
   void note_read(int error);
+  void note_write(int error);
   bool idle() const;
 
   Drive& drive() { return *drive_; }
@@ -205,7 +206,6 @@ class DriveLog {
   void flushed(std::vector<AppendOp*> covered, int error);
   void settle(AppendOp& op, Status status);
   void check_counts() const;
-  void note_write(int error);
   void try_again();
   uint32_t writes_at_once() const { return !on_probation_ ? writes_most_ : opening_ == nullptr ? 1 : 0; }
 

@@ -11,6 +11,7 @@
 
 #include "store/evictor.h"
 #include "store/jobs.h"
+#include "store/quotas.h"
 #include "store/scrubber.h"
 
 namespace cairn {
@@ -58,6 +59,7 @@ LogStore::~LogStore() {
 }
 
 void LogStore::turn_drives() {
+  for (const auto& [tenant, walk] : squeezes_) walk->poll();
   for (const Slot& slot : slots_) {
     if (slot.log == nullptr) continue;
     slot.log->poll(next_sequence_);
@@ -73,6 +75,7 @@ void LogStore::settle_down() {
     if (slot.evictor != nullptr) slot.evictor->stop();
     if (slot.scrubber != nullptr) slot.scrubber->stop();
   }
+  for (const auto& [tenant, walk] : squeezes_) walk->stop();
   while (!idle()) turn_drives();
 }
 
@@ -90,6 +93,7 @@ void LogStore::write_what_waits() {
     if (written() != before) still = 0;
     before = written();
   }
+  closing_ = true;
   for (const Slot& slot : slots_) {
     if (slot.log != nullptr) slot.log->fail_waiting(Status::no_space);
   }
@@ -249,26 +253,21 @@ void LogStore::account(const Index::Entry& entry, bool comes) {
   const uint64_t bytes = part_bytes(entry);
   const uint64_t whole = entry.part == 0 ? 1 : 0;
   Tenants::Row& tenant = tenants_.at(keyspaces_.row(entry.keyspace).tenant);
+  ++tenant.changes;
   DriveLog* log = slots_[entry.drive].log.get();
   // What does not stand was given up unread: its segment counts from 0 again.
   const bool stands = log != nullptr && log->stands(entry.segment, entry.use);
   Segment* segment = stands ? &log->segment(static_cast<uint32_t>(entry.segment)) : nullptr;
   if (comes) {
     CAIRN_CHECK(segment != nullptr, "a block is counted in a segment that was given up");
-    ++segment->blocks;
-    segment->payload_bytes += bytes;
+    segment->count(tenant.options.number, bytes, log->segment_pages());
     tenant.blocks += whole;
     tenant.payload_bytes += bytes;
     keyspaces_.hold(static_cast<uint32_t>(entry.keyspace));
     scopes_.hold(static_cast<uint32_t>(entry.scope));
     return groups_.add(entry.group(), whole == 1, entry.expiry_ticks);
   }
-  if (segment != nullptr) {
-    CAIRN_CHECK(segment->blocks > 0, "a segment counts fewer blocks than it has");
-    CAIRN_CHECK(segment->payload_bytes >= bytes, "a segment counts fewer bytes than its blocks have");
-    --segment->blocks;
-    segment->payload_bytes -= bytes;
-  }
+  if (segment != nullptr) segment->uncount(tenant.options.number, bytes, log->segment_pages());
   CAIRN_CHECK(tenant.blocks >= whole, "a tenant holds fewer blocks than were counted");
   CAIRN_CHECK(tenant.payload_bytes >= bytes, "a tenant holds fewer bytes than were counted");
   tenant.blocks -= whole;
@@ -289,14 +288,11 @@ void LogStore::move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, u
   CAIRN_CHECK(slots_[to.number()].log.get() == &to, "a block is moved to a drive that is gone");
   CAIRN_CHECK(to.segment(segment).state != SegmentState::free, "a block is moved to a segment that is free");
   CAIRN_CHECK(to.segment(segment).state != SegmentState::wiping, "a block is moved to a segment that is wiped");
-  Segment& before = slots_[entry.drive].log->segment(entry.segment);
-  CAIRN_CHECK(before.blocks > 0, "a block is moved out of a segment without one");
-  CAIRN_CHECK(before.payload_bytes >= bytes, "a block is moved out of a segment that holds fewer bytes");
-  --before.blocks;
-  before.payload_bytes -= bytes;
+  const uint32_t tenant = keyspaces_.row(entry.keyspace).tenant;
+  DriveLog& from = *slots_[entry.drive].log;
+  from.segment(entry.segment).uncount(tenant, bytes, from.segment_pages());
   entry.set_place({to.number(), segment, page, to.segment(segment).use});
-  ++to.segment(segment).blocks;
-  to.segment(segment).payload_bytes += bytes;
+  to.segment(segment).count(tenant, bytes, to.segment_pages());
 }
 
 void LogStore::note_ghost(DriveLog& log, uint32_t segment, const BlockId& id) {
@@ -312,6 +308,10 @@ void LogStore::bury_elders(const BlockId& id, uint64_t sequence) {
     if (slot.log == nullptr || !slot.log->ghosts.may_hold(hash)) continue;
     pay(slot, {{id.key, id.layout, id.tenant, format::Buried::earlier, {}, sequence}});
   }
+}
+
+bool LogStore::leased(const BlockId& id, const Index::Entry& head) const {
+  return leases_.leased(id) || groups_.row(head.group()).leases > 0;
 }
 
 void LogStore::forget(const BlockId& id, Gone why) {
@@ -389,6 +389,7 @@ Status LogStore::lease(const BlockId& id, uint64_t holder, uint64_t duration_ms)
   const Index::Entry* entry = find(id);
   if (entry == nullptr) return Status::not_found;
   if (!leases_.leased(id)) {
+    // Of the drives' room by what records take: a block of a byte takes two pages.
     const Tenants::Row& tenant = tenants_.at(id.tenant);
     uint64_t room = 0;
     for (const Slot& slot : slots_) {
@@ -397,7 +398,7 @@ Status LogStore::lease(const BlockId& id, uint64_t holder, uint64_t duration_ms)
     }
     const uint64_t own = tenant.options.quota_bytes == 0 ? room : tenant.options.quota_bytes;
     if (tenant.leased_bytes + entry->length() > own / kLeasedPart ||
-        leased_bytes_ + entry->length() > room / kLeasedPart)
+        leased_taken_bytes_ + format::taken_bytes(entry->length()) > room / kLeasedPart)
       return Status::quota_exceeded;
   }
   const bool taken = leases_.take(id, entry->group(), entry->length(), holder, clock_.now_ms() + duration_ms);
@@ -410,19 +411,20 @@ Status LogStore::release(const BlockId& id, uint64_t holder) {
 
 void LogStore::lease_changed(const BlockId& id, uint32_t group, uint64_t bytes, bool begins) {
   Tenants::Row& tenant = tenants_.at(id.tenant);
+  ++tenant.changes;
   CAIRN_CHECK(begins || tenant.leased_bytes >= bytes, "a lease ends that was not counted");
   if (begins) {
     tenant.leased_bytes += bytes;
-    leased_bytes_ += bytes;
+    leased_taken_bytes_ += format::taken_bytes(bytes);
   } else {
     tenant.leased_bytes -= bytes;
-    leased_bytes_ -= bytes;
+    leased_taken_bytes_ -= format::taken_bytes(bytes);
   }
   groups_.lease(group, begins);
-}
-
-void LogStore::set_tenants(const std::vector<TenantOptions>& tenants) {
-  tenants_.configure(tenants);
+  if (begins) return;
+  for (const Slot& slot : slots_) {
+    if (slot.evictor != nullptr) slot.evictor->lease_ended();
+  }
 }
 
 Buffer LogStore::take_memory(uint64_t length, SlabAccount* account) {
@@ -430,6 +432,16 @@ Buffer LogStore::take_memory(uint64_t length, SlabAccount* account) {
     Buffer buffer = slab_.allocate(length, account);
     if (buffer || !cache_.evict_one()) return buffer;
   }
+}
+
+Buffer LogStore::take_move_memory(uint64_t length) {
+  if (Buffer buffer = take_memory(length)) return buffer;
+  if (move_slab_ == nullptr) {
+    auto made = Slab::create(std::max(format::kPartBytes, length));
+    if (!made) return {};
+    move_slab_ = made.take();
+  }
+  return move_slab_->allocate(length);
 }
 
 }  // namespace cairn

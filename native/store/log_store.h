@@ -1,7 +1,8 @@
 // The log-structured store behind store.h: an index over one log a drive, with a read cache in the slab.
 //   log_store.cc  the index, and what is asked of it     gets.cc  puts.cc  removes.cc  operations
 //   turn.cc       the turn, and the end
-//   evictor.cc    making room, moving what stays         drives.cc  drives that come and go, loading
+//   evictor.cc    making room (which: choosing.cc)     drives.cc  drives that come and go, loading
+//   quotas.cc     a tenant gives up its own oldest       bindings.cc  whose number is whose, on the drives
 //   scrubber.cc   reading in the background              jobs.h  I/O in flight      figures.cc  statistics
 #pragma once
 
@@ -10,9 +11,11 @@
 #include <deque>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -26,6 +29,7 @@
 #include "store/log.h"
 #include "store/names.h"
 #include "store/store.h"
+#include "store/tenant_table.h"
 
 namespace cairn {
 
@@ -48,7 +52,8 @@ class LogStore final : public Store, private Leases::Watcher {
   StoreStats stats_of(uint32_t tenant) const override;
   bool forget_tenant(uint32_t tenant) override;
   uint32_t next_tenant(uint32_t from) const override;
-  void set_tenants(const std::vector<TenantOptions>& tenants) override;
+  Result<Unit> set_tenants(const std::vector<TenantOptions>& tenants) override;
+  Result<uint32_t> number_of(std::string_view tenant) override;
   void add_event_sink(EventSink& sink) override { sinks_.push_back(&sink); }
   void remove_event_sink(EventSink& sink) override { std::erase(sinks_, &sink); }
   void set_absent_drives(uint32_t count) override { options_.absent_drives = count; }
@@ -67,7 +72,9 @@ class LogStore final : public Store, private Leases::Watcher {
   void cancel(GetOp& op) override;
   void cancel(PutOp& op) override;
   void poll() override;
-  bool hungry() const override { return !slab_shares_.empty() || !quota_waiting_.empty() || !write_waiting_.empty(); }
+  bool hungry() const override {
+    return !slab_shares_.empty() || !quota_waiting_.empty() || !write_waiting_.empty() || !bind_waiting_.empty();
+  }
   bool behind() const override;
   std::vector<int> event_fds() const override;
   using Store::close;
@@ -84,6 +91,8 @@ class LogStore final : public Store, private Leases::Watcher {
   class MoveJob;
   class Evictor;
   class Scrubber;
+  class Squeeze;
+  class TableWrite;
   using EventKind = StoreEvent::Kind;
 
   // A place for a drive; its number is what index entries know it by, and stays while the store runs.
@@ -100,6 +109,10 @@ class LogStore final : public Store, private Leases::Watcher {
     uint64_t departed_sequence = 0;  // the store's, when it was set aside
     uint64_t last_sequence = 0;      // of the drive, when it was read
     uint64_t recovered_blocks = 0, sealed = 0, scanned = 0;
+    // Of the tenant table on the drive: the number of its newest copy, and up to which version both copies hold it.
+    uint64_t table_counter = 0, table_version = 0, table_version_before = 0;
+    uint64_t table_retry_ms = 0;
+    bool table_writing = false;
   };
   // One delete, and how many of its ids or tombstone records are still out.
   struct Removal {
@@ -160,12 +173,15 @@ class LogStore final : public Store, private Leases::Watcher {
   void move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page);
   void note_ghost(DriveLog& log, uint32_t segment, const BlockId& id);
   void bury_elders(const BlockId& id, uint64_t sequence);
+  // Whether the block may not be evicted: it is leased, or a member of its group is.
+  bool leased(const BlockId& id, const Index::Entry& head) const;
   // Takes a block, all of its parts, out of the index.
   void forget(const BlockId& id, Gone why);
   void emit(EventKind kind, const BlockId& id, const GroupId& group, Scope scope, uint64_t sequence);
   void lease_changed(const BlockId& id, uint32_t group, uint64_t bytes, bool begins) override;
   // Whatever the cache can give up is given up for it. Counted for the tenant, or (nullptr) for nobody.
   Buffer take_memory(uint64_t length, SlabAccount* account = nullptr);
+  Buffer take_move_memory(uint64_t length);
 
   // --- gets ---
   // `waited`: it was granted the memory that it waits for, ahead of those that came later.
@@ -187,10 +203,11 @@ class LogStore final : public Store, private Leases::Watcher {
   Status refuse_put(const PutOp& op);
   bool writes_open() const;
   void start_put(PutOp& op);
-  bool over_quota(PutOp& op);
+  bool over_quota(const PutOp& op);
   void feed_quota();
+  void turn_quotas();
   // Has the tenant give up blocks; false when it has none to give, now or soon.
-  bool squeeze(uint32_t tenant);
+  bool squeeze(const PutOp& op);
   bool grant(PutOp& op);
   void written(WriteJob& job);
   bool insert_all(WriteJob& job);
@@ -200,6 +217,13 @@ class LogStore final : public Store, private Leases::Watcher {
   void answer_put(PutOp& op, Status status);
   DriveLog* choose_log(uint64_t length, const DriveLog* not_this = nullptr);
   void feed_hungry();
+
+  // --- tenants (bindings.cc) ---
+  // Whether the tenant's number is on all drives that take writes; if not, it soon will be.
+  bool bound(uint32_t tenant);
+  void turn_bindings();
+  void table_written(DriveLog& log, uint64_t version, int error);
+  uint32_t free_number(const TenantIdentity& identity, std::string_view name);
 
   // --- deletes ---
   void start_removal(const std::shared_ptr<Removal>& removal, const std::vector<size_t>& items);
@@ -233,7 +257,7 @@ class LogStore final : public Store, private Leases::Watcher {
   bool idle() const;
   bool in_use(const DriveLog& log) const;
   // Whether something of the slot's own is still on its way: to its drive, or from it to another.
-  static bool busy(const Slot& slot);
+  bool busy(const Slot& slot) const;
   void retire(Slot& slot);
   void let_leave(Slot& slot);
   void turn_drives();
@@ -241,18 +265,21 @@ class LogStore final : public Store, private Leases::Watcher {
   void settle_down();
 
   Slab& slab_;
+  // For blocks that have to be moved to make room, when puts that wait for it hold all of the other. Made when needed.
+  std::unique_ptr<Slab> move_slab_;
   const Clock& clock_;
   StoreOptions options_;
   // In this order: whoever is destroyed first may not be needed by those behind it.
   SlabShares slab_shares_;
   Tenants tenants_;
+  TenantTable tenant_table_;
   Names keyspaces_, scopes_;
   Groups groups_;
   Graveyard graveyard_;
   Index index_;
   Cache cache_;
   Leases leases_;
-  uint64_t leased_bytes_ = 0;  // of all tenants
+  uint64_t leased_taken_bytes_ = 0;  // by the records of all tenants on the drives
   Admission admission_;
   std::vector<EventSink*> sinks_;
   uint64_t next_event_ = 1;
@@ -293,10 +320,12 @@ class LogStore final : public Store, private Leases::Watcher {
   std::list<std::unique_ptr<RemoveJob>> removes_;
   std::deque<PutOp*> restart_;        // waited for a key that is free now; here so that cancel() finds them
   std::deque<PutOp*> write_waiting_;  // until a drive takes writes
+  std::deque<PutOp*> bind_waiting_;   // until their tenant's number is on the drives
   std::deque<PutOp*> quota_waiting_;  // until their tenant's own blocks made room
   std::deque<DeleteOp*> remove_waiting_;
-  std::set<uint32_t> squeezed_;  // tenants that must give up blocks
-  bool restarting_ = false, feeding_quota_ = false;
+  std::set<uint32_t> quota_waits_;  // whose puts are among them
+  std::map<uint32_t, std::unique_ptr<Squeeze>> squeezes_;
+  bool restarting_ = false, feeding_quota_ = false, closing_ = false;
   StoreStats counters_;
 };
 

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "store/evictor.h"
 #include "store/jobs.h"
 
 namespace cairn {
@@ -90,7 +91,18 @@ void LogStore::WriteJob::part_placed(Part& part) {
     store_.answer_put(*owner, inserted ? Status::ok : there ? Status::quota_exceeded : Status::io_error);
 }
 
-void LogStore::WriteJob::part_settled(Status ended) {
+// All that could make room on its drive has to stay there. Another may have some.
+bool LogStore::WriteJob::place_elsewhere(Part& part) {
+  if (store_.closing_ || ++part.refused >= store_.slots_.size()) return false;
+  DriveLog* other = store_.choose_log(part.head().length, part.log);
+  if (other == nullptr) return false;
+  part.log = other;
+  other->append(part, id.tenant);
+  return true;
+}
+
+void LogStore::WriteJob::part_settled(Part& part, Status ended) {
+  if (ended == Status::no_space && !part.was_placed && place_elsewhere(part)) return;
   if (ended != Status::ok) status = ended;
   CAIRN_CHECK(to_settle_ > 0, "a write settles more parts than it has");
   if (--to_settle_ == 0) store_.written(*this);
@@ -142,14 +154,21 @@ void LogStore::answer_put(PutOp& op, Status status) {
   op.done(status);
 }
 
-// Past drives that take no writes, and towards those that are less behind.
+// Past drives that take no writes, away from those that have no room to give, and towards those that are less behind.
 DriveLog* LogStore::choose_log(uint64_t length, const DriveLog* not_this) {
   DriveLog* best = nullptr;
+  bool best_jammed = false;
   for (size_t i = 0; i < slots_.size(); ++i) {
-    DriveLog* log = slots_[(next_log_ + i) % slots_.size()].log.get();
+    const Slot& slot = slots_[(next_log_ + i) % slots_.size()];
+    DriveLog* log = slot.log.get();
     if (log == nullptr || log == not_this || !log->writable()) continue;
     if (length > format::payload_bytes_most(log->superblock().segment_bytes)) continue;
-    if (best == nullptr || log->waiting_bytes() < best->waiting_bytes()) best = log;
+    const bool jammed = slot.evictor != nullptr && slot.evictor->jammed();
+    const bool better =
+        jammed != best_jammed ? best_jammed : best == nullptr || log->waiting_bytes() < best->waiting_bytes();
+    if (best != nullptr && !better) continue;
+    best = log;
+    best_jammed = jammed;
   }
   ++next_log_;
   return best;
@@ -204,7 +223,11 @@ void LogStore::start_put(PutOp& op) {
   }
   const Status refused = refuse_put(op);
   if (refused != Status::ok) return answer_put(op, refused);
-  if (squeezed_.contains(op.id.tenant) || over_quota(op)) {
+  if (!bound(op.id.tenant)) {
+    bind_waiting_.push_back(&op);
+    return;
+  }
+  if (quota_waits_.contains(op.id.tenant) || over_quota(op)) {
     quota_waiting_.push_back(&op);
     return feed_quota();
   }
@@ -212,44 +235,14 @@ void LogStore::start_put(PutOp& op) {
   Pending& mine = pending_[op.id];
   mine.owner = &op;
   mine.bytes = op.length;
-  tenants_.at(op.id.tenant).pending_bytes += op.length;
-  MemoryLine& line = tenants_.at(op.id.tenant).memory;
+  Tenants::Row& tenant = tenants_.at(op.id.tenant);
+  tenant.pending_bytes += op.length;
+  ++tenant.changes;
+  MemoryLine& line = tenant.memory;
   op.waiter.put = &op;
   if (!line.waiting.empty() || !slab_shares_.may_hold(line, op.length) || !grant(op))
     return slab_shares_.wait(line, op.waiter, op.length);
   op.ready();
-}
-
-bool LogStore::over_quota(PutOp& op) {
-  const Tenants::Row& tenant = tenants_.at(op.id.tenant);
-  return tenant.options.quota_bytes != 0 &&
-         tenant.payload_bytes + tenant.pending_bytes + op.length > tenant.options.quota_bytes;
-}
-
-// Whose tenant is within its quota again goes on; whose tenant has nothing to give up is refused.
-void LogStore::feed_quota() {
-  if (std::exchange(feeding_quota_, true)) return;
-  squeezed_.clear();
-  for (size_t i = 0; i < quota_waiting_.size();) {
-    PutOp& op = *quota_waiting_[i];
-    const uint32_t tenant = op.id.tenant;
-    const bool over = over_quota(op);
-    if (squeezed_.contains(tenant) || (over && squeeze(tenant))) {
-      squeezed_.insert(tenant);
-      ++i;
-      continue;
-    }
-    // Callbacks may add and cancel others: from the beginning again.
-    quota_waiting_.erase(quota_waiting_.begin() + static_cast<long>(i));
-    squeezed_.clear();
-    i = 0;
-    if (over) {
-      answer_put(op, Status::quota_exceeded);
-    } else {
-      start_put(op);
-    }
-  }
-  feeding_quota_ = false;
 }
 
 bool LogStore::grant(PutOp& op) {
@@ -351,6 +344,7 @@ void LogStore::settle_pending(const BlockId& id) {
   Tenants::Row& tenant = tenants_.at(node.key().tenant);
   CAIRN_CHECK(tenant.pending_bytes >= node.mapped().bytes, "a tenant has fewer bytes on the way than were counted");
   tenant.pending_bytes -= node.mapped().bytes;
+  ++tenant.changes;
   for (const auto& [removal, item] : node.mapped().removals) start_removal(removal, {item});
   restart_.insert(restart_.end(), node.mapped().waiters.begin(), node.mapped().waiters.end());
   restart_waiters();
@@ -371,6 +365,7 @@ void LogStore::cancel(PutOp& op) {
   slab_shares_.leave(op.waiter);
   std::erase(restart_, &op);
   std::erase(write_waiting_, &op);
+  std::erase(bind_waiting_, &op);
   std::erase(quota_waiting_, &op);
   const auto found = pending_.find(op.id);
   if (found == pending_.end()) return;

@@ -41,14 +41,45 @@ struct Segment {
   uint64_t first_sequence = 0;  // of the store when the segment was opened
   uint64_t last_sequence = 0;   // the largest of a record in it
   uint32_t next_page = 1;
-  uint32_t writes = 0;                        // submitted and not settled
-  uint32_t pins = 0;                          // records in it whose block is not settled: it may not be given up
-  bool summarised = false;                    // sealed, and its summary is on the drive
-  uint64_t blocks = 0, payload_bytes = 0;     // live records and their payload
+  uint32_t writes = 0;                     // submitted and not settled
+  uint32_t pins = 0;                       // records in it whose block is not settled: it may not be given up
+  bool summarised = false;                 // sealed, and its summary is on the drive
+  uint64_t blocks = 0, payload_bytes = 0;  // live records and their payload
+  // Of a shared segment: what live records take (format::packed_pages), by whose they are.
+  std::map<uint32_t, uint64_t> tenant_bytes;
   uint64_t least_birth = UINT64_MAX;          // of any block whose record lies in it, live or not
   uint32_t latest_expiry_ticks = 0;           // when the last record in it has expired; UINT32_MAX: some never do
   std::vector<format::SummaryEntry> entries;  // while open or sealing
 
+  // About what live records of the tenant take, their headers included.
+  uint64_t bytes_of(uint32_t tenant) const {
+    if (owner != format::kSharedOwner) return owner == tenant ? payload_bytes + blocks * format::kPageBytes : 0;
+    const auto found = tenant_bytes.find(tenant);
+    return found == tenant_bytes.end() ? 0 : found->second;
+  }
+  // `pages` are those of a segment.
+  void count(uint32_t tenant, uint64_t bytes, uint64_t pages) {
+    ++blocks;
+    payload_bytes += bytes;
+    if (owner == format::kSharedOwner) tenant_bytes[tenant] += format::packed_pages(bytes, pages) * format::kPageBytes;
+  }
+  void uncount(uint32_t tenant, uint64_t bytes, uint64_t pages) {
+    CAIRN_CHECK(blocks > 0, "a segment counts fewer blocks than it has");
+    CAIRN_CHECK(payload_bytes >= bytes, "a segment counts fewer bytes than its blocks have");
+    --blocks;
+    payload_bytes -= bytes;
+    if (owner != format::kSharedOwner) return;
+    const auto found = tenant_bytes.find(tenant);
+    const uint64_t taken = format::packed_pages(bytes, pages) * format::kPageBytes;
+    CAIRN_CHECK(found != tenant_bytes.end(), "a segment loses a block of a tenant that had none in it");
+    CAIRN_CHECK(found->second >= taken, "a segment counts fewer bytes of a tenant than its blocks have");
+    found->second -= taken;
+    if (found->second == 0) tenant_bytes.erase(found);
+  }
+  void forget_all() {
+    blocks = payload_bytes = 0;
+    tenant_bytes.clear();
+  }
   void note_expiry(uint32_t ticks) {
     const uint32_t until = ticks == 0 ? UINT32_MAX : ticks;
     if (until > latest_expiry_ticks) latest_expiry_ticks = until;

@@ -187,7 +187,7 @@ uint8_t DriveLog::next_use() const {
 void DriveLog::distrust() {
   for (Segment& segment : segments_) {
     ++segment.use;
-    segment.blocks = segment.payload_bytes = 0;
+    segment.forget_all();
   }
   for (uint32_t i = 0; i < segments_.size(); ++i) ghosts.note(i);
 }
@@ -373,10 +373,10 @@ void DriveLog::begin_evicting(uint32_t index) {
   segments_[index].state = SegmentState::evicting;
 }
 
-void DriveLog::keep(uint32_t index) {
+void DriveLog::keep(uint32_t index, bool untouched) {
   CAIRN_CHECK(segments_[index].state == SegmentState::evicting, "a segment is kept that nobody wanted to give up");
   segments_[index].state = SegmentState::sealed;
-  ghosts.note(index);  // what was dropped or moved meanwhile
+  if (!untouched) ghosts.note(index);  // what was dropped or moved meanwhile
   insert_sealed(index);
 }
 
@@ -388,7 +388,7 @@ void DriveLog::release(uint32_t index, bool unread) {
   CAIRN_CHECK(segment.pins == 0, "a segment is freed under a put that is not settled");
   ++counters.evicted_segments;
   if (unread) ++segment.use;
-  segment.blocks = segment.payload_bytes = 0;
+  segment.forget_all();
   segment.entries = {};
   segment.state = SegmentState::wiping;
   ++wiping_;

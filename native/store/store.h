@@ -21,6 +21,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -162,7 +163,7 @@ class EventSink {
 struct IdentifiedDrive {
   std::unique_ptr<Drive> drive;
   std::array<uint8_t, 16> uuid{};
-  std::shared_ptr<void> superblock;
+  std::shared_ptr<void> superblock, tenants;
 };
 
 struct DriveStats {
@@ -237,9 +238,15 @@ class Store {
   // with it. Costs nothing that grows with the other tenants, or with what the drives hold.
   virtual StoreStats stats_of(uint32_t tenant) const = 0;
 
-  // Replaces what is known of the tenants' limits.
-  virtual void set_tenants(const std::vector<TenantOptions>& tenants) = 0;
+  // Replaces what is known of the tenants' limits, and gives those that have a name their numbers for good. An Error
+  // (invalid), and nothing is changed: a number is that of another name on the drives, or the name has another there.
+  virtual Result<Unit> set_tenants(const std::vector<TenantOptions>& tenants) = 0;
+  // The number that stands for a tenant's name on the drives: what it was before, its CRC32C, or where that is
+  // another's a free one. It is on all drives that take writes before the first put of that tenant is acknowledged. An
+  // Error (busy): there are as many tenants as the drives can tell apart.
+  virtual Result<uint32_t> number_of(std::string_view tenant) = 0;
   // Lets go of all that is known of a tenant that has nothing here any more. False: it has, or is one of those limits.
+  // Its number stays its own once it has put something; else any name may get it.
   virtual bool forget_tenant(uint32_t tenant) = 0;
   // The tenant with the least number that is no less than this one, of those that anything is known of; UINT32_MAX:
   // none.

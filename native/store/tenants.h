@@ -35,6 +35,7 @@ class Tenants {
     uint64_t blocks = 0, payload_bytes = 0;  // in the index
     uint64_t pending_bytes = 0;              // of puts that are not settled
     uint64_t leased_bytes = 0;
+    uint64_t changes = 0;  // of what it holds, has on its way or leased
     bool configured = false;
     MemoryLine memory;
   };

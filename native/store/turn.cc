@@ -10,6 +10,7 @@
 #include "store/evictor.h"
 #include "store/jobs.h"
 #include "store/log_store.h"
+#include "store/quotas.h"
 #include "store/scrubber.h"
 
 namespace cairn {
@@ -45,7 +46,8 @@ void LogStore::poll() {
     now.swap(remove_waiting_);
     for (DeleteOp* op : now) remove(*op);
   }
-  if (!quota_waiting_.empty()) feed_quota();
+  turn_bindings();
+  turn_quotas();
   feed_hungry();
   // What the callbacks asked for goes out in this turn; where completions were left, the next turn is at hand.
   for (Slot& slot : slots_) {
@@ -73,9 +75,11 @@ std::vector<int> LogStore::event_fds() const {
 
 bool LogStore::idle() const {
   if (!reads_.empty() || !writes_.empty() || !removes_.empty()) return false;
+  if (std::any_of(squeezes_.begin(), squeezes_.end(), [](const auto& one) { return one.second->reading(); }))
+    return false;
   return std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
-    return (slot.log == nullptr || slot.log->idle()) && (slot.evictor == nullptr || slot.evictor->idle()) &&
-           (slot.scrubber == nullptr || slot.scrubber->idle());
+    return !slot.table_writing && (slot.log == nullptr || slot.log->idle()) &&
+           (slot.evictor == nullptr || slot.evictor->idle()) && (slot.scrubber == nullptr || slot.scrubber->idle());
   });
 }
 
@@ -85,6 +89,7 @@ void LogStore::close(const std::function<void(const std::string&)>& sealed) {
     if (slot.evictor != nullptr) slot.evictor->stop();
     if (slot.scrubber != nullptr) slot.scrubber->stop();
   }
+  for (const auto& [tenant, walk] : squeezes_) walk->stop();
   uint32_t over = 0;  // a bit a slot
   const auto is_over = [&](const Slot& slot) { return slot.log == nullptr || (over & 1U << slot.log->number()) != 0; };
   while (true) {
@@ -95,6 +100,7 @@ void LogStore::close(const std::function<void(const std::string&)>& sealed) {
       sealed(slot.log->drive().info().path);
     }
     if (std::all_of(slots_.begin(), slots_.end(), is_over)) return;
+    for (const auto& [tenant, walk] : squeezes_) walk->poll();
     for (const Slot& slot : slots_) {
       if (is_over(slot)) continue;
       slot.log->poll(next_sequence_);

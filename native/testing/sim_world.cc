@@ -183,7 +183,7 @@ bool SimWorld::boot(bool healed) {
   if (plan_.quota_bytes > 0) {
     std::vector<TenantOptions> tenants(1);
     tenants[0].quota_bytes = plan_.quota_bytes;
-    store_->set_tenants(tenants);
+    if (auto set = store_->set_tenants(tenants); !set) CAIRN_CHECK(false, "the simulated tenants do not go together");
   }
   reactor_ = std::make_unique<Reactor>(*store_, turn_clock_, ReactorOptions{});
   const bool crash = !healed && happens(plan_.crash_while_loading);

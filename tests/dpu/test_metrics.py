@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from cairn_dpu.metrics import MICROSECONDS, QUANTILES, ROWS, SnapshotCollector
+from cairn_dpu.metrics import MICROSECONDS, QUANTILES, ROWS, SnapshotCollector, tenant_label
 
 
 def fields_of(value: Any, path: str = "") -> set[str]:
@@ -100,3 +100,11 @@ def test_openmetrics_too(service: Any) -> None:
 def test_registering_takes_no_snapshot(service: Any) -> None:
     service.error = RuntimeError("not yet")
     registry_of(service)
+
+
+def test_a_name_and_a_number_never_share_a_label() -> None:
+    """A dashboard would add the figures of two tenants, or show one's as the other's."""
+    tenants = [("900", 7), ("", 900), ("#900", 8), ("##900", 9), ("team-a", 10)]
+    labels = [tenant_label(name, number) for name, number in tenants]
+    assert len(set(labels)) == len(labels)
+    assert labels[:2] == ["900", "#900"]

@@ -15,6 +15,7 @@ OTHERS = {
     "store/loader.cc": (1, "the summary of a segment"),
     "store/recovery.cc": (1, "a tombstone"),
     "store/removes.cc": (1, "tombstones, into the page that is written"),
+    "store/tenant_table.cc": (1, "the identity of a tenant"),
     "store/segments.cc": (1, "the summary of a segment"),
     "transport/connect.cc": (1, "a descriptor of a file"),
     "transport/rdma_connect.cc": (1, "what came with the answer to a request to connect"),

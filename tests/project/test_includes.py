@@ -22,7 +22,7 @@ HEADERS = {
     "array": "array get size begin end",
     "atomic": "atomic atomic_ref atomic_thread_fence memory_order_relaxed memory_order_release memory_order_acquire "
     "memory_order_acq_rel memory_order_seq_cst",
-    "bit": "has_single_bit bit_width bit_floor bit_ceil bit_cast countr_zero countl_zero popcount endian",
+    "bit": "has_single_bit bit_width bit_floor bit_ceil bit_cast rotr countr_zero countl_zero popcount endian",
     "cerrno": "errno",
     "charconv": "from_chars to_chars",
     "chrono": "chrono",
@@ -46,6 +46,7 @@ HEADERS = {
     "fstream": "ifstream ofstream fstream",
     "functional": "function hash less greater invoke ref",
     "future": "future async launch future_status promise",
+    "initializer_list": "initializer_list",
     "iomanip": "setw setfill setprecision",
     "ios": "hex dec",
     "iostream": "cin cout cerr",

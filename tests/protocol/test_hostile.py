@@ -229,6 +229,14 @@ def test_joining_a_session_that_is_not_there_is_denied(address: tuple[str, int] 
     assert session.ends()[0] == DENIED
 
 
+def test_a_hello_without_a_tenant_is_refused_with_a_sentence(address: tuple[str, int] | str) -> None:
+    session = RawSession.open(address, hello=False)
+    session.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, FEATURE_RINGS, bytes(16), 0, 0, 0, 0)))
+    status, reason = session.ends()
+    assert status == INVALID
+    assert "tenant" in reason
+
+
 def test_joining_anothers_session_as_another_tenant_is_denied(addresses: Addresses) -> None:
     victim = RawSession.open(addresses["tcp"])
     thief = RawSession.open(addresses["tcp"], hello=False)

@@ -297,6 +297,10 @@ bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
   if (only_ != kNobody && only_ != id.tenant) return true;
   Index::Entry* live = store_.find_part(id, entry.part);
   const Place here{log_.number(), segment_, entry.page, log_.segment(segment_).use};
+  if (live == nullptr || live->birth < entry.sequence) {
+    // A drive that is away may hold an earlier block of its key, unless a delete that is remembered covers both.
+    if (!store_.graveyard_.covers(id, {}, 0, entry.sequence)) log_.give_up(entry.sequence);
+  }
   if (live == nullptr || !(live->place() == here)) return true;
   Index::Entry* head = store_.find_part(id, 0);
   live = store_.find_part(id, entry.part);
@@ -464,6 +468,8 @@ void LogStore::Evictor::finish() {
   if (only_ != kNobody) return keep();
   entries_ = {};
   log_.forgotten_sequence = std::max(log_.forgotten_sequence, forgotten_);
+  log_.give_up(forgotten_);
+  if (!whole_) log_.give_up(store_.next_sequence_ - 1);
   log_.release(segment_, one.blocks > 0 || !whole_);
 }
 

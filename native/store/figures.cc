@@ -1,6 +1,7 @@
 // What the store tells of itself.
 #include "store/loader.h"
 #include "store/log_store.h"
+#include "store/members.h"
 #include "store/scrubber.h"
 
 namespace cairn {
@@ -94,6 +95,7 @@ StoreStats LogStore::stats() const {
   stats.leases = leases_.blocks();
   stats.events = next_event_ - 1;
   stats.recovery_seconds = recovery_seconds_;
+  members_->tell(stats);
   return stats;
 }
 

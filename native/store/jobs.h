@@ -134,6 +134,9 @@ class LogStore::WriteJob final {
     Pages page_;
   };
   void start();
+  // One more thing to be written before the put is done.
+  void await() { ++to_settle_; }
+  void awaited(Status ended) { part_settled(ended); }
   const format::RecordHeader& first_header() const {
     CAIRN_CHECK(!parts.empty(), "a put of no parts");
     return parts.front()->header->body;
@@ -146,6 +149,7 @@ class LogStore::WriteJob final {
   uint32_t crc = 0;  // of the whole block
   bool relaxed = false;
   bool inserted = false;
+  bool elders_buried = false;
   Status status = Status::ok;
   std::vector<std::unique_ptr<Part>> parts;
   std::list<std::unique_ptr<WriteJob>>::iterator self;
@@ -180,6 +184,7 @@ class LogStore::RemoveJob final : public TombstoneAppend {
   std::shared_ptr<Removal> removal;  // nullptr: nobody waits, it was owed to a drive that came back
   std::vector<size_t> items;         // which of the op's ids
   std::vector<uint32_t> held_by;     // … and which drives held each, a bit a drive
+  WriteJob* waits = nullptr;         // the put that is not done before what it supersedes is buried
   std::list<std::unique_ptr<RemoveJob>>::iterator self;
 
  private:

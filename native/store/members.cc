@@ -160,7 +160,7 @@ bool LogStore::Members::believed(const Slot& slot, uint64_t last_sequence) const
   const auto found = departed_.find(identity_of(*slot.log));
   if (found == departed_.end() || !slot.record || slot.record->store != line_ || slot.record->epoch > epoch_) return false;
   const uint64_t missed_from = found->second;
-  if (last_sequence >= store_.next_sequence_ || lost_sequence_ >= missed_from) return false;
+  if (last_sequence > store_.next_sequence_ || lost_sequence_ >= missed_from) return false;
   if (store_.graveyard_.floor() >= missed_from) return false;
   for (const auto& [drive, sequence] : departed_) {
     if (drive != found->first && sequence > missed_from) return false;
@@ -285,7 +285,7 @@ void LogStore::Members::serve_leaving() {
   for (Leaving& one : leaving_) {
     if (one.begun || change_ != nullptr) continue;
     const bool listed = contains(members_, identity_of(*one.log));
-    if (closed_ || stopped_) one.begun = one.done = true;
+    if (waits_ || outnumbered_ || stopped_) one.begun = one.done = true;
     if (one.begun || (listed && !one.stamped)) continue;
     one.begun = true;
     Membership record;
@@ -377,7 +377,7 @@ bool LogStore::Members::may_go_on(const std::vector<Uuid>& wanted) {
     for (const Uuid& one : members_) {
       if (!contains(wanted, one)) missing.push_back(one);
     }
-    closed_ = true;
+    closed_ = outnumbered_ = true;
     state_ = "waiting";
     why_ = std::to_string(missing.size()) + " of the " + std::to_string(members_.size()) +
            " drives of this store went at once (" + list_of(missing) +
@@ -402,12 +402,18 @@ void LogStore::Members::poll() {
   }
   const bool same = all.size() == members_.size() &&
                     std::all_of(all.begin(), all.end(), [&](const Uuid& one) { return contains(members_, one); });
-  if (same && complete_) {
-    if (std::exchange(closed_, false)) why_.clear(), state_ = "whole";
-    return;
+  const bool comes = std::any_of(store_.slots_.begin(), store_.slots_.end(), [](const Slot& slot) {
+    return slot.log != nullptr && !slot.set_aside && slot.standing == Standing::joining;
+  });
+  if (!same || !complete_ || comes) {
+    if (!may_go_on(all)) return;
   }
-  if (all.size() > format::kMembersMost || !may_go_on(all)) return;
-  if (std::exchange(closed_, false)) why_.clear(), state_ = "whole";
+  closed_ = false;
+  if (std::exchange(outnumbered_, false)) {
+    why_.clear();
+    state_ = "whole";
+  }
+  if (same && complete_ && !comes) return;
   store_.pay_what_a_start_owes();
   begin_change(all);
 }

@@ -100,7 +100,7 @@ class LogStore::Members {
   std::vector<format::Uuid> members_, base_;
   std::map<format::Uuid, uint64_t> departed_;
   bool complete_ = false;  // every one of `members_` has the record
-  bool closed_ = false, waits_ = true, leaps_ = false, cold_ = false, fresh_ = false,
+  bool closed_ = false, waits_ = true, leaps_ = false, cold_ = false, fresh_ = false, outnumbered_ = false,
        stopped_ = false;
   std::string state_ = "new", why_;
   std::unique_ptr<Change> change_;

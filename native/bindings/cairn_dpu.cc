@@ -147,7 +147,7 @@ std::vector<cairn::TenantOptions> tenants_from(const std::vector<Tenant>& given)
 }
 
 void construct(PyServer* self, const std::vector<std::string>& drives, const std::vector<Absent>& absent,
-               bool require_all_drives, bool wait_until_loaded, uint64_t slab_bytes, bool read_only,
+               bool require_all_drives, bool without_missing_drives, bool wait_until_loaded, uint64_t slab_bytes, bool read_only,
                uint32_t queue_depth, uint32_t credits, uint64_t session_window_bytes, uint64_t shared_window_bytes,
                uint32_t sessions_most, uint32_t sessions_per_tenant_most, uint32_t sessions_per_peer_most,
                uint64_t idle_timeout_ms, uint64_t stall_timeout_ms, uint64_t handshake_timeout_ms,
@@ -163,6 +163,7 @@ void construct(PyServer* self, const std::vector<std::string>& drives, const std
   options.queue_depth = queue_depth;
   options.tenants = tenants_from(tenants);
   options.store.wait_until_loaded = wait_until_loaded;
+  options.store.without_missing_drives = without_missing_drives;
   options.store.read_only = read_only;
   options.store.reinsert_percent = reinsert_percent;
   options.store.reinsert_hits_least = reinsert_hits_least;
@@ -288,7 +289,8 @@ NB_MODULE(_native, m) {
   m.def("describe_nvme", &describe, "path"_a);
   m.def("check_drive", &check, "path"_a, "progress"_a = nb::none());
   nb::class_<PyServer>(m, "Server", nb::is_final())
-      .def("__init__", &construct, "drives"_a, nb::kw_only(), "absent"_a, "require_all_drives"_a, "wait_until_loaded"_a,
+      .def("__init__", &construct, "drives"_a, nb::kw_only(), "absent"_a, "require_all_drives"_a,
+           "without_missing_drives"_a, "wait_until_loaded"_a,
            "slab_bytes"_a, "read_only"_a, "queue_depth"_a, "credits"_a, "session_window_bytes"_a,
            "shared_window_bytes"_a, "sessions_most"_a, "sessions_per_tenant_most"_a, "sessions_per_peer_most"_a,
            "idle_timeout_ms"_a, "stall_timeout_ms"_a, "handshake_timeout_ms"_a, "tenants"_a, "accept_unknown_tenants"_a,

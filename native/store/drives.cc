@@ -145,6 +145,7 @@ Result<LogStore::Slot*> LogStore::place(IdentifiedDrive drive) {
   slot->next_use = next_use;
   slot->log = std::move(log);
   slot->record = identity.record;
+  CAIRN_CHECK(!slot->record || slot->record->drive == drive.uuid, "a drive carries the record of another");
   slot->writable = !options_.read_only && !slot->log->drive().info().read_only;
   keyspaces_.keep_all(true);
   scopes_.keep_all(true);
@@ -152,6 +153,7 @@ Result<LogStore::Slot*> LogStore::place(IdentifiedDrive drive) {
 }
 
 Result<Unit> LogStore::start(std::vector<IdentifiedDrive> drives) {
+  CAIRN_CHECK(slots_.empty(), "a store starts with drives that it has already");
   for (IdentifiedDrive& one : drives) {
     if (auto placed = place(std::move(one)); !placed) return placed.error();
   }

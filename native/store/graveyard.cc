@@ -40,10 +40,12 @@ std::vector<format::Tombstone> Graveyard::missing_on(uint8_t drive) const {
 }
 
 void Graveyard::forget_drive(uint8_t drive) {
+  CAIRN_CHECK(drive < sizeof(Grave::drives) * 8, "a drive is forgotten that a grave has no bit for");
   for (auto& [name, grave] : buried_) grave.drives &= ~(1U << drive);
 }
 
 void Graveyard::unheld(const format::Tombstone& tombstone, uint8_t drive) {
+  CAIRN_CHECK(drive < sizeof(Grave::drives) * 8, "a drive holds no tombstone that a grave has no bit for");
   const auto found = buried_.find({tombstone.key, tombstone.value, tombstone.tenant, tombstone.kind});
   if (found != buried_.end() && found->second.sequence == tombstone.sequence) found->second.drives &= ~(1U << drive);
 }

@@ -135,7 +135,10 @@ class LogStore::WriteJob final {
   };
   void start();
   // One more thing to be written before the put is done.
-  void await() { ++to_settle_; }
+  void await() {
+    CAIRN_CHECK(!inserted, "a put waits for something after it became visible");
+    ++to_settle_;
+  }
   void awaited(Status ended) { part_settled(ended); }
   const format::RecordHeader& first_header() const {
     CAIRN_CHECK(!parts.empty(), "a put of no parts");

@@ -304,8 +304,7 @@ Loader::~Loader() {
 }
 
 double Loader::share() const {
-  if (phase_ < Phase::segments) return 0;
-  if (!error_.empty()) return 0;
+  if (phase_ < Phase::segments || !error_.empty()) return 0;
   return known_.empty() ? 1.0 : static_cast<double>(taken_) / static_cast<double>(known_.size());
 }
 
@@ -437,16 +436,13 @@ void Loader::headers_done() {
     take_(one);
     return true;
   });
-  if (!writable_) {
-    phase_ = Phase::segments;
-    return;
-  }
-  phase_ = Phase::upgrade;
-  settle_->upgrade();
+  phase_ = writable_ ? Phase::upgrade : Phase::segments;
+  if (writable_) settle_->upgrade();
 }
 
-// What was given up as a whole is as if it had never been there, but for the numbers that its segments used.
+// What was given up as a whole was never there, but for the numbers that its segments used.
 void Loader::leave_out_void() {
+  CAIRN_CHECK(phase_ == Phase::headers, "what a drive holds is given up after some of it was taken");
   const FoundDrive before = std::exchange(found_, {});
   found_.void_generation = before.void_generation;
   found_.youngest_generation = before.youngest_generation;
@@ -499,15 +495,6 @@ void Loader::take_finished() {
     take_(found);
     ++taken_;
   }
-}
-
-FoundDrive load_now(Drive& drive, const format::Superblock& superblock, uint64_t void_generation, Loader::Taker take) {
-  Loader loader(drive, superblock, false, void_generation, std::move(take));
-  while (!loader.done()) {
-    loader.poll();
-    if (!loader.done()) drive.wait(1000);
-  }
-  return loader.found();
 }
 
 }  // namespace cairn

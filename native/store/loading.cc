@@ -160,6 +160,8 @@ void LogStore::loading_done(Slot& slot) {
 
 // The drives that a start found are read.
 void LogStore::all_loaded() {
+  CAIRN_CHECK(!loaded_once_, "a start ends twice");
+  CAIRN_CHECK(all_read(), "a start ends before its drives were read");
   check_missed_deletes();
   // Words that no drive here knows may lie on those that are missing: their numbers are not given out again.
   if (members_->leaps()) count_from(next_sequence_ + kSequenceLeap);
@@ -223,6 +225,8 @@ void LogStore::pay_what_a_start_owes() {
 // be back as soon as the later ones are away.
 void LogStore::pay_elders() {
   for (const Elder& one : std::exchange(elders_, {})) {
+    CAIRN_CHECK(one.drive < slots_.size(), "an earlier block lies on a drive that there never was");
+    CAIRN_CHECK(one.sequence > 0, "a block is buried under one that was never put");
     Slot& slot = slots_[one.drive];
     if (slot.log == nullptr) continue;
     (void)pay(slot, {{one.id.key, one.id.layout, one.id.tenant, format::Buried::earlier, {}, one.sequence}});

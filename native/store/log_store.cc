@@ -306,23 +306,6 @@ void LogStore::note_ghost(DriveLog& log, uint32_t segment, const BlockId& id) {
   log.ghosts.note(segment, hash_of(id));
 }
 
-bool LogStore::has_elders(const BlockId& id) const {
-  const uint64_t hash = hash_of(id);
-  return std::any_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
-    return slot.log != nullptr && !slot.set_aside && slot.log->ghosts.may_hold(hash);
-  });
-}
-
-// The block is put anew: what was there before under its key stays away whatever becomes of it.
-void LogStore::bury_elders(const BlockId& id, uint64_t sequence, WriteJob* waits) {
-  const uint64_t hash = hash_of(id);
-  for (Slot& slot : slots_) {
-    if (slot.log == nullptr || slot.set_aside || !slot.log->ghosts.may_hold(hash)) continue;
-    const bool sent = pay(slot, {{id.key, id.layout, id.tenant, format::Buried::earlier, {}, sequence}}, waits);
-    if (sent && waits != nullptr) waits->await();
-  }
-}
-
 void LogStore::forget(const BlockId& id, Gone why) {
   Index::Entry* head = find_part(id, 0);
   if (head == nullptr) return;

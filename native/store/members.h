@@ -74,6 +74,11 @@ class LogStore::Members {
     bool begun = false, done = false, stamped = false;
   };
 
+  static const format::Uuid& identity_of(const DriveLog& log) { return log.superblock().drive; }
+  static void list(const std::vector<format::Uuid>& drives, std::array<format::Uuid, format::kMembersMost>& in) {
+    CAIRN_CHECK(drives.size() <= in.size(), "a record has no room for so many drives");
+    for (size_t i = 0; i < drives.size(); ++i) in[i] = drives[i];
+  }
   static bool eligible(const Slot& slot);
   std::vector<format::Uuid> wanted() const;
   void begin_reading(Slot& slot);

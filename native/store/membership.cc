@@ -51,6 +51,7 @@ bool contradicted(const std::vector<DriveFacts>& drives, const Membership& recor
 }
 
 Line look_at(const std::vector<DriveFacts>& drives, const Membership& record) {
+  CAIRN_CHECK(record.member_count <= format::kMembersMost, "a record is believed that names too many members");
   Line line;
   line.record = record;
   line.members = members_of(record);
@@ -72,6 +73,7 @@ Line look_at(const std::vector<DriveFacts>& drives, const Membership& record) {
     }
   }
   line.complete_record = holding == line.members.size();
+  CAIRN_CHECK(holding <= line.present.size(), "more members know an epoch than are there");
   if (settled || line.complete_record) line.base = line.members;
   size_t of_base = 0;
   for (const size_t i : line.present) of_base += contains(line.base, drives[i].drive) ? 1 : 0;
@@ -134,6 +136,7 @@ void take(StartPlan& plan, const Line& line, const std::vector<DriveFacts>& driv
 
 // A new line, of which nothing is older than this start.
 void begin_cold(StartPlan& plan, const std::vector<DriveFacts>& drives) {
+  CAIRN_CHECK(plan.roles.size() == drives.size(), "a drive has no part in the plan of a start, or two");
   plan.state = StartPlan::State::cold;
   plan.store = Uuid{};
   plan.epoch = plan.lost_sequence = 0;
@@ -211,6 +214,7 @@ StartPlan plan_start(const std::vector<DriveFacts>& drives, const StartOptions& 
   size_t whole = 0;
   for (const Line& line : lines)
     whole += line.record.origin == origin && line.standing == Line::Standing::whole ? 1 : 0;
+  CAIRN_CHECK(whole <= lines.size(), "more lines of a store are whole than there are");
   take(plan, *chosen, drives);
   for (size_t i = 0; i < drives.size(); ++i) {
     if (!drives[i].record || drives[i].record->left != 0) continue;
@@ -233,6 +237,7 @@ StartPlan plan_start(const std::vector<DriveFacts>& drives, const StartOptions& 
 
   const bool all_here = plan.missing.empty();
   const size_t all = plan.members.size(), gone = plan.missing.size();
+  CAIRN_CHECK(gone <= all, "more members are missing than there are");
   if (options.read_only && (whole != 1 || !all_here)) {
     plan.state = StartPlan::State::closed;
     plan.why = all_here ? "these drives ran apart, and what they hold cannot be told apart without writing to them; "

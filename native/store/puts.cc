@@ -114,6 +114,25 @@ bool LogStore::insert_all(WriteJob& job) {
   return true;
 }
 
+bool LogStore::has_elders(const BlockId& id) const {
+  const uint64_t hash = hash_of(id);
+  return std::any_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
+    return slot.log != nullptr && !slot.set_aside && slot.log->ghosts.may_hold(hash);
+  });
+}
+
+// The block is put anew: what was there before under its key stays away whatever becomes of it.
+void LogStore::bury_elders(const BlockId& id, uint64_t sequence, WriteJob* waits) {
+  CAIRN_CHECK(sequence > 0, "blocks are buried under one that was never put");
+  CAIRN_CHECK(waits == nullptr || waits->sequence == sequence, "a put waits for what another buries");
+  const uint64_t hash = hash_of(id);
+  for (Slot& slot : slots_) {
+    if (slot.log == nullptr || slot.set_aside || !slot.log->ghosts.may_hold(hash)) continue;
+    const bool sent = pay(slot, {{id.key, id.layout, id.tenant, format::Buried::earlier, {}, sequence}}, waits);
+    if (sent && waits != nullptr) waits->await();
+  }
+}
+
 // --- puts ------------------------------------------------------------------------------------------------
 
 void LogStore::answer_put(PutOp& op, Status status) {
@@ -360,6 +379,7 @@ void LogStore::written(WriteJob& job) {
 
 // What waited for the drives to know of each other.
 void LogStore::release_held() {
+  CAIRN_CHECK(held_writes_.size() <= writes_.size(), "a put is held back that is not on its way");
   for (WriteJob* job : std::exchange(held_writes_, {})) written(*job);
   for (const auto& removal : std::exchange(held_removals_, {})) {
     if (!members_->durable() && members_->closed()) {

@@ -275,6 +275,8 @@ void LogStore::remove_done(RemoveJob& job, Status status) {
   CAIRN_CHECK(job.items.size() == job.held_by.size(), "nobody knows which drives held what was deleted");
   const auto keep = std::move(*job.self);
   removes_.erase(job.self);
+  CAIRN_CHECK(job.removal == nullptr || job.waits == nullptr, "a put waits for what a client deletes");
+  CAIRN_CHECK(job.drive < slots_.size(), "a delete ends on a drive that there never was");
   Slot& slot = slots_[job.drive];
   if (status != Status::ok) {
     for (const format::Tombstone& one : job.dead) graveyard_.unheld(one, job.drive);

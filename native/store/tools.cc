@@ -138,6 +138,15 @@ std::vector<Surveyed> survey(Drive& drive, const format::Superblock& superblock,
 
 }  // namespace
 
+FoundDrive load_now(Drive& drive, const format::Superblock& superblock, uint64_t void_generation, Loader::Taker take) {
+  Loader loader(drive, superblock, false, void_generation, std::move(take));
+  while (!loader.done()) {
+    loader.poll();
+    if (!loader.done()) drive.wait(1000);
+  }
+  return loader.found();
+}
+
 Result<Unit> format_drive(Drive& drive, const FormatOptions& options, const Clock& clock) {
   if (!options.overwrite) {
     const auto blank = is_blank(drive);

@@ -86,6 +86,7 @@ TEST(StoreFound, AnEarlierPutThatComesBackIsBuriedUnderTheLater) {
   const size_t first = world.store->stats().drives[0].blocks > 0 ? 0 : 1;
   world.vanish(first);
   ASSERT_TRUE(world.run_until([&] { return world.store->stats().drives[first].state == "failed"; }));
+  world.run(5);
   ASSERT_EQ(world.get("a"), Status::not_found);
   ASSERT_EQ(world.put("a", 600), Status::ok);
   ASSERT_TRUE(world.attach(first).ok());

@@ -481,7 +481,8 @@ class World {
       store_->poll();
     }
     for (const DriveStats& one : store_->stats().drives) {
-      if (one.uuid == uuids_[drive] && one.state != "failed") violate("nobody notices that a drive is gone");
+      const bool waits = store_->stats().members_state == "waiting";  // it reads nothing
+      if (one.uuid == uuids_[drive] && one.state != "failed" && !waits) violate("nobody notices that a drive is gone");
     }
   }
   void went(size_t drive, bool vanished) {
@@ -747,7 +748,8 @@ class Explorer {
         MemoryDrive drive(platter);
         FormatOptions options;
         options.segment_bytes = format::kSegmentBytesLeast;
-        CAIRN_CHECK(format_drive(drive, options, clock).ok(), "a model's drive cannot be formatted");
+        const auto formatted = format_drive(drive, options, clock);
+        CAIRN_CHECK(formatted.ok(), "a model's drive cannot be formatted");
       }
       root.platters.push_back(platter->copy());
     }

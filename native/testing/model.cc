@@ -52,7 +52,7 @@ int main(int count, char** words) {
   json.number("begun_empty", outcome.begun_empty).number("waiting", outcome.waiting);
   json.number("crashes", outcome.crashes).number("cuts", outcome.cuts).number("believed", outcome.believed);
   json.number("given_up", outcome.given_up).number("refused", outcome.refused);
-  json.boolean("complete", outcome.whole).number("violations", outcome.violations.size());
+  json.number("stopped_early", outcome.whole ? 0 : 1).number("violations", outcome.violations.size());
   std::printf("%s\n", json.end_object().take().c_str());
   return outcome.violations.empty() ? 0 : 1;
 }

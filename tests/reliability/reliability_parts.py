@@ -176,6 +176,27 @@ def torture(places: Places) -> list[Part]:
     ]
 
 
+def drives_model(places: Places) -> list[Part]:
+    """Every short history of drives that come and go: in CI so many steps, in a soak one more."""
+    program = places.native / "cairn-model"
+
+    def repeats(result: Result, _seed: int) -> list[str]:
+        histories = [line.split(": ")[0] for line in result.err.splitlines() if ": " in line]
+        return [f"{program} --only '{one}'" for one in dict.fromkeys(histories)][:REPEATS_MOST]
+
+    def part(name: str, words: list[str], seconds: int) -> Part:
+        def command(_seed: int, most: int, _amount: int) -> list[str]:
+            return [str(program), *words, "--stop-at", str(most)]
+
+        return Part(name, command, seconds, amount=1, program=program, whole=True, repeats=repeats)
+
+    return [
+        part("drives-two", ["--drives", "2", "--depth", "4", "--cuts", "0"], 120),
+        part("drives-two-cut", ["--drives", "2", "--depth", "3", "--cuts", "1"], 120),
+        part("drives-three", ["--drives", "3", "--depth", "2", "--cuts", "1"], 120),
+    ]
+
+
 def syscall_sites(places: Places) -> Part:
     program = Path("tests/reliability/syscall_sites.py")
     torture = places.native / "cairn-torture"
@@ -292,6 +313,7 @@ def all_parts(places: Places, *, with_coverage: bool) -> list[Part]:
     parts = [
         simulation(places),
         *torture(places),
+        *drives_model(places),
         syscall_sites(places),
         kill_cycles(),
         *(fuzzer(name, places) for name in fuzzers),

@@ -204,6 +204,7 @@ TEST(Drives, WhoseNumbersLeapAreRefused) {
   const std::string uuid = world.uuid(1);
   world.vanish(1);
   ASSERT_TRUE(world.run_until([&] { return state_of(world, uuid) == "failed"; }));
+  world.run(5);
   world.platters[1]->flush();
   edit_page<format::SegmentHeader>(*world.platters[1], format::kFirstSegmentOffset,
                                    [](auto& header) { header.first_sequence = format::kNumberMost - 1000; });

@@ -140,7 +140,10 @@ void LogStore::Members::poll() {
   read_late_ones();
   take_learned();
   leave_out_silent();
-  if (change_ != nullptr || out_ > 0) return;
+  const bool reads = std::any_of(store_.slots_.begin(), store_.slots_.end(), [](const Slot& slot) {
+    return slot.loader != nullptr && slot.standing == Standing::member;
+  });
+  if (change_ != nullptr || out_ > 0 || reads) return;
   const std::vector<Uuid> all = wanted();
   if (all.empty()) {
     for (Leaving& one : leaving_) one.stamped = true;

@@ -71,6 +71,7 @@ SimPlan SimPlan::drawn(uint64_t seed) {
   plan.leases = share(0.2);
   plan.quota_bytes = random() % 4 == 0 ? (6 + random() % 10) * kMiB : 0;
   plan.scrub_bytes_per_second = random() % 3 == 0 ? 1 * kMiB : 0;
+  plan.starts_without = plan.drives > 1 ? share(0.5) : 0;
   return plan;
 }
 
@@ -144,7 +145,7 @@ std::unique_ptr<SimDrive> SimWorld::plug(Place& place, const SimFaults& faults) 
 
 void SimWorld::pull_a_drive() {
   Place& place = places_[random_() % places_.size()];
-  if (place.back_ns != 0 || !draining_.empty() || !store_->loaded()) return;
+  if (place.drive == nullptr || place.back_ns != 0 || !draining_.empty() || !store_->loaded()) return;
   place.drive->vanish();
   place.back_ns = clock_.now_ns() + (1 + random_() % 20) * kSecondNs;
   oracle_.impair(true);
@@ -161,7 +162,13 @@ void SimWorld::plug_in(Place& place) {
     make_drive(place);
     identified = Store::identify(plug(place, kNone));
   }
-  if (store_->attach(identified.take()).ok()) return;
+  const auto attached = store_->attach(identified.take());
+  if (attached.ok()) return;
+  if (attached.error().status == static_cast<uint16_t>(Status::drive_foreign)) {
+    // It was used without those that run now.
+    place.drive = nullptr;
+    return;
+  }
   // The store has not noticed yet that it had left.
   place.drive = before;
   place.back_ns = clock_.now_ns() + kSecondNs;
@@ -198,6 +205,25 @@ void SimWorld::replace_a_drive() {
   draining_.clear();
 }
 
+// Those that a life begins with. Drives that are used apart and never meet are two stores, and the oracle knows one: so
+// the next life begins with all.
+std::vector<SimWorld::Place*> SimWorld::choose_drives() {
+  std::vector<Place*> here;
+  for (Place& place : places_) here.push_back(&place);
+  if (!met_ || !happens(plan_.starts_without)) return here;
+  met_ = false;
+  ++outcome_.starts_without;
+  const size_t without = 1 + random_() % (places_.size() - 1);
+  for (size_t i = 0; i < without; ++i) {
+    const size_t which = random_() % here.size();
+    if (random_() % 2 == 0) here[which]->back_ns = clock_.now_ns() + (1 + random_() % 20) * kSecondNs;
+    here.erase(here.begin() + static_cast<long>(which));
+  }
+  // What lies on the others may be given up.
+  oracle_.lost_for_good();
+  return here;
+}
+
 // --- lives -----------------------------------------------------------------------------------------------
 
 bool SimWorld::boot(bool healed) {
@@ -205,7 +231,8 @@ bool SimWorld::boot(bool healed) {
   const bool blind = faults_now_.read_error > 0 || faults_now_.lies();
   oracle_.impair(true);
   std::vector<std::unique_ptr<Drive>> drives;
-  for (Place& place : places_) drives.push_back(plug(place, faults_now_));
+  const std::vector<Place*> here = choose_drives();
+  for (Place* place : here) drives.push_back(plug(*place, faults_now_));
   StoreOptions options;
   options.wait_until_loaded = false;
   options.scrub_bytes_per_second = plan_.scrub_bytes_per_second;
@@ -250,6 +277,7 @@ bool SimWorld::boot(bool healed) {
     if (drive.distrusted) oracle_.lost_for_good();
   }
   faults_now_ = healed ? SimFaults{} : plan_.faults;
+  met_ |= here.size() == places_.size() && well;
   return true;
 }
 
@@ -352,9 +380,11 @@ void SimWorld::settle() {
     if (turns >= kTurnsMost) {
       std::fprintf(stderr, "seed %lu: removals %zu, draining '%s', loaded %d\n", plan_.seed, removals_.size(),
                    draining_.c_str(), store_->loaded() ? 1 : 0);
-      for (const Place& place : places_)
+      for (const Place& place : places_) {
+        if (place.drive == nullptr) continue;
         std::fprintf(stderr, "  %s back in %ld ms\n", place.drive->info().path.c_str(),
                      place.back_ns == 0 ? 0L : (long)(place.back_ns - clock_.now_ns()) / 1000000);
+      }
       for (const DriveStats& drive : store_->stats().drives)
         std::fprintf(stderr,
                      "  %s %s %s; %lu reads, %lu writes, %lu segments given up, %lu blocks moved, %lu free, %lu bytes "

@@ -28,6 +28,7 @@ struct SimPlan {
   double crash_while_loading = 0.2;
   double drive_leaves = 0;       // drives vanish, and come back
   double drive_is_replaced = 0;  // … or are drained and replaced
+  double starts_without = 0;     // a life begins without some drives, which come late, or not before the next
   double wide_deletes = 0;       // a second
   double leases = 0;             // a second
   uint64_t quota_bytes = 0;      // of each tenant
@@ -41,7 +42,7 @@ struct SimOutcome {
   uint64_t turns = 0, requests = 0, lives = 0, kills = 0, power_losses = 0, closes = 0, crashes_while_loading = 0;
   uint64_t gets = 0, hits = 0, puts = 0, deletes = 0, doubts = 0, evicted = 0, drive_errors = 0, drive_lies = 0,
            stalls = 0;
-  uint64_t drives_left = 0, drives_replaced = 0, wrong_bytes = 0, lost = 0, undeleted = 0;
+  uint64_t drives_left = 0, drives_replaced = 0, starts_without = 0, wrong_bytes = 0, lost = 0, undeleted = 0;
   std::vector<std::string> violations;
 };
 
@@ -84,6 +85,7 @@ class SimWorld final : private SimClient::Server, private EventSink, private Ent
   void harvest();
   void check_leaks();
   uint64_t next_event_ns() const;
+  std::vector<Place*> choose_drives();
   bool happens(double share) { return share > 0 && std::uniform_real_distribution<>()(random_) < share; }
 
   SimPlan plan_;
@@ -101,6 +103,7 @@ class SimWorld final : private SimClient::Server, private EventSink, private Ent
   std::list<std::unique_ptr<Removal>> removals_;
   std::string draining_;
   uint64_t second_ns_ = 0, quiet_ = 0;
+  bool met_ = true;  // all drives were together in the last life
 };
 
 }  // namespace cairn

@@ -1,8 +1,8 @@
 // Bytes on the drive: docs/on-disk-format.md, which carries golden bytes of each structure.
 //
-// A drive is a superblock, a state page, a membership record (two copies each) and segments of equal size. A segment is a header
-// page, records, and, once sealed, a summary that ends in a footer on its last page; until then that page is a copy of
-// the header. Everything lies on 4 KiB pages and is little-endian. Fields that version 2 added stand behind the
+// A drive is a superblock, a state page, a membership record (two copies each) and segments of equal size. A segment is
+// a header page, records, and, once sealed, a summary that ends in a footer on its last page; until then that page is a
+// copy of the header. Everything lies on 4 KiB pages and is little-endian. Fields that version 2 added stand behind the
 // checksum of version 1's structures, where version 1 wrote zeros: one structure reads both.
 #pragma once
 
@@ -117,7 +117,8 @@ struct SegmentHeader {
   uint64_t evicted_sequence = 0;    // the youngest block that this drive had evicted when the segment was opened
   uint64_t forgotten_sequence = 0;  // the youngest tombstone that this drive had given up then
   // Since version 3; before, zero.
-  uint64_t given_up_sequence = 0;  // the youngest word that this drive no longer has: evicted, expired, dropped, forgotten
+  uint64_t given_up_sequence =
+      0;  // the youngest word that this drive no longer has: evicted, expired, dropped, forgotten
 };
 static_assert(sizeof(SegmentHeader) == 112 && offsetof(SegmentHeader, crc) == 76);
 static_assert(std::has_unique_object_representations_v<SegmentHeader>, "a segment's header has padding");
@@ -305,8 +306,8 @@ struct Membership {
   uint8_t left = 0;  // 1: it was let go in good order, and belongs to no store
   uint8_t member_count = 0, base_count = 0, departed_count = 0;
   Uuid drive{};
-  Uuid origin{};  // given when the store was first formed; kept but by a format
-  Uuid store{};   // of this line of it: new where drives go on without knowing what the others heard
+  Uuid origin{};                 // given when the store was first formed; kept but by a format
+  Uuid store{};                  // of this line of it: new where drives go on without knowing what the others heard
   uint64_t counter = 0;          // the copy with the larger one counts
   uint64_t epoch = 0;            // grows with every change of the members
   uint64_t void_generation = 0;  // segments of this drive up to this generation hold nothing

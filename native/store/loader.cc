@@ -290,11 +290,7 @@ void SegmentRead::scan() {
 
 Loader::Loader(Drive& drive, const format::Superblock& superblock, bool writable, uint64_t void_generation, Taker take,
                Judge judge)
-    : drive_(drive),
-      superblock_(superblock),
-      writable_(writable),
-      take_(std::move(take)),
-      judge_(std::move(judge)) {
+    : drive_(drive), superblock_(superblock), writable_(writable), take_(std::move(take)), judge_(std::move(judge)) {
   found_.void_generation = void_generation;
 }
 
@@ -382,8 +378,7 @@ void Loader::probe_done(Probe& probe) {
     if (freed) found.segment.state = SegmentState::free;
     found.evicted_sequence = page.body.evicted_sequence;
     found.forgotten_sequence = page.body.forgotten_sequence;
-    found.given_up_sequence =
-        std::max({page.body.given_up_sequence, found.evicted_sequence, found.forgotten_sequence});
+    found.given_up_sequence = std::max({page.body.given_up_sequence, found.evicted_sequence, found.forgotten_sequence});
     return true;
   };
   if (take_header(probe.first) || take_header(probe.last)) {

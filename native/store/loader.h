@@ -64,9 +64,9 @@ struct FoundDrive {
   uint64_t evicted_sequence = 0, forgotten_sequence = 0, given_up_sequence = 0;
   uint64_t youngest_generation = 0;
   uint64_t unreadable_headers = 0;
-  uint64_t in_use = 0;               // segments that may hold something, by their headers
-  uint64_t void_generation = 0;      // those up to it hold nothing, and count for nothing
-  uint64_t void_last_sequence = 0;   // of the store when the youngest of those was opened
+  uint64_t in_use = 0;              // segments that may hold something, by their headers
+  uint64_t void_generation = 0;     // those up to it hold nothing, and count for nothing
+  uint64_t void_last_sequence = 0;  // of the store when the youngest of those was opened
   uint64_t sealed = 0, scanned = 0, unreadable = 0;
 };
 
@@ -74,12 +74,12 @@ class Loader {
  public:
   // Called once for each segment that holds something or could not be read, the youngest first.
   using Taker = std::function<void(FoundSegment& found)>;
-  // Called once the headers were read, before anything is written: may raise found.void_generation. Not empty: the drive
-  // is left alone, and why.
+  // Called once the headers were read, before anything is written: may raise found.void_generation. Not empty: the
+  // drive is left alone, and why.
   using Judge = std::function<std::string(FoundDrive& found)>;
-  // Segments up to `void_generation` hold nothing. All outlive the loader. `writable`: a damaged or old superblock is made good, and what an earlier process wrote
-  // without living to flush it is flushed before it is believed: else a durable put would be told `exists` of a block
-  // that the power could still take.
+  // Segments up to `void_generation` hold nothing. All outlive the loader. `writable`: a damaged or old superblock is
+  // made good, and what an earlier process wrote without living to flush it is flushed before it is believed: else a
+  // durable put would be told `exists` of a block that the power could still take.
   Loader(Drive& drive, const format::Superblock& superblock, bool writable, uint64_t void_generation, Taker take,
          Judge judge = {});
   ~Loader();

@@ -233,8 +233,8 @@ void LogStore::pay_elders() {
   }
 }
 
-// Some of one tenant's, which nobody waits for but the put that made them, if any. A drive that takes no writes stays as
-// it is; false then.
+// Some of one tenant's, which nobody waits for but the put that made them, if any. A drive that takes no writes stays
+// as it is; false then.
 bool LogStore::pay(Slot& slot, const std::vector<format::Tombstone>& owed, WriteJob* waits) {
   CAIRN_CHECK(!owed.empty(), "a drive is told of no deletes");
   CAIRN_CHECK(slot.log != nullptr, "a drive that is not there is told of deletes");

@@ -93,17 +93,17 @@ class LogStore final : public Store, private Leases::Watcher {
     std::unique_ptr<Evictor> evictor;
     std::unique_ptr<Scrubber> scrubber;
     bool writable = true;
-    bool trusted = true;      // what it held was believed
-    bool set_aside = false;   // failed, and its blocks are misses
-    uint8_t next_use = 0;     // the count of use that no index entry of this slot has
+    bool trusted = true;     // what it held was believed
+    bool set_aside = false;  // failed, and its blocks are misses
+    uint8_t next_use = 0;    // the count of use that no index entry of this slot has
     // What members.h knows of it.
     Standing standing = Standing::out;
     Role role = Role::member;
-    bool hidden = false;      // its blocks are not served yet
-    bool silent = false;      // it left the members because it takes no writes
-    bool void_owed = false;   // that it holds nothing is not on it yet
+    bool hidden = false;     // its blocks are not served yet
+    bool silent = false;     // it left the members because it takes no writes
+    bool void_owed = false;  // that it holds nothing is not on it yet
     bool owed_failed = false;
-    uint32_t owed = 0;        // records of what it missed, on their way to it
+    uint32_t owed = 0;  // records of what it missed, on their way to it
     std::optional<format::Membership> record;
     uint64_t counter = 0, void_generation = 0;
     uint64_t last_sequence = 0;  // of the drive, when it was read

@@ -98,7 +98,8 @@ std::string LogStore::Members::judge(Slot& slot, FoundDrive& found) {
   bool gives_up = slot.role == Role::voided;
   if (slot.role == Role::blank && found.in_use > 0) {
     return path +
-           " holds blocks and does not say of which store: an older version wrote it, or its record is damaged. Start the "
+           " holds blocks and does not say of which store: an older version wrote it, or its record is damaged. Start "
+           "the "
            "service on all drives of its store, or format it to use it here";
   }
   if (slot.role == Role::outsider) {
@@ -122,7 +123,8 @@ std::string LogStore::Members::judge(Slot& slot, FoundDrive& found) {
 // Whether every word that the drive missed is still known, or concerns nothing that it holds.
 bool LogStore::Members::believed(const Slot& slot, uint64_t last_sequence) const {
   const auto found = departed_.find(identity_of(*slot.log));
-  if (found == departed_.end() || !slot.record || slot.record->store != line_ || slot.record->epoch > epoch_) return false;
+  if (found == departed_.end() || !slot.record || slot.record->store != line_ || slot.record->epoch > epoch_)
+    return false;
   const uint64_t missed_from = found->second;
   if (last_sequence > store_.next_sequence_ || lost_sequence_ >= missed_from) return false;
   if (store_.graveyard_.floor() >= missed_from) return false;
@@ -169,9 +171,8 @@ Result<Unit> LogStore::Members::admit(Slot& slot) {
   slot.standing = Standing::waiting;
   slot.hidden = true;
   slot.role = !slot.record ? Role::blank : slot.record->left != 0 ? Role::voided : Role::outsider;
-  const bool alone = std::none_of(store_.slots_.begin(), store_.slots_.end(), [&](const Slot& one) {
-    return &one != &slot && one.log != nullptr;
-  });
+  const bool alone = std::none_of(store_.slots_.begin(), store_.slots_.end(),
+                                  [&](const Slot& one) { return &one != &slot && one.log != nullptr; });
   if (waits_ || (alone && leaving_.empty() && store_.loaded_once_)) {
     for (Slot& one : store_.slots_) {
       if (one.log != nullptr && one.set_aside) continue;
@@ -193,7 +194,8 @@ void LogStore::Members::read_late_ones() {
 // Who was read, and has all that it missed written down, becomes a member.
 void LogStore::Members::take_learned() {
   for (Slot& slot : store_.slots_) {
-    if (slot.log == nullptr || slot.set_aside || slot.loader != nullptr || slot.standing != Standing::learning) continue;
+    if (slot.log == nullptr || slot.set_aside || slot.loader != nullptr || slot.standing != Standing::learning)
+      continue;
     if (slot.log->state() == DriveState::read_only && slot.writable) {
       slot.log->fail("it takes no writes, and so cannot hear what it missed: " + slot.log->why_failed());
       continue;

@@ -17,7 +17,8 @@ class LogStore::Members::RecordWrite final : public IoRequest {
       : log_(log), memory_(1), done_(std::move(done)) {
     CAIRN_CHECK(record.drive == log.superblock().drive, "a drive is given the record of another");
     CAIRN_CHECK(record.member_count <= format::kMembersMost, "a record names more members than it has room for");
-    CAIRN_CHECK(record.base_count <= format::kMembersMost, "a record names more of an earlier epoch than it has room for");
+    CAIRN_CHECK(record.base_count <= format::kMembersMost,
+                "a record names more of an earlier epoch than it has room for");
     CAIRN_CHECK(record.departed_count <= format::kMembersMost, "a record waits for more drives than it has room for");
     CAIRN_CHECK(record.counter > 0, "a record is written that an older one would win over");
     CAIRN_CHECK(record.epoch <= format::kNumberMost, "an epoch beyond what is believed is written");
@@ -111,9 +112,8 @@ bool LogStore::Members::may_go_on(const std::vector<Uuid>& wanted) {
   CAIRN_CHECK(!wanted.empty(), "a store goes on without a drive");
   CAIRN_CHECK(change_ == nullptr, "members are counted while they change");
   const auto there = [&](const std::vector<Uuid>& of) {
-    return static_cast<size_t>(std::count_if(of.begin(), of.end(), [&](const Uuid& one) {
-      return contains(wanted, one);
-    }));
+    return static_cast<size_t>(
+        std::count_if(of.begin(), of.end(), [&](const Uuid& one) { return contains(wanted, one); }));
   };
   if (2 * there(members_) >= members_.size() && 2 * there(base_) >= base_.size()) return true;
   // Those that are being let go say so before, where the others are too few without them.
@@ -126,10 +126,11 @@ bool LogStore::Members::may_go_on(const std::vector<Uuid>& wanted) {
     }
     closed_ = outnumbered_ = true;
     state_ = "waiting";
-    why_ = std::to_string(missing.size()) + " of the " + std::to_string(members_.size()) +
-           " drives of this store went at once (" + list_of(missing) +
-           "): nothing is written until enough of them are back; attach them, or start with --without-missing-drives if "
-           "they are gone for good";
+    why_ =
+        std::to_string(missing.size()) + " of the " + std::to_string(members_.size()) +
+        " drives of this store went at once (" + list_of(missing) +
+        "): nothing is written until enough of them are back; attach them, or start with --without-missing-drives if "
+        "they are gone for good";
   }
   return false;
 }

@@ -128,8 +128,8 @@ void take(StartPlan& plan, const Line& line, const std::vector<DriveFacts>& driv
   plan.departed.assign(line.record.departed.begin(), line.record.departed.begin() + line.record.departed_count);
   plan.missing.clear();
   for (const Uuid& one : line.members) {
-    const bool here = std::any_of(line.present.begin(), line.present.end(),
-                                  [&](const size_t i) { return drives[i].drive == one; });
+    const bool here =
+        std::any_of(line.present.begin(), line.present.end(), [&](const size_t i) { return drives[i].drive == one; });
     if (!here) plan.missing.push_back(one);
   }
 }
@@ -194,7 +194,8 @@ StartPlan plan_start(const std::vector<DriveFacts>& drives, const StartOptions& 
   // Lines in the order of their drives; a drive that was let go belongs to none.
   std::vector<Uuid> stores;
   for (const DriveFacts& one : drives) {
-    if (one.record && one.record->left == 0 && !contains(stores, one.record->store)) stores.push_back(one.record->store);
+    if (one.record && one.record->left == 0 && !contains(stores, one.record->store))
+      stores.push_back(one.record->store);
   }
   for (size_t i = 0; i < drives.size(); ++i) {
     if (drives[i].record && drives[i].record->left != 0) plan.roles[i] = Role::voided;
@@ -220,8 +221,8 @@ StartPlan plan_start(const std::vector<DriveFacts>& drives, const StartOptions& 
     if (!drives[i].record || drives[i].record->left != 0) continue;
     if (drives[i].record->origin != origin) {
       plan.roles[i] = Role::refused;
-      plan.reasons[i] = "belongs to another store (" + uuid_text(drives[i].record->origin) +
-                        "); format it to use it here";
+      plan.reasons[i] =
+          "belongs to another store (" + uuid_text(drives[i].record->origin) + "); format it to use it here";
     } else {
       plan.roles[i] = Role::voided;  // of another line
     }
@@ -248,8 +249,9 @@ StartPlan plan_start(const std::vector<DriveFacts>& drives, const StartOptions& 
   } else if (whole > 1) {
     begin_cold(plan, drives);
     plan.missing.clear();
-    plan.why = "these drives are one store that was run apart, and nobody knows in which order its parts were used: what "
-               "they held is given up, and the store begins empty";
+    plan.why =
+        "these drives are one store that was run apart, and nobody knows in which order its parts were used: what "
+        "they held is given up, and the store begins empty";
   } else if (whole == 1) {
     plan.state = StartPlan::State::warm;
   } else if (options.without_missing) {
@@ -265,14 +267,16 @@ StartPlan plan_start(const std::vector<DriveFacts>& drives, const StartOptions& 
     plan.departed.clear();
   } else if (chosen->standing == Line::Standing::half) {
     begin_cold(plan, drives);
-    plan.why = count_of(gone, all) + be_missing(gone) + " (" + list_of(plan.missing) +
-               "), and may have been used without these: what these held is given up, and the store begins empty. To keep "
-               "it, start with all drives, or with --without-missing-drives if those are gone for good";
+    plan.why =
+        count_of(gone, all) + be_missing(gone) + " (" + list_of(plan.missing) +
+        "), and may have been used without these: what these held is given up, and the store begins empty. To keep "
+        "it, start with all drives, or with --without-missing-drives if those are gone for good";
   } else {
     plan.state = StartPlan::State::closed;
-    plan.why = count_of(gone, all) + be_missing(gone) + " (" + list_of(plan.missing) +
-               "), and may know better than these what was deleted: attach them, or start with --without-missing-drives if "
-               "they are gone for good and were never used without these";
+    plan.why =
+        count_of(gone, all) + be_missing(gone) + " (" + list_of(plan.missing) +
+        "), and may know better than these what was deleted: attach them, or start with --without-missing-drives if "
+        "they are gone for good and were never used without these";
   }
   return plan;
 }

@@ -1,6 +1,6 @@
 // Which drives are one store, and which of them may be believed: the record that each carries, and what a start makes
-// of those that it finds. Rules only, no I/O but the reading of a record; docs/decisions/0010-drives-that-come-and-go.md
-// says why they are these.
+// of those that it finds. Rules only, no I/O but the reading of a record;
+// docs/decisions/0010-drives-that-come-and-go.md says why they are these.
 #pragma once
 
 #include <cstdint>

@@ -105,8 +105,9 @@ TEST(StartPlan, ADriveThatWasLetGoBelongsToNoStore) {
 }
 
 TEST(StartPlan, ReadOnlyServesOnlyWhatCannotBeOutdated) {
-  EXPECT_EQ(plan_start({drive(record(1, 9, 4, {1, 2, 3})), drive(record(2, 9, 4, {1, 2, 3}))}, {.read_only = true}).state,
-            State::closed);
+  EXPECT_EQ(
+      plan_start({drive(record(1, 9, 4, {1, 2, 3})), drive(record(2, 9, 4, {1, 2, 3}))}, {.read_only = true}).state,
+      State::closed);
   EXPECT_EQ(plan_start({drive(record(1, 9, 4, {1}))}, {.read_only = true}).state, State::warm);
 }
 

@@ -1,4 +1,5 @@
-// A share of what cairn-model tries: every short history of drives that come and go, and those that once found something.
+// A share of what cairn-model tries: every short history of drives that come and go, and those that once found
+// something.
 #include <gtest/gtest.h>
 
 #include <sstream>
@@ -23,8 +24,8 @@ TEST(DrivesModel, NoShortHistoryBringsBackWhatWasDeletedOrReplaced) {
 // What a user would have lost: a drive that was away for a moment, and everything on it; the service, which waited for
 // ever for a drive that it had written off and that came back alone.
 TEST(DrivesModel, FoundOnce) {
-  for (const char* history :
-       {"start:3 put:0 vanish:0 attach:0", "start:3 vanish:0 detach:1 attach:1", "start:3 vanish:0 vanish:1 attach:1"}) {
+  for (const char* history : {"start:3 put:0 vanish:0 attach:0", "start:3 vanish:0 detach:1 attach:1",
+                              "start:3 vanish:0 vanish:1 attach:1"}) {
     ModelPlan plan;
     std::istringstream words(history);
     for (std::string word; words >> word;) plan.only.push_back(model_step_of(word).value());

@@ -383,7 +383,8 @@ void LogStore::release_held() {
   for (WriteJob* job : std::exchange(held_writes_, {})) written(*job);
   for (const auto& removal : std::exchange(held_removals_, {})) {
     if (!members_->durable() && members_->closed()) {
-      for (Status& one : removal->op->statuses) one = one == Status::ok || one == Status::not_found ? Status::read_only : one;
+      for (Status& one : removal->op->statuses)
+        one = one == Status::ok || one == Status::not_found ? Status::read_only : one;
       removal->refused = true;
     }
     finish_removal(removal);

@@ -81,7 +81,8 @@ bool LogStore::any_hidden() const {
 }
 
 bool LogStore::any_away() const {
-  return options_.absent_drives > 0 || paying_ > 0 || members_->counts_on_absent() || members_->joining() || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+  return options_.absent_drives > 0 || paying_ > 0 || members_->counts_on_absent() || members_->joining() ||
+         std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
            return slot.set_aside || (slot.log != nullptr && slot.log->state() == DriveState::read_only);
          });
 }

@@ -48,8 +48,8 @@ struct StoreOptions {
   uint64_t scrub_bytes_per_second = 0;  // per drive, read in the background to find damage early; 0: none
   uint32_t absent_drives = 0;           // drives of this store that could not be opened: deletes are kept for them
   // The operator's word that the drives which are missing at the start are gone for good, and were never used without
-  // those that are there. Else a start on fewer than half of a store's drives waits for more of them, and one on half of
-  // them begins empty (docs/storage-faults.md).
+  // those that are there. Else a start on fewer than half of a store's drives waits for more of them, and one on half
+  // of them begins empty (docs/storage-faults.md).
   bool without_missing_drives = false;
 };
 
@@ -205,8 +205,8 @@ struct StoreStats {
   uint64_t recovered_blocks = 0, recovered_segments = 0, scanned_segments = 0;
   double recovery_seconds = 0;
   uint64_t groups = 0, leases = 0, events = 0, index_entries = 0, refused_quota = 0, refused_admission = 0;
-  // Of the drives as one store: "new", "whole", "begun_empty" (what its drives held was given up), "waiting" (nothing is
-  // written, or served, before more of them are there); and a sentence on the last two: why, and what to do.
+  // Of the drives as one store: "new", "whole", "begun_empty" (what its drives held was given up), "waiting" (nothing
+  // is written, or served, before more of them are there); and a sentence on the last two: why, and what to do.
   std::string members_state, members_reason;
   std::vector<DriveStats> drives;
   std::vector<TenantStats> tenants;

@@ -13,7 +13,9 @@
 namespace {
 
 int usage() {
-  std::fprintf(stderr, "usage: cairn-model [--drives 2|3] [--depth N] [--cuts N] [--stop-at SECONDS] [--only \"STEP STEP …\"]\n");
+  std::fprintf(
+      stderr,
+      "usage: cairn-model [--drives 2|3] [--depth N] [--cuts N] [--stop-at SECONDS] [--only \"STEP STEP …\"]\n");
   return 2;
 }
 

@@ -49,10 +49,10 @@ std::optional<ModelStep> model_step_of(const std::string& text);
 
 struct ModelPlan {
   size_t drives = 2;
-  size_t depth = 4;       // steps; a start is part of the step before
-  size_t cuts = 1;        // steps of a history that may be cut off in their middle
-  double seconds = 0;     // stop then; 0: never
-  std::vector<ModelStep> only;     // this history alone, told step by step
+  size_t depth = 4;             // steps; a start is part of the step before
+  size_t cuts = 1;              // steps of a history that may be cut off in their middle
+  double seconds = 0;           // stop then; 0: never
+  std::vector<ModelStep> only;  // this history alone, told step by step
 };
 
 struct ModelOutcome {

@@ -1,5 +1,5 @@
 # Every word a person or a CI job needs; `make` alone lists them. Each does its own set-up: on a fresh Debian 12 or
-# Ubuntu 24.04 with git, make, g++, python3 (3.11 or newer) and python3-venv nothing else has to be typed first.
+# Debian 13 with git, make, g++, python3 and python3-venv nothing else has to be typed first.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 PYTHON ?= python3
@@ -7,6 +7,7 @@ JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 10
 SOAK_HOURS ?= 1
 RELIABILITY_OPTIONS ?=
+PYTEST_OPTIONS ?=
 QEMU_ARCH ?= arm64
 QEMU_OPTIONS ?=
 BIN := .venv/bin
@@ -48,7 +49,7 @@ test-native: build  ## the tests of the C++ core
 
 test-python: build  ## the tests in Python, the whole service included
 	@cmake --build $(NATIVE) --target cairn-torture cuda_stand_in
-	$(BIN)/python -m pytest tests -m 'not wheels'
+	$(BIN)/python -m pytest tests -m 'not wheels' $(PYTEST_OPTIONS)
 
 test-devices: build  ## the tests that need RDMA or NVMe, in the testbed (docs/testbed.md); root
 	@cmake --build $(NATIVE) --target $(DEVICE_PROGRAMS)
@@ -106,8 +107,8 @@ fuzz: build-fuzzers  ## run every fuzzer for FUZZ_SECONDS (10)
 	  grep number_of_executed_units build/$$name.log; \
 	done
 
-# Everything, for at most 25 minutes. RELIABILITY_OPTIONS=--coverage measures coverage as well.
-reliability: build build-fuzzers  ## crash points, bit flips, faults, kills, simulation, fuzzing: a CI run of 25 minutes
+# Everything, for at most 40 minutes. RELIABILITY_OPTIONS=--coverage measures coverage as well.
+reliability: build build-fuzzers  ## crash points, bit flips, faults, kills, simulation, fuzzing: a CI run of 40 minutes
 	cmake --build $(NATIVE)
 	$(BIN)/python tests/reliability/report.py $(RELIABILITY_OPTIONS)
 
@@ -128,7 +129,8 @@ bench: $(STAMPS)/bench build  ## measure: needs a quiet machine
 	@$(BIN)/python tools/bench.py
 
 bench-rdma: $(STAMPS)/bench build  ## measure RDMA and NVMe, on this machine's own or in the testbed; a quiet machine, root
-	@cmake --build $(NATIVE) --target cairn-connect-storm cairn-drive-bench cairn-store-bench
+	@$(BIN)/python tools/bench_rdma.py --build-only
+	@tools/testbed/devices --get-ready
 	@tools/testbed/run --nvme 2 --nvme-mb 2048 --nvme-apart --mem 5120 --timeout 3600 -- $(BIN)/python tools/bench_rdma.py
 
 wheels: build  ## the wheels of both distributions, in dist/

@@ -15,6 +15,7 @@ from cairnkv.errors import (
     ConnectError,
     GpuCopyWarning,
     InUseError,
+    ProtocolError,
     StatusError,
     UsageError,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "Key16",
     "Layout",
     "Missed",
+    "ProtocolError",
     "PutResult",
     "Region",
     "Status",

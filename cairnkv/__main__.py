@@ -1,6 +1,22 @@
-"""`python -m cairnkv` is the command `cairn`."""
+"""`python -m cairnkv` is the command `cairn`, and so is the console script.
 
-from cairnkv.cli import main
+The rest is imported inside, so that Ctrl-C is no traceback from the first moment on.
+"""
+
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """The command."""
+    try:
+        from cairnkv import cli
+
+        cli.main()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
 
 if __name__ == "__main__":
     main()

@@ -14,7 +14,7 @@ def limits() -> dict[str, int]:
 def crc32c(data: Any, previous: int = 0) -> int: ...
 def copied_bytes() -> int:
     """All payload that the native clients of this process copied so far: between memory that is not registered and memory that
-    is (rdma), and what came with the head of a frame (tcp)."""
+    is (rdma), what came with the head of a frame (tcp), and into and out of the rings of a link (shm)."""
 
 def fill_pattern(buffer: Any, seed: int) -> None:
     """Fills a writable buffer with the bytes that `seed` (64 bits) stands for. Releases the GIL."""
@@ -48,7 +48,7 @@ class Region:
     def nbytes(self) -> int: ...
     @property
     def shared(self) -> bool:
-        """True when the service reads and writes it directly (shm: a memfd); False when bytes are sent or bounced."""
+        """True when the service reads and writes it directly (rdma); False when bytes are sent or bounced."""
     @property
     def device(self) -> int | None:
         """The GPU on which it lies; None: it is host memory."""
@@ -126,12 +126,10 @@ class Client:
     ) -> None:
         """verify: CRC32C is computed here too: sent with every put and checked on every get (end to end)."""
     def alloc(self, nbytes: int) -> Region:
-        """Zeroed memory that the service can reach without a copy where the transport can (shm)."""
+        """Zeroed memory that the service can reach without a copy where the transport can (rdma)."""
     def register(self, memory: Any) -> Region:
-        """Makes caller's memory known, for transports that need it. On tcp it changes nothing. On auto it counts whenever the
-        session goes by RDMA. On shm the service cannot map
-        memory that exists already: its bytes are streamed through the socket as over tcp (two copies by the kernel instead of one
-        by the service); memory from alloc() is not. Memory of a GPU is registered on every transport, and copied through pinned
+        """Makes caller's memory known, for transports that need it. On tcp and shm it changes nothing. On auto it counts whenever
+        the session goes by RDMA. Memory of a GPU is registered on every transport, and copied through pinned
         host memory where the network card does not reach it (Region.reason). Keeps `memory` alive until close()."""
     def put(
         self,

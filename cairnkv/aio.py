@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cairnkv import _native, calls
 from cairnkv.calls import Durability, Flow, LayoutLike, Start
-from cairnkv.connecting import Connection, open_connection
+from cairnkv.connecting import Connection, check_connection, open_connection
 from cairnkv.errors import ClosedError, ConnectError, UsageError
 from cairnkv.events import Event, Events, Follower, Missed
 from cairnkv.keys import Key, Scope
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BEGIN_ASIDE_BYTES = 4 << 20
 """From so much payload on, its checksums are computed on a helper thread, not on the event loop's."""
+LOOK_AGAIN_SECONDS = 0.05
+"""Behind a deadline: how often is looked whether the call is over, should the system have lost the event that says so."""
 
 
 async def aconnect(
@@ -52,11 +54,12 @@ class AsyncClient:
 
     def __init__(self, connection: Connection) -> None:
         """Use `aconnect`."""
-        self._connection = connection
+        self._connection = check_connection(connection)
         self._session = connection.session
         self._loop: asyncio.AbstractEventLoop | None = None
         self._descriptor = -1
         self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._late: dict[int, asyncio.TimerHandle] = {}
 
     async def put(
         self,
@@ -257,7 +260,7 @@ class AsyncClient:
                 answer = await self.watch(after=follower.ask(self.info()), deadline_ms=deadline_ms)
             except ClosedError:
                 return
-            if answer.status is Status.cancelled:
+            if answer.status is Status.cancelled or self._connection.inherited:
                 return
             for told in follower.take(answer):
                 yield told
@@ -287,13 +290,13 @@ class AsyncClient:
 
     async def _drive(self, flow: Flow[T]) -> T:
         self._connection.check_open()
-        loop = self._bind()
+        # In a forked child nobody would tell when a call is settled, and it is at once.
+        loop = None if self._connection.inherited else self._bind()
         start: Start | None = None
         try:
             start = next(flow)
             while True:
-                operation = await self._begin(loop, start)
-                await self._settled(loop, operation)
+                operation = start.begin(self._session) if loop is None else await self._run(loop, start)
                 start = flow.send(operation)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
@@ -301,6 +304,11 @@ class AsyncClient:
             # A traceback keeps this frame, and would keep the caller's memory in use with it.
             start = None
             flow.close()
+
+    async def _run(self, loop: asyncio.AbstractEventLoop, start: Start) -> "Operation":
+        operation = await self._begin(loop, start)
+        await self._settled(loop, operation, start.deadline_ms)
+        return operation
 
     async def _begin(self, loop: asyncio.AbstractEventLoop, start: Start) -> "Operation":
         """Starts on the loop's own thread, unless that could hold up the loop: much to checksum, or a lost connection."""
@@ -314,9 +322,10 @@ class AsyncClient:
             await _finish(loop.run_in_executor(None, operation.cancel))
             raise
 
-    async def _settled(self, loop: asyncio.AbstractEventLoop, operation: "Operation") -> None:
+    async def _settled(self, loop: asyncio.AbstractEventLoop, operation: "Operation", deadline_ms: int) -> None:
         waiting = loop.create_future()
         self._waiting[operation.id] = waiting
+        self._look_later(loop, operation, deadline_ms / 1000 + LOOK_AGAIN_SECONDS)
         try:
             if not operation.done():  # it may have been settled before anybody waited for it
                 await waiting
@@ -325,7 +334,20 @@ class AsyncClient:
             raise
         finally:
             self._waiting.pop(operation.id, None)
+            self._late.pop(operation.id).cancel()
         operation.wait()
+
+    def _look_later(self, loop: asyncio.AbstractEventLoop, operation: "Operation", seconds: float) -> None:
+        self._late[operation.id] = loop.call_later(seconds, self._look, loop, operation)
+
+    def _look(self, loop: asyncio.AbstractEventLoop, operation: "Operation") -> None:
+        waiting = self._waiting.get(operation.id)
+        if waiting is None or waiting.done():
+            return
+        if operation.done():
+            waiting.set_result(None)
+        else:
+            self._look_later(loop, operation, LOOK_AGAIN_SECONDS)
 
 
 async def _finish(work: "asyncio.Future[T]") -> T:

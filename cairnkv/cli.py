@@ -1,10 +1,13 @@
 """The command `cairn`: assembles the sub-commands of `cairnkv.commands`."""
 
 import sys
+from typing import Annotated
 
 import typer
 
 from cairnkv.commands import bench, blocks, deletes, doctor, events, leases, replay, stats
+from cairnkv.commands.flags import show_plain
+from cairnkv.commands.options import guarded
 from cairnkv.version import __version__
 
 ABOUT = """Keep blocks of attention state (KV cache) in Cairn, and look at how it does.
@@ -31,11 +34,23 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
 @app.callback(help=ABOUT)
-def _root() -> None:
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Only so that typer knows this is a command with sub-commands."""
 
 
+@guarded
 def version() -> None:
     """Print the version."""
     sys.stdout.write(f"cairn {__version__}\n")
@@ -54,6 +69,7 @@ app.command()(bench.bench)
 app.command()(replay.replay)
 app.command()(doctor.doctor)
 app.command()(version)
+show_plain(app)
 
 
 def main() -> None:

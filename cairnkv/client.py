@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cairnkv import _native, calls
 from cairnkv.calls import Durability, Flow, LayoutLike
-from cairnkv.connecting import Connection, open_connection
+from cairnkv.connecting import Connection, check_connection, open_connection
 from cairnkv.errors import ClosedError
 from cairnkv.events import Event, Events, Follower, Missed
 from cairnkv.keys import Key, Scope
@@ -57,7 +57,7 @@ class Client:
 
     def __init__(self, connection: Connection) -> None:
         """Use `connect`."""
-        self._connection = connection
+        self._connection = check_connection(connection)
 
     def put(
         self,
@@ -223,8 +223,9 @@ class Client:
         return self._drive(calls.stats(self._connection.deadline(deadline_ms)))
 
     def alloc(self, nbytes: int) -> _native.Region:
-        """Zeroed memory that the service can reach without a copy where the transport can (shm). Supports the buffer
-        protocol: slice it with memoryview(region). Freed by its close(), which needs all views of it released."""
+        """Zeroed memory of whole pages, which the service reads and writes in place over rdma. Supports the buffer protocol:
+        slice it with memoryview(region). Freed by its close(), which needs all views of it released. Raises UsageError when
+        the machine, or a control group of this process, has less memory left."""
         return self._connection.alloc(nbytes)
 
     def register(self, memory: "Memory") -> _native.Region:
@@ -274,7 +275,7 @@ class Client:
                 answer = self.watch(after=follower.ask(self.info()), deadline_ms=deadline_ms)
             except ClosedError:
                 return
-            if answer.status is Status.cancelled:
+            if answer.status is Status.cancelled or self._connection.inherited:
                 return
             yield from follower.take(answer)
             if follower.pause_seconds > 0:

@@ -8,6 +8,8 @@ from cairnkv.errors import UsageError
 
 FORMS = "auto://HOST:PORT, rdma://HOST:PORT, tcp://HOST:PORT, shm:///PATH.sock or local:DIR"
 
+DIGITS_MOST = 18
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -44,6 +46,6 @@ def setting(name: str, given: str | None = None, environ: Mapping[str, str] | No
 def default_deadline_ms(environ: Mapping[str, str] | None = None) -> int:
     """From the environment or the default. Raises UsageError for what is no number."""
     text = setting("deadline_ms", None, environ)
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise UsageError(f"CAIRN_DEADLINE_MS is a number of milliseconds, not '{text}'")
+    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MOST and int(text) > 0):
+        raise UsageError(f"CAIRN_DEADLINE_MS is a number of milliseconds, not '{text:.60}'")
     return int(text)

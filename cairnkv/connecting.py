@@ -1,14 +1,13 @@
 """From a URL to a session: which schemes there are, and what a wrong one is told."""
 
-import ctypes
 import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from cairnkv import _native, calls
+from cairnkv.arguments import flag, number, shown, text
 from cairnkv.config import FORMS, default_deadline_ms, default_of, setting
 from cairnkv.errors import ClosedError, ConnectError, GpuCopyWarning, UsageError
 from cairnkv.local import LocalService, acquire
@@ -20,9 +19,17 @@ if TYPE_CHECKING:
     from cairnkv.memory import Memory
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
+URL_BYTES_MOST = 4096
+_INHERITED = "the client belongs to the process that this one was forked from; connect again here"
+
+
+@dataclass(slots=True, eq=False)
 class Connection:
-    """An open session and what goes with it; what both clients have in common. Any thread may call anything."""
+    """An open session and what goes with it; what both clients have in common. Any thread may call anything.
+
+    In a forked child the session answers nothing: batched calls are `unreachable` at once, and what has no items raises. It
+    stays the parent's, whatever the child does with it.
+    """
 
     url: str
     session: Session
@@ -30,18 +37,24 @@ class Connection:
     local: LocalService | None = None
     tenant: str = "default"
     closed: bool = False
-    forked: bool = False
     told: set[str] = field(default_factory=set)
+    process: int = field(default_factory=os.getpid)
 
-    def __post_init__(self) -> None:
-        _open.add(self)
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a child of the process that connected."""
+        return os.getpid() != self.process
 
     def check_open(self) -> None:
-        """Raises ClosedError after close(), and in a forked child."""
-        if self.forked:
-            raise ClosedError("the client belongs to the process that this one was forked from; connect again here")
+        """Raises ClosedError after close()."""
         if self.closed:
             raise ClosedError("the client was closed; connect again")
+
+    def check_own(self) -> None:
+        """Raises ClosedError after close(), and in a forked child."""
+        self.check_open()
+        if self.inherited:
+            raise ClosedError(_INHERITED)
 
     def deadline(self, deadline_ms: int | None) -> int:
         """The deadline of a call. Raises UsageError."""
@@ -54,9 +67,8 @@ class Connection:
 
     def alloc(self, nbytes: int) -> _native.Region:
         """A region of the session. Raises UsageError for a size it cannot have."""
-        self.check_open()
-        if type(nbytes) is not int or not 1 <= nbytes <= LIMITS["region_bytes_most"]:
-            raise UsageError(f"a region has 1 byte to {LIMITS['region_bytes_most']} bytes, not {nbytes!r}")
+        self.check_own()
+        number("nbytes", nbytes, 1, LIMITS["region_bytes_most"])
         try:
             return self.session.alloc(nbytes)
         except ValueError as error:
@@ -64,7 +76,7 @@ class Connection:
 
     def register(self, memory: "Memory") -> _native.Region:
         """A region over the caller's memory, which must be one writable piece. Raises UsageError."""
-        self.check_open()
+        self.check_own()
         prepared, nbytes = prepare(memory, writable=True)
         if isinstance(prepared, list) or nbytes == 0:
             raise UsageError("a region is one piece of memory with at least 1 byte")
@@ -89,32 +101,27 @@ class Connection:
 
     def close(self) -> None:
         """Hangs up, and lets go of the private service if there is one. A second close does nothing."""
-        if self.forked:
-            return
         self.closed = True
+        if self.inherited:
+            return
         self.session.close()
         local, self.local = self.local, None
         if local is not None:
             local.release()
 
 
-_open: WeakSet[Connection] = WeakSet()
-
-
-def _leave_to_parent() -> None:
-    """In a forked child: the parent's sessions share their sockets with it. A destructor here would say goodbye there, so none
-    may ever run."""
-    for connection in list(_open):
-        connection.forked = True
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection.session))
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)
+def check_connection(connection: Connection) -> Connection:
+    """Raises UsageError for whoever makes a client by its class."""
+    if not isinstance(connection, Connection):
+        raise UsageError(f"clients are made by connect() and aconnect(), not of {shown(connection)}")
+    return connection
 
 
 def check_url(url: str) -> str:
     """The URL without surrounding space. Raises UsageError for what this release cannot reach."""
-    url = url.strip()
+    url = text("url", url, URL_BYTES_MOST).strip()
+    if "\0" in url:
+        raise UsageError("a URL has no zero bytes")
     if not url:
         raise UsageError(f"no service is named: pass a URL or set CAIRN_SERVERS; forms: {FORMS}")
     if "," in url and not url.startswith("local:"):
@@ -143,12 +150,12 @@ def open_connection(
     url = check_url(setting("servers", url))
     deadline = default_deadline_ms() if deadline_ms is None else deadline_ms
     calls.check_deadline(deadline)
-    if type(lanes) is not int or not 1 <= lanes <= LIMITS["session_lanes_most"]:
-        raise UsageError(f"lanes is a number from 1 to {LIMITS['session_lanes_most']}, not {lanes!r}")
-    if type(connect_timeout_ms) is not int or not 1 <= connect_timeout_ms <= 600_000:
-        raise UsageError(f"connect_timeout_ms is a number from 1 to 600000, not {connect_timeout_ms!r}")
-    who = setting("tenant", tenant)
-    secret = setting("token", token)
+    number("lanes", lanes, 1, LIMITS["session_lanes_most"])
+    number("connect_timeout_ms", connect_timeout_ms, 1, 600_000)
+    flag("verify", verify)
+    text("name", name)
+    who = text("tenant", setting("tenant", tenant))
+    secret = text("token", setting("token", token))
 
     def dial(address: str) -> Session:
         return _native.Client(
@@ -174,9 +181,9 @@ def open_connection(
 def _dial(url: str, dial: Callable[[str], Session], address: str) -> Session:
     try:
         return dial(address)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     except _native.ConnectError as error:
         code, sentence = error.args
-        if code == Status.invalid:
-            raise UsageError(str(sentence)) from None
         hint = "; is the service running?" if code == Status.unreachable else ""
         raise ConnectError(f"cannot reach the service at {url}: {sentence}{hint}", Status(code)) from None

@@ -104,6 +104,18 @@ class MemoryOperation:
         elif delay <= 0:
             self._settle()
 
+    @classmethod
+    def unreachable(cls, session: "MemorySession", count: int) -> "MemoryOperation":
+        """One that is settled and does nothing."""
+        operation = cls.__new__(cls)
+        operation.__dict__ = {"id": 0, "matched": 0, "text": "", "events": [], "events_range": (0, 0, "")}
+        operation.statuses = [int(Status.unreachable)] * count
+        operation.lengths, operation.sequences = [0] * count, [0] * count
+        operation._session, operation._lock, operation._due = session, threading.Lock(), None
+        operation._settled = threading.Event()
+        operation._settled.set()
+        return operation
+
     def _look(self) -> None:
         if self._due is not None and self._due():
             self._settle()
@@ -149,6 +161,7 @@ class MemorySession:
         self._completed: list[int] = []
         self._open: dict[int, MemoryOperation] = {}
         self._closed = False
+        self._process = os.getpid()
 
     def alloc(self, nbytes: int) -> Region:
         """Plain memory."""
@@ -330,7 +343,7 @@ class MemorySession:
         return {
             "transport": "memory",
             "server_id": self.store.server_id,
-            "connected": True,
+            "connected": os.getpid() == self._process,
             "reconnects": 0,
             "returns": 0,
             "breaker": "closed",
@@ -375,6 +388,8 @@ class MemorySession:
             if waiting is None:
                 self.store.wake_watchers()
 
+        if os.getpid() != self._process:  # a forked child: another thread may have held any lock
+            return MemoryOperation.unreachable(self, count)
         with self._lock:
             self._number += 1
             number = self._number

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cairnkv.arguments import number, shown
+from cairnkv.errors import UsageError
 from cairnkv.events import Event, EventKind
 from cairnkv.memory import BLOCK_BYTES_MOST, LIMITS
 from cairnkv.status import Status
@@ -85,6 +87,9 @@ class Faults:
 
     def fail_get(self, nth: int, status: Status) -> None:
         """The nth block asked for from now on (1: the next) gets `status` instead of its bytes."""
+        number("nth", nth, 1, 2**63 - 1)
+        if not isinstance(status, Status):
+            raise UsageError(f"status is a cairnkv.Status, not {shown(status)}")
         self._planned[self._gets + nth] = status
 
     def clear(self) -> None:

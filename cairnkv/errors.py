@@ -3,6 +3,7 @@
 CairnError
 ├── ConnectError              no session with the service could be made; .status says why, str() names the URL
 │   └── InUseError            another process uses the directory of a local: URL
+├── ProtocolError             the service answered what no service may: it is another program, or damaged, or hostile
 ├── UsageError (ValueError)   the call itself is wrong: types, sizes over the limits, settings; nothing was sent
 │   └── ClosedError           the client was closed
 └── StatusError               raised only by raise_for_status(); one class for each status that is a failure:
@@ -37,6 +38,10 @@ class ConnectError(CairnError):
 
 class InUseError(ConnectError):
     """Another process uses the directory of a `local:` URL."""
+
+
+class ProtocolError(CairnError):
+    """The service answered what no service may, to a call whose answer has no place for a status. Never the caller's fault."""
 
 
 class UsageError(CairnError, ValueError):

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 from cairnkv import _native, dlpack
+from cairnkv.arguments import shown
 from cairnkv.errors import UsageError
 
 ANY = -1
+NUMBER_MOST = 2**31 - 1
 CUDA_VERSION_LEAST = 2  # of __cuda_array_interface__: from it on a missing "strides" means C order
 
 GpuMemory = tuple[int, int, int, object]
@@ -35,16 +37,20 @@ def place(address: int, nbytes: int, gpu: int, owner: object, shown: str) -> Gpu
 def number_of(device: object) -> int | None:
     """The GPU that the third of `(address, nbytes, device)` names: a number, "cuda:1", "cuda" (whichever it is on), a
     torch.device; None for the host. Raises UsageError."""
-    if type(device) is int and device >= 0:
+    if type(device) is int and 0 <= device <= NUMBER_MOST:
         return device
-    kind, _, number = str(device).partition(":")
-    if device is None or str(device) == "cpu":
+    try:
+        name = str(device)
+    except Exception:  # whatever a caller's __str__ raises
+        name = ""
+    kind, _, number = name.partition(":")
+    if device is None or name == "cpu":
         return None
     if kind == "cuda" and not number:
         return ANY
-    if kind == "cuda" and number.isdecimal():
+    if kind == "cuda" and number.isdecimal() and len(number) < len(str(NUMBER_MOST)):
         return int(number)
-    raise not_reached(f"memory on {device!r:.60}")
+    raise not_reached(f"memory on {shown(device)}")
 
 
 def not_reached(what: str) -> UsageError:

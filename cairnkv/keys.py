@@ -19,12 +19,14 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
 
+from cairnkv.arguments import number, shown, text
 from cairnkv.errors import UsageError
 
 KEY_BYTES = 16
 CALLER_KEY_BYTES_MOST = 512
+LAYOUT_NUMBER_MOST = 2**63 - 1
+LAYOUT_TEXT_BYTES_MOST = 64 * 1024
 
 
 class Key16(bytes):
@@ -39,7 +41,7 @@ Key = bytes | str | Key16
 def raw_key(key: bytes) -> Key16:
     """Takes 16 bytes as the key itself, for callers that already have hashes. Raises UsageError for another length."""
     if not isinstance(key, bytes) or len(key) != KEY_BYTES:
-        raise UsageError(f"a raw key is a bytes object of {KEY_BYTES}, not {_shown(key)}")
+        raise UsageError(f"a raw key is a bytes object of {KEY_BYTES}, not {shown(key)}")
     return Key16(key)
 
 
@@ -71,7 +73,11 @@ class Layout:
             value = getattr(self, field.name)
             if type(value) is not field.type:
                 wanted = getattr(field.type, "__name__", field.type)
-                raise UsageError(f"Layout.{field.name} is {wanted}, not {type(value).__name__}")
+                raise UsageError(f"Layout.{field.name} is {wanted}, not {shown(value)}")
+            if field.type is int:
+                number(f"Layout.{field.name}", value, 0, LAYOUT_NUMBER_MOST)
+            else:
+                text(f"Layout.{field.name}", value, LAYOUT_TEXT_BYTES_MOST)
 
     def canonical(self) -> bytes:
         """The JSON that is hashed."""
@@ -97,7 +103,7 @@ def layout_id(layout: Layout | int | None) -> int:
         return layout.id
     if type(layout) is int and 0 <= layout < 1 << 64:
         return layout
-    raise UsageError(f"layout is a Layout, a number from 0 to 2^64-1, or None, not {_shown(layout)}")
+    raise UsageError(f"layout is a Layout, a number from 0 to 2^64-1, or None, not {shown(layout)}")
 
 
 def derive_key(key: Key, layout: int = 0) -> bytes:
@@ -130,10 +136,10 @@ def derive_scope(scope: Scope | None) -> int:
         return 0
     if type(scope) is int:
         if not 1 <= scope < 1 << 64:
-            raise UsageError(f"a scope that is a number is one from 1 to 2^64-1, not {scope}")
+            raise UsageError(f"a scope that is a number is one from 1 to 2^64-1, not {shown(scope)}")
         return scope
     if not isinstance(scope, str | bytes):
-        raise UsageError(f"a scope is bytes, str or int, not {_shown(scope)}")
+        raise UsageError(f"a scope is bytes, str or int, not {shown(scope)}")
     digest = _derive(scope, blake2b(digest_size=8, person=b"cairn scope"), "scope")
     return int.from_bytes(digest, "little") or 1
 
@@ -143,15 +149,11 @@ def _derive(name: bytes | str, hasher: blake2b, noun: str) -> bytes:
         try:
             name = name.encode()
         except UnicodeEncodeError:
-            raise UsageError(f"a {noun} that is text must be valid Unicode, not {_shown(name)}") from None
+            raise UsageError(f"a {noun} that is text must be valid Unicode, not {shown(name)}") from None
     elif not isinstance(name, bytes):
-        raise UsageError(f"a {noun} is bytes or str, not {_shown(name)}")
+        raise UsageError(f"a {noun} is bytes or str, not {shown(name)}")
     if not 1 <= len(name) <= CALLER_KEY_BYTES_MOST:
         raise UsageError(f"a {noun} has 1 to {CALLER_KEY_BYTES_MOST} bytes, not {len(name)}")
     mine = hasher.copy()  # cheaper than a new one
     mine.update(name)
     return mine.digest()
-
-
-def _shown(value: Any) -> str:
-    return f"{len(value)} bytes" if isinstance(value, bytes) else f"{type(value).__name__} {value!r:.60}"

@@ -25,7 +25,7 @@ SIZE_DEFAULT = "8GiB"
 SLAB_DEFAULT = "256MiB"
 DRIVE_NAME, LOCK_NAME = "drive.cairn", "cairn.lock"
 LEAVING_SECONDS = 10.0
-_SIZE = re.compile(r"\d{1,9}(\.\d{1,3})?(B|[KMGT]iB|[kMGT]B)", re.ASCII)
+_SIZE = re.compile(r"\d{1,9}(\.\d{1,3})?(B|[KMGT](iB)?|[kMGT]B)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +176,9 @@ def _stop_all() -> None:
 
 
 def _forget_all() -> None:
+    # Another thread of the parent may hold it, and is not here to let it go.
+    global _guard  # noqa: PLW0603
+    _guard = threading.Lock()
     for service in _services.values():
         service.abandon()
     _services.clear()

@@ -30,6 +30,9 @@ BLOCK_BYTES_MOST = LIMITS["block_bytes_most"]
 ITEM_EXTENTS_MOST = LIMITS["item_extents_most"]
 
 
+# What comes of objects whose __array_interface__, __cuda_array_interface__ or __dlpack__ is not what it should be.
+_MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, BufferError)
+
 Prepared: TypeAlias = tuple[Any, int]
 """What the native client takes for one block (it keeps it alive while it needs it), and how many bytes it has."""
 
@@ -63,6 +66,15 @@ def _is_address(memory: object) -> bool:
 
 
 def _prepare_piece(piece: Any, writable: bool) -> Prepared:
+    try:
+        return _take_piece(piece, writable)
+    except UsageError:
+        raise
+    except _MALFORMED as error:
+        raise UsageError(f"a {_kind(piece)} does not show its memory: {type(error).__name__}: {error}") from None
+
+
+def _take_piece(piece: Any, writable: bool) -> Prepared:
     if _is_address(piece):
         return _from_address(piece)
     if isinstance(piece, str):
@@ -86,7 +98,7 @@ def _prepare_piece(piece: Any, writable: bool) -> Prepared:
 
 def _from_address(piece: tuple[Any, ...]) -> Prepared:
     address, nbytes = piece[:2]
-    if not (0 < address < 1 << 64 and 0 <= nbytes < 1 << 63):
+    if not (0 < address < 1 << 64 and 0 <= nbytes < 1 << 63 and address + nbytes <= 1 << 64):
         raise UsageError(f"({address}, {nbytes}) is no (address, nbytes) of memory")
     number = gpu.number_of(piece[2]) if len(piece) == 3 else None
     if number is None:

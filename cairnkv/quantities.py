@@ -1,4 +1,4 @@
-"""Sizes and times as people write them on the command line: `64KiB`, `30s`."""
+"""Sizes and times as people write them on the command line: `64KiB`, `64K`, `30s`."""
 
 import re
 
@@ -10,6 +10,10 @@ UNITS: dict[str, int] = {
     "MiB": 1 << 20,
     "GiB": 1 << 30,
     "TiB": 1 << 40,
+    "K": 1 << 10,
+    "M": 1 << 20,
+    "G": 1 << 30,
+    "T": 1 << 40,
     "kB": 1000,
     "MB": 10**6,
     "GB": 10**9,
@@ -19,7 +23,7 @@ _SIZE = re.compile(r"(\d{1,15})(?:\.(\d{1,6}))?\s*([A-Za-z]+)", re.ASCII)
 
 
 def parse_size(text: str) -> int:
-    """Bytes. A unit is always needed (MiB = 1024², MB = 1000²). Raises UsageError."""
+    """Bytes. A unit is always needed (MiB = M = 1024², as truncate and qemu-img take it; MB = 1000²). Raises UsageError."""
     found = _SIZE.fullmatch(text.strip())
     unit = next((scale for name, scale in UNITS.items() if found and name.lower() == found.group(3).lower()), None)
     if found is None or unit is None:

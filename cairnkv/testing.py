@@ -14,11 +14,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cairnkv.arguments import shown, text
 from cairnkv.client import Client
 from cairnkv.config import default_deadline_ms
 from cairnkv.connecting import Connection
 from cairnkv.double_session import MemorySession
 from cairnkv.double_store import Block, BlockId, Faults, MemoryStore
+from cairnkv.errors import UsageError
 from cairnkv.process import ServiceProcess
 
 __all__ = [
@@ -79,6 +81,10 @@ def service(
 ) -> Iterator[RunningService]:
     """A real service in `folder`, whose path must be short (a Unix socket lies there). Raises ConnectError when it does not
     come up."""
+    if not isinstance(folder, str | Path):
+        raise UsageError(f"folder is a path, not {shown(folder)}")
+    for name, value in (("size", size), ("slab", slab), ("admin", admin)):
+        text(name, value)
     running = RunningService(Path(folder).resolve(), size, slab, admin)
     running.start()
     try:
@@ -94,10 +100,13 @@ class MemoryClient(Client):
     """A Client whose service is a MemoryStore. Several may share one, as tenants of their own or of one."""
 
     def __init__(self, store: MemoryStore | None = None, *, tenant: str = "default") -> None:
+        if store is not None and not isinstance(store, MemoryStore):
+            raise UsageError(f"store is a MemoryStore, or None for a new one, not {shown(store)}")
         self.store = store or MemoryStore()
         super().__init__(memory_connection(self.store, tenant))
 
 
 def memory_connection(store: MemoryStore, tenant: str = "default") -> Connection:
     """What a Client or an AsyncClient over the store is made from."""
+    text("tenant", tenant)
     return Connection("memory:", MemorySession(store, tenant), default_deadline_ms(), tenant=tenant)

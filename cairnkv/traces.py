@@ -12,6 +12,7 @@ import json
 import lzma
 import random
 import sys
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,9 +64,9 @@ def read_trace(source: str) -> list[Request]:
         return synthetic_trace()
     name = "standard input" if source == "-" else source
     try:
-        with io.TextIOWrapper(_open(source), encoding="utf-8") as lines:
+        with io.TextIOWrapper(_open(source), encoding="utf-8-sig") as lines:
             return list(parse_trace(lines, name))
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise TraceError(f"cannot read the trace {name}: {reason}") from None
     except UnicodeDecodeError:
@@ -90,6 +91,10 @@ def parse_request(line: str, where: str) -> Request:
         row = json.loads(line)
     except ValueError as error:
         raise TraceError(f"{where}: not JSON ({error}); expected one object with {', '.join(_FIELDS)}") from None
+    except RecursionError:
+        raise TraceError(
+            f"{where}: lists or objects within one another, too deep; expected one object with {', '.join(_FIELDS)}"
+        ) from None
     if not isinstance(row, dict):
         raise TraceError(f"{where}: {type(row).__name__} found; expected one object with {', '.join(_FIELDS)}")
     timestamp = _number(row, "timestamp", where)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import surroundings
+
+surroundings.clear(os.environ)
+surroundings.hear_signals()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Measures Cairn against the machine it runs on. Each figure is a ratio of two things measured side by side in the same run, or a number that
 depends on the machine as little as a count does.
 
-    make bench                      # everything, about ten minutes; the last line is one JSON object
+    make bench                      # everything, about ten minutes; the last line is one JSON object, of what was measured
     .venv/bin/python tools/bench.py --only tcp,shm --rounds 5
 
 What is measured, by the word for --only (medians of --rounds; every other round begins with the other side):
@@ -25,12 +25,15 @@ wear    write_amplification    bytes that the store wrote / payload that it took
                                20 % of its different blocks. A block of the trace is 1 MiB and the drive lives in memory
 checks  checks_on_vs_off_NAME  items a second of NAME = exists, get (64 KiB, in DRAM), put (4 KiB) over shm with the asserts that ship / in a
                                build without them, which is made first; what asserts may cost is 2 %
+
+What the groups run is built first. A group that fails is named, and the others are measured all the same; the exit status is 1 then.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import tempfile
 from pathlib import Path
 
@@ -47,11 +50,11 @@ GROUPS = {
     "shm": Group(bench_shm),
     "drive": Group(bench_drive, drives=2),
     "large": Group(bench_large, drives=3),
-    "lookup": Group(bench_lookup),
+    "lookup": Group(bench_lookup, programs=("cairn-lookup-bench",)),
     "tenant": Group(bench_tenant),
-    "index": Group(bench_index),
-    "wear": Group(bench_wear),
-    "checks": Group(bench_checks),
+    "index": Group(bench_index, programs=("cairn-recovery-bench",)),
+    "wear": Group(bench_wear, programs=("cairn-wear-bench",)),
+    "checks": Group(bench_checks, programs=("cairn-checks-bench",)),
 }
 
 
@@ -62,7 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drive-size", type=int, default=2 << 30)
 
 
-def main() -> None:
+def main() -> int:
     with contextlib.ExitStack() as stack:
 
         def make_drives(options: argparse.Namespace, count: int) -> list[Path]:
@@ -73,8 +76,8 @@ def main() -> None:
                 make_drive(drive, options.drive_size)
             return drives
 
-        run_groups(__doc__ or "", GROUPS, make_drives, add_options)
+        return run_groups(__doc__ or "", GROUPS, make_drives, add_options)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,8 +1,8 @@
 #!/bin/bash
 # What `make` needs from the machine, checked and, where it may, installed.
 #
-#   tools/setup.sh system GROUP…   Debian/Ubuntu packages: core, clang, coverage, bench, testbed, emulated, qemu (or
-#                                  qemu-x86_64). Root installs what is missing; anybody else is told the exact command
+#   tools/setup.sh system GROUP…   Debian packages: core, clang, coverage, bench, bare, testbed, emulated, qemu
+#                                  (or qemu-x86_64). Root installs what is missing; anybody else is told the exact command
 #                                  (exit 2).
 #   tools/setup.sh venv            .venv with pip and the pinned uv
 #   tools/setup.sh python          the locked Python packages into .venv
@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
-CLANG=19       # what Debian 12 and Ubuntu 24.04 both offer
+CLANG=19       # what Debian 12 and Debian 13 both offer
 CLANG_LEAST=14 # for sanitizers and fuzzing
 MCDC_LEAST=18  # the first clang that measures MC/DC
 
@@ -41,6 +41,7 @@ if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
     print("python%d.%d-dev" % sys.version_info[:2])'
       ;;
     bench) echo fio perftest redis-server ;;
+    bare) echo mmdebstrap debian-archive-keyring util-linux tar ;; # tools/bare_root.py
     # No qemu-user and no binfmt: nothing of the guest's runs while it is built.
     qemu*)
       echo mmdebstrap debian-archive-keyring erofs-utils kmod
@@ -51,14 +52,14 @@ if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
       esac
       ;;
     emulated) echo qemu-system-x86 mmdebstrap debian-archive-keyring kmod util-linux ;; # the testbed's other machine
-    testbed) echo iproute2 rdma-core ibverbs-providers librdmacm1 python3-pyverbs nvme-cli e2fsprogs mount ;;
+    testbed) echo iproute2 rdma-core ibverbs-providers ibverbs-utils librdmacm1 python3-pyverbs nvme-cli e2fsprogs mount ;;
     clang) version=$(clang_version); echo "clang-${version:-$CLANG} libclang-rt-${version:-$CLANG}-dev" ;;
     coverage)
       version=$(clang_version $MCDC_LEAST)
       version=${version:-$CLANG}
       echo "clang-$version libclang-rt-$version-dev llvm-$version"
       ;;
-    *) stop "unknown group '$1': core, clang, coverage, bench, testbed, emulated, qemu or qemu-x86_64" ;;
+    *) stop "unknown group '$1': core, clang, coverage, bench, bare, testbed, emulated, qemu or qemu-x86_64" ;;
   esac
 }
 

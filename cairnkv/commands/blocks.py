@@ -14,6 +14,7 @@ from cairnkv.commands.options import (
     KeysArgument,
     LayoutOption,
     Output,
+    OutputError,
     OutputOption,
     Server,
     Tenant,
@@ -228,6 +229,14 @@ def _is_text(data: bytes) -> bool:
 
 
 def _write_file(path: Path, data: bytes) -> None:
+    """Raises OutputError: an exit code of 3 would say that there is no block."""
+    try:
+        _replace_file(path, data)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _replace_file(path: Path, data: bytes) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(data)  # a device or a pipe: there is nothing to replace
         return

@@ -1,20 +1,21 @@
 """`cairn doctor`: what is wrong, and what to do about it."""
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from cairnkv import doctor as engine
 from cairnkv.commands.options import Deadline, ExitCode, Output, OutputOption, Server, Tenant, guarded, open_client
-from cairnkv.commands.output import print_json
-from cairnkv.errors import UsageError
+from cairnkv.commands.output import OwnConsole, print_json
+from cairnkv.errors import ConnectError, UsageError
 from cairnkv.findings import FAIL, LEVELS, NOT_CHECKED, OK, WARN, Finding
 
+RETRY_SECONDS = 0.1
 COLOURS = {OK: "green", WARN: "yellow", FAIL: "red", NOT_CHECKED: "cyan"}
 
 
@@ -25,6 +26,16 @@ def doctor(
         bool,
         typer.Option("--hardware", help="The checklist of this machine's parts instead: no service is asked."),
     ] = False,
+    wait: Annotated[
+        float,
+        typer.Option(
+            "--wait",
+            metavar="SECONDS",
+            min=0,
+            show_default=False,
+            help="First wait until the service answers, for at most so long. A script that has just started one calls this.",
+        ),
+    ] = 0,
     server: Server = None,
     tenant: Tenant = None,
     deadline: Deadline = None,
@@ -42,24 +53,40 @@ def doctor(
 
         cairn doctor --server tcp://127.0.0.1:9600
 
+        cairn-dpu serve --drive /var/tmp/cairn-drive:2GiB & cairn doctor --server tcp://127.0.0.1:9600 --wait 30
+
         sudo cairn doctor --hardware
     """
     if hardware:
-        if server or tenant or deadline:
+        if server or tenant or deadline or wait:
             raise UsageError(
-                "--hardware looks at this machine and asks no service: leave --server, --tenant and --deadline out"
+                "--hardware looks at this machine and asks no service: leave --server, --tenant, --deadline and --wait out"
             )
         findings = _tell_hardware(output)
     else:
+        if wait:
+            _wait(server, tenant, deadline, wait)
         findings = _tell(server, tenant, deadline, output)
     if any(finding.level == FAIL for finding in findings):
         raise typer.Exit(ExitCode.FAILURE)
 
 
+def _wait(server: str | None, tenant: str | None, deadline: int | None, seconds: float) -> None:
+    """Until a connection comes up, or the time is over: what the service lacks then is for the examination to say."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return open_client(server, tenant, deadline).close()
+        except ConnectError:
+            if time.monotonic() >= until:
+                return None
+            time.sleep(RETRY_SECONDS)
+
+
 def _tell(server: str | None, tenant: str | None, deadline: int | None, output: Output) -> list[Finding]:
     named = bool(server or os.environ.get("CAIRN_SERVERS"))
     findings = []
-    console = Console(soft_wrap=True)
+    console = OwnConsole(soft_wrap=True)
     for finding in engine.examine((lambda: open_client(server, tenant, deadline)) if named else None):
         findings.append(finding)
         if output is Output.table:
@@ -81,7 +108,7 @@ def _tell_hardware(output: Output) -> list[Finding]:
     if output is Output.json:
         print_json([{"area": area, **asdict(finding)} for area, finding in found])
     else:
-        console = Console(soft_wrap=True)
+        console = OwnConsole(soft_wrap=True)
         for line in _lines_of_hardware(found):
             console.print(line, highlight=False)
     return [finding for _, finding in found]

@@ -1,8 +1,10 @@
 """What every sub-command shares: its options, how it connects, and how an error becomes one sentence and an exit code.
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 conflict, 6 timeout, 130 interrupted.
+Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 conflict, 6 timeout, 130 interrupted, 141 nobody reads the
+output (as the shell tells of a program that SIGPIPE ended).
 """
 
+import errno
 import functools
 import os
 import sys
@@ -33,6 +35,11 @@ class ExitCode(IntEnum):
     CONFLICT = 5
     TIMEOUT = 6
     INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+class OutputError(CairnError):
+    """A result could not be written."""
 
 
 class Output(StrEnum):
@@ -134,6 +141,8 @@ def explain(error: BaseException) -> tuple[str, ExitCode]:
     if isinstance(error, ConnectError | StatusError) and not isinstance(error, InUseError):
         return str(error), exit_code(error.status)
     if isinstance(error, OSError):
+        if error.errno == errno.ENOSPC and not error.filename:  # whoever writes a file names it
+            return f"standard output: {error.strerror}", ExitCode.FAILURE
         named = error.filename and error.strerror
         return f"{error.filename}: {error.strerror}" if named else str(error), _code_of(error)
     if isinstance(error, CairnError | KeyboardInterrupt):
@@ -151,13 +160,14 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return command(*args, **kwargs)
+            try:
+                return command(*args, **kwargs)
+            finally:
+                _flush()
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except BrokenPipeError:
-            # Whoever read our output has gone; nobody is left to tell. The interpreter must not try again at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(ExitCode.FAILURE) from None
+            raise typer.Exit(ExitCode.BROKEN_PIPE) from None  # whoever read our output has gone: nobody is left to tell
         except (Exception, KeyboardInterrupt) as error:
             if os.environ.get("CAIRN_DEBUG"):
                 traceback.print_exception(error)
@@ -165,3 +175,15 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
             fail(sentence, code)
 
     return run
+
+
+def _flush() -> None:
+    """Writes what was printed, now, while it can still be told when that fails."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # The interpreter must not try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise OutputError(f"standard output: {error.strerror}") from None

@@ -14,6 +14,16 @@ from cairnkv.commands.options import ExitCode, Output, fail, worst
 from cairnkv.results import ItemResult
 from cairnkv.status import Status
 
+WIDEST = 100_000
+
+
+class OwnConsole(Console):
+    """Tells of a reader that has gone as everything else that prints does."""
+
+    def on_broken_pipe(self) -> None:
+        """Instead of ending the process with an exit code that says nothing."""
+        raise BrokenPipeError
+
 
 def print_json(value: Any) -> None:
     """One indented JSON document."""
@@ -27,7 +37,7 @@ def print_lines(lines: Iterable[str]) -> None:
 
 def print_pairs(rows: Iterable[tuple[str, str]], title: str = "") -> None:
     """Names and values, in two columns."""
-    console = Console(soft_wrap=True)
+    console = OwnConsole(soft_wrap=True)
     if title:
         console.print(f"[bold]{escape(title)}[/bold]")
     pairs = list(rows)
@@ -37,13 +47,25 @@ def print_pairs(rows: Iterable[tuple[str, str]], title: str = "") -> None:
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table; columns after the first are numbers, to the right."""
+    """A table; columns after the first are numbers, to the right. Nothing is cut: where the terminal is too narrow, each row
+    is a list of its own."""
+    rows = list(rows)
     table = Table(box=None, pad_edge=False)
     for at, head in enumerate(heads):
         table.add_column(head, justify="left" if at == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    Console().print(table)
+    console = OwnConsole()
+    wanted = console.measure(table, options=console.options.update(width=WIDEST)).maximum
+    if not console.is_terminal:
+        OwnConsole(width=max(wanted, 1), soft_wrap=True).print(
+            table
+        )  # a script wants whole cells, however long the line
+    elif wanted <= console.width:
+        console.print(table)
+    else:
+        for row in rows:
+            print_pairs(zip(heads[1:], row[1:], strict=True), row[0])
 
 
 def tell_items(keys: list[str], results: list[ItemResult], words: dict[Status, str], name: str, output: Output) -> None:

@@ -6,14 +6,15 @@ from cairnkv.commands.options import Deadline, Output, OutputOption, Server, Ten
 from cairnkv.commands.output import print_json, print_lines, print_pairs, print_table
 from cairnkv.quantities import show_size
 
-DRIVE_HEADS = ("drive", "state", "size", "free", "blocks", "stored", "read", "written", "errors", "evicted")
+DRIVE_HEADS = ("drive", "state", "size", "segments", "loaded", "errors")
 
 
 @guarded
 def stats(
     *, server: Server = None, tenant: Tenant = None, deadline: Deadline = None, output: OutputOption = Output.table
 ) -> None:
-    """Show what the service knows of itself; docs/metrics.md explains every number of -o json.
+    """Show your tenant's own numbers, and what the service and its drives are; docs/metrics.md explains each of -o json. The
+    numbers of all tenants are the operator's: GET /api/v1/stats on the admin port.
 
     Examples:
 
@@ -31,7 +32,7 @@ def stats(
     operations = [(name, row) for name, row in found.get("operations", {}).items() if row["requests"]]
     if operations:
         print_lines([""])
-        print_table(("operation", "items", "requests", "p50 µs", "p99 µs", "max µs"), map(_operation_row, operations))
+        print_table(("operation", "items", "requests", "max µs"), map(_operation_row, operations))
     if found["store"]["drives"]:
         print_lines([""])
         print_table(DRIVE_HEADS, map(_drive_row, found["store"]["drives"]))
@@ -42,7 +43,7 @@ def _service_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("version", f"{found['version']}, server {found['server_id']}"),
         ("up", f"{found['uptime_seconds']:.0f} s{', draining' if found['draining'] else ''}"),
         ("listens on", ", ".join(found["listeners"])),
-        ("sessions", f"{found['sessions']} open, {found['sessions_opened']} ever, {found['sessions_refused']} refused"),
+        ("sessions", f"{found['sessions']} open, {found['sessions_opened']} ever"),
         ("requests", f"{found['requests']:,}, {found['requests_in_flight']} in flight, {found['timeouts']} timed out"),
         ("payload", f"{show_size(found['received_bytes'])} received, {show_size(found['sent_bytes'])} sent"),
     ]
@@ -54,20 +55,18 @@ def _store_rows(store: dict[str, Any]) -> list[tuple[str, str]]:
         ("blocks", f"{store['blocks']:,} with {show_size(store['payload_bytes'])}"),
         ("puts", f"{store['puts']:,} stored, {store['put_exists']:,} were there already"),
         ("gets", f"{store['gets']:,}, hit ratio {hit_ratio:.3f} ({store['hits_memory']:,} from memory)"),
-        ("failures", f"{store['corrupt']} corrupt, {store['io_errors']} I/O errors, {store['no_space']} without space"),
         (
-            "cache",
-            f"{show_size(store['cache_bytes'])} in {store['cache_blocks']:,} blocks; slab {show_size(store['slab_bytes'])}",
+            "refused",
+            f"{store['refused_quota']:,} for the quota, {store['refused_admission']:,} by the admission policy",
         ),
-        ("index", show_size(store["index_bytes"])),
+        ("cache", f"{show_size(store['cache_bytes'])} of a slab of {show_size(store['slab_bytes'])}"),
         ("last start", f"{store['recovered_blocks']:,} blocks found in {store['recovery_seconds']:.2f} s"),
     ]
 
 
 def _operation_row(item: tuple[str, dict[str, Any]]) -> tuple[str, ...]:
     name, row = item
-    latency = row["latency_us"]
-    numbers = (row["items"], row["requests"], latency["p50"], latency["p99"], latency["max"])
+    numbers = (row["items"], row["requests"], row["latency_us"]["max"])
     return (name, *(f"{number:,.0f}" for number in numbers))
 
 
@@ -77,11 +76,7 @@ def _drive_row(drive: dict[str, Any]) -> tuple[str, ...]:
         drive["path"],
         drive["state"],
         show_size(drive["bytes"]),
-        f"{drive['segments_free']}/{drive['segments']} segments",
-        f"{drive['blocks']:,}",
-        show_size(drive["payload_bytes"]),
-        show_size(drive["read_bytes"]),
-        show_size(drive["written_bytes"]),
+        f"{drive['segments']:,}",
+        f"{drive['loaded_share']:.0%}",
         str(errors),
-        f"{drive['evicted_blocks']:,} blocks",
     )

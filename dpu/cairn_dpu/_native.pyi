@@ -85,10 +85,15 @@ class Server:
         rdma_dscp, rdma_service_level: -1 for what the path has; rdma_mtu_bytes: 0 for that."""
     def listen(self, url: str) -> str:
         """Starts to listen on tcp://HOST:PORT (port 0: any) or shm:///PATH; returns the URL clients use. Before start()."""
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Raises CairnError when no thread can be had."""
+    def slab_remark(self) -> str:
+        """A sentence when the slab is not of the memory that it could be; else empty."""
     def stop(self, drain_ms: int) -> bool:
         """Refuses new work, lets what is in flight end for up to drain_ms, closes sessions, seals the drives.
         True when everything in flight ended in time."""
+    def unsealed(self) -> list[str]:
+        """Paths of the drives that stop() has not sealed yet. Any thread, while it runs."""
     def running(self) -> bool: ...
     def stats(self) -> str:
         """A snapshot as JSON: see docs/metrics.md for every field."""
@@ -99,6 +104,9 @@ class Server:
         The peer is empty where there was no room for more."""
     def attach_drive(self, path: str) -> str:
         """Takes a formatted drive in, and returns its uuid. It is read in the background. Raises CairnError."""
+    def resume_drive(self, uuid: str) -> None:
+        """Tries at once to write again to a drive that takes no more blocks because writes failed; the statistics say what
+        came of it. Raises CairnError."""
     def drain_drive(self, uuid: str) -> None:
         """Begins to move what the drive holds to the others. Raises CairnError."""
     def detach_drive(self, uuid: str, *, lose_what_is_left: bool) -> None:

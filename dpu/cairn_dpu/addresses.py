@@ -16,8 +16,17 @@ class HostPort:
     port: int
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"{self.bracketed}:{self.port}"
+
+    @property
+    def bracketed(self) -> str:
+        """The host as URLs write it: an IPv6 address in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def any_address(self) -> bool:
+        """True when it stands for every address of this machine."""
+        return self.host in ("0.0.0.0", "::")
 
     @property
     def loopback(self) -> bool:
@@ -47,6 +56,17 @@ def parse_host_port(text: str) -> HostPort:
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ValueError(f"'{text}': the port is a number from 0 to 65535")
     return HostPort(host, int(port))
+
+
+def parse_host(text: str) -> str:
+    """A host name or address without a port, IPv6 with or without brackets. Raises ValueError with a sentence."""
+    host = text.removeprefix("[").removesuffix("]")
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        if not _HOST.fullmatch(text):
+            raise ValueError(f"'{text}' is no host name or address; write it without a port") from None
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +101,9 @@ def parse_listen_url(text: str) -> ListenUrl:
 
 
 def parse_admin(text: str) -> HostPort | None:
-    """HOST:PORT, or None for `off`. Raises ValueError with a sentence."""
+    """HOST:PORT, also as `http://HOST:PORT`, or None for `off`. Raises ValueError with a sentence."""
+    if text[:7].lower() == "http://":
+        text = text[7:].removesuffix("/")
     return None if text == "off" else parse_host_port(text)
 
 

@@ -22,7 +22,7 @@ class AdminClient:
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request; the answer's JSON."""
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "X-Cairn-Request": "cairn-dpu"}
         request = urllib.request.Request(self._base + path, data, headers, method=method)  # noqa: S310
         try:
             with self._opener.open(request, timeout=SECONDS_MOST) as response:

@@ -20,6 +20,7 @@ from cairn_dpu.config import SETTINGS, load
 from cairn_dpu.drive_spec import DriveSpec, parse_drive
 from cairn_dpu.drives import format_drive, readable
 from cairn_dpu.errors import ConfigError, ExitCode
+from cairn_dpu.flags import show_plain
 from cairn_dpu.kinds import SWITCH
 from cairn_dpu.quantities import Bytes, describe_size, parse_size
 
@@ -47,8 +48,19 @@ DrivePath = Annotated[
 ]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
 @app.callback(help=ABOUT)
-def _root() -> None:
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Only so that typer knows this is a command with sub-commands."""
 
 
@@ -257,7 +269,13 @@ def version(*, debug: Debug = False) -> None:
     sys.stdout.write(f"cairn-dpu {_native.version()}\n")
 
 
+show_plain(app)
+
+
 def main() -> None:
     """The console script."""
     _native.end_when_out_of_memory(ExitCode.FAILURE)
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # a drive must never become what a log line is written to
+    os.close(spare)
     app()

@@ -1,6 +1,7 @@
 """What every command of `cairn-dpu` has in common: its options, and how it ends when something is wrong."""
 
 import functools
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -9,11 +10,17 @@ from typing import Annotated, NoReturn, ParamSpec, TypeVar
 import typer
 
 from cairn_dpu import _native
-from cairn_dpu.errors import ConfigError, ServiceError, explain
+from cairn_dpu.errors import ConfigError, ExitCode, ServiceError, explain
+from cairn_dpu.logs import last_words
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+NO_THREAD = (
+    "cannot start a thread: raise the limit of tasks, pids.max of the control group (TasksMax= of the unit, --pids-limit of"
+    " the container) or of processes of the user (ulimit -u, LimitNPROC=)"
+)
+NO_MEMORY = "there is no memory left: raise the limit of address space (ulimit -v) or of the control group, or make the slab smaller"
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Output = Annotated[str, typer.Option("-o", "--output", metavar="table|json", help="How to print the result.")]
 
@@ -22,7 +29,7 @@ def _fail(error: BaseException, debug: bool) -> NoReturn:
     sentence, code = explain(error)
     if debug:
         traceback.print_exception(error)
-    sys.stderr.write(f"cairn-dpu: {sentence}\n")
+    last_words(f"cairn-dpu: {sentence}\n")
     raise typer.Exit(code)
 
 
@@ -33,18 +40,44 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         debug = bool(kwargs.get("debug"))
         try:
-            return command(*args, **kwargs)
+            try:
+                return command(*args, **kwargs)
+            finally:
+                _flush()
         except (typer.Exit, typer.Abort):
             raise
+        except BrokenPipeError:
+            raise typer.Exit(ExitCode.BROKEN_PIPE) from None  # whoever read our output has gone: nobody is left to tell
         except (ServiceError, _native.CairnError, OSError, KeyboardInterrupt) as error:
             _fail(error, debug)
+        except RuntimeError as error:
+            if "start new thread" not in str(error):
+                _fail(_mistake(error), debug)
+            _fail(ServiceError(NO_THREAD), debug)
+        except MemoryError:
+            _fail(ServiceError(NO_MEMORY), debug)
         except Exception as error:
-            mistake = (
-                f"this is a mistake of ours ({type(error).__name__}: {error}); please report it with what --debug adds"
-            )
-            _fail(ServiceError(mistake) if not debug else error, debug)
+            _fail(_mistake(error) if not debug else error, debug)
 
     return run
+
+
+def _flush() -> None:
+    """Writes what was printed, now, while it can still be told when that fails."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # The interpreter must not try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise ServiceError(f"standard output: {error.strerror}") from None
+
+
+def _mistake(error: Exception) -> ServiceError:
+    return ServiceError(
+        f"this is a mistake of ours ({type(error).__name__}: {error}); please report it with what --debug adds"
+    )
 
 
 def check_output(output: str) -> None:

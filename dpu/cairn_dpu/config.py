@@ -6,7 +6,6 @@ Precedence: flag, then environment, then file, then default. `python -m cairn_dp
 
 import dataclasses
 import difflib
-import os
 import sys
 import tomllib
 import uuid
@@ -15,10 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cairn_dpu.addresses import HostPort, ListenUrl, parse_admin, parse_host_port, parse_listen_url, show_admin
+from cairn_dpu.addresses import (
+    HostPort,
+    ListenUrl,
+    parse_admin,
+    parse_host,
+    parse_host_port,
+    parse_listen_url,
+    show_admin,
+)
 from cairn_dpu.drive_spec import DriveSpec, parse_drive
 from cairn_dpu.errors import ConfigError
 from cairn_dpu.kinds import FILE, IDENTITY, SWITCH, Kind, choice, count, duration, size
+from cairn_dpu.limits import usable_memory
 from cairn_dpu.quantities import Bytes, Milliseconds
 from cairn_dpu.tenant_spec import SESSIONS_MOST, TenantSpec, parse_tenant
 
@@ -57,8 +65,9 @@ class Setting:
 
 
 def default_slab() -> Bytes:
-    """A quarter of the machine's memory, but at least 256 MiB and at most 1 GiB, in whole 2 MiB pages."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """A quarter of the memory that this process may have (the machine's, or what its control group allows), but at least
+    256 MiB and at most 1 GiB, in whole 2 MiB pages."""
+    memory = usable_memory()
     return Bytes(min(max(memory // 4, 256 * MIB), GIB) // (2 * MIB) * (2 * MIB))
 
 
@@ -189,6 +198,15 @@ class Config:
         "Network",
         "Where the admin API and /metrics answer over HTTP; port 0 picks a free one, 'off' switches them off.",
     )
+    admin_host: tuple[str, ...] = _row(
+        Kind("NAME", parse_host),
+        (),
+        "Network",
+        "A name beside localhost and the address it listens on by which the admin API may be asked (the HTTP header Host):"
+        " for a proxy or a DNS name of this machine. Others are refused, so that no page in a browser can reach it by a name"
+        " of its own. May be given more than once.",
+        repeatable=True,
+    )
     allow_remote_without_credentials: bool = _row(
         SWITCH,
         False,
@@ -201,7 +219,7 @@ class Config:
         default_slab,
         "Memory",
         "Memory for transfers and for the read cache, taken at the start, in huge pages where the machine has them.",
-        default_text="a quarter of the memory, from 256MiB to 1GiB",
+        default_text="a quarter of the memory that the process may have, from 256MiB to 1GiB",
     )
     credits: int = _row(count(1, 65_535), 128, "Sessions", "Most requests in flight in one session.")
     session_window: Bytes = _row(
@@ -263,6 +281,13 @@ class Config:
     )
     drain_timeout: Milliseconds = _row(
         duration(0), Milliseconds(20_000), "Process", "How long SIGTERM waits for what is in flight to end by itself."
+    )
+    seal_timeout: Milliseconds = _row(
+        duration(0),
+        Milliseconds(30_000),
+        "Process",
+        "How long after that the drives have to be sealed. Then the service ends all the same, and says which was not:"
+        " nothing that was acknowledged as durable is lost, and the next start scans it.",
     )
     log_level: str = _row(choice("debug", "info", "warning", "error"), "info", "Process", "The least level to log.")
     log_format: str = _row(
@@ -419,7 +444,7 @@ def markdown() -> str:
         f"3. a TOML file: `--config FILE`, or `{ENV_CONFIG}`; its keys are the names below, at the top level;",
         "4. the default.",
         "",
-        "A size has a unit: `512MiB`, `2GiB`, `1.6TB`. A duration has one too: `30s`, `500ms`; `0` stands alone.",
+        "A size has a unit: `512MiB`, `2GiB` (or `512M`, `2G`, as `truncate` takes them), `1.6TB`. A duration has one too: `30s`, `500ms`; `0` stands alone.",
         "An unknown name or a bad value is an error that names the place; nothing is guessed.",
         "",
         "```toml",

@@ -1,22 +1,26 @@
 """`cairn-dpu drives`: the drives of a running service, over its admin API."""
 
 import json
+import os
 import sys
 import time
 from typing import Annotated, Any
 
 import typer
 
+from cairn_dpu import _native
 from cairn_dpu.addresses import parse_admin
 from cairn_dpu.admin_client import AdminClient
 from cairn_dpu.commands import Debug, Output, check_output, guarded
-from cairn_dpu.errors import ConfigError, NotFoundError, ServiceError
+from cairn_dpu.drive_spec import parse_drive
+from cairn_dpu.drives import attachable
+from cairn_dpu.errors import ConfigError, DeniedError, NotFoundError, ServiceError
 from cairn_dpu.quantities import describe_size
 
 PATH = "/api/v1/drives"
 LOOK_EVERY_SECONDS = 0.5
 
-app = typer.Typer(no_args_is_help=True, help="List, attach, drain and detach the drives of a running service.")
+app = typer.Typer(no_args_is_help=True, help="List, attach, drain, resume and detach the drives of a running service.")
 Admin = Annotated[
     str,
     typer.Option(
@@ -38,8 +42,9 @@ def _client(admin: str) -> AdminClient:
 
 
 def _find(client: AdminClient, which: str) -> dict[str, Any]:
+    path = os.path.abspath(which)
     for drive in client.all(PATH):
-        if which in (drive["id"], drive["path"]):
+        if which == drive["id"] or path == drive["path"]:
             return drive
     raise NotFoundError(f"the service has no drive {which}; list them with 'cairn-dpu drives list'")
 
@@ -105,7 +110,30 @@ def attach(
         cairn-dpu drives attach /dev/nvme3n1
     """
     check_output(output)
-    _show([_client(admin).ask("POST", PATH, {"path": path})], output)
+    spec = parse_drive(path)
+    if spec.create_bytes is not None and not os.path.exists(os.path.abspath(path)):
+        raise ConfigError(
+            f"attach takes a drive that was formatted, and no size; first 'cairn-dpu format --drive {path} --yes', then"
+            f" 'cairn-dpu drives attach {spec.path}'"
+        )
+    path = os.path.abspath(path)
+    try:
+        attached = _client(admin).ask("POST", PATH, {"path": path})
+    except NotFoundError:
+        _look_here(path)
+        raise
+    _show([attached], output)
+
+
+def _look_here(path: str) -> None:
+    """The service tells no stranger what lies where not everybody may look. Whoever may look here learns it from this
+    process: raises what is wrong with the path, where that can be seen."""
+    try:
+        blank = not _native.is_formatted(attachable(path))
+    except DeniedError:
+        return
+    if blank:
+        raise NotFoundError(f"{path} holds no Cairn store; first 'cairn-dpu format --drive {path} --yes'")
 
 
 @app.command()
@@ -133,6 +161,23 @@ def drain(
     _show([found], output)
     if wait and found["state"] != "drained":
         raise ServiceError(f"{found['path']} is {found['state']} and not drained; {found['reason']}")
+
+
+@app.command()
+@guarded
+def resume(drive: Which, *, admin: Admin = HERE, output: Output = "table", debug: Debug = False) -> None:
+    """Try a drive again that takes no more blocks, that failed, or that is absent, when the cause is gone.
+
+    Nothing that it holds is touched. The service tries by itself as well, where writes failed: after a second, then less and
+    less often, once a minute at the least.
+
+    Example:
+
+        cairn-dpu drives resume /dev/nvme3n1
+    """
+    check_output(output)
+    client = _client(admin)
+    _show([client.ask("POST", f"{PATH}/{_find(client, drive)['id']}/resume")], output)
 
 
 @app.command()

@@ -4,20 +4,24 @@ Rule: nothing that holds data is ever written without an order that names it. `s
 created; `format` formats only with `--yes`, and what holds data only with `--overwrite`.
 """
 
+import errno
 import fcntl
 import os
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from cairn_dpu import _native
 from cairn_dpu.drive_spec import DriveSpec
-from cairn_dpu.errors import ConfigError, ConflictError, DeniedError, NotFoundError, outcome_of
+from cairn_dpu.errors import ConfigError, ConflictError, DeniedError, NotFoundError, ServiceError, outcome_of
 from cairn_dpu.quantities import describe_size
 
 LOCK_SECONDS = 2.0
 CREATION_SUFFIX = ".cairn-creating"
 BLANK_BYTES = 1024**2  # what the native core looks at before it calls a drive blank
+READ_BYTES_MOST = 16 * 1024**3
+PIECE_BYTES = 1024**2
 
 
 def prepare(spec: DriveSpec, *, auto_format: bool, read_only: bool, fleet: bytes = b"") -> str:
@@ -98,6 +102,35 @@ def readable(path: str) -> str:
     return path
 
 
+def attachable(path: str, sys_root: Path = Path("/sys")) -> str:
+    """`path`, when there may be a drive: a file that opens at once, a block device or an NVMe namespace. Nothing else is
+    opened (to open a watchdog is to start it), and nothing is waited for: neither the other end of a pipe nor whoever
+    holds a lease on a file. Raises ServiceError."""
+    try:
+        look = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            status = os.fstat(look)
+        finally:
+            os.close(look)
+        if stat.S_ISREG(status.st_mode):
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except BlockingIOError:
+        raise ConflictError(f"{path} is locked by another process (a lease); free it first") from None
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} does not exist; see that the drive is plugged in, and its path") from None
+    except PermissionError:
+        raise DeniedError(f"no permission to read {path}; give the user of the service access to it") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    if stat.S_ISCHR(status.st_mode):
+        number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        if os.path.basename(os.path.realpath(sys_root / "dev" / "char" / number / "subsystem")) == "nvme-generic":
+            return path
+    elif stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        return path
+    raise ConfigError(f"{path} is neither a file nor a drive")
+
+
 def in_use_by(status: os.stat_result, sys_root: Path = Path("/sys"), proc_root: Path = Path("/proc")) -> str:
     """Who uses a block device: a mount, swap, or a device on top of it (partitions count). Empty: nobody."""
     if not stat.S_ISBLK(status.st_mode):
@@ -130,11 +163,54 @@ def _refuse_data(path: str) -> None:
             f"{path} holds data that is no Cairn store, and formatting would destroy it. Nothing was written; "
             "add --overwrite to destroy it"
         ) from error
+    if not holds_store and (found := _data_at(path)) is not None:
+        raise ConflictError(
+            f"{path} holds data ({describe_size(found)} behind its beginning), and formatting would destroy it. Nothing was"
+            " written; add --overwrite to destroy it"
+        )
     if holds_store:
         raise ConflictError(
             f"{path} holds a Cairn store, and formatting would destroy its blocks. Nothing was written; "
             f"look at it with 'cairn-dpu inspect --drive {path}', or add --overwrite to destroy it"
         )
+
+
+def _data_at(path: str) -> int | None:
+    """Where the first data was found behind what the native core looks at; None: nowhere. Up to READ_BYTES_MOST are read,
+    without the holes of a file; of more than that, samples from beginning to end."""
+    try:
+        with open(path, "rb", buffering=0) as drive:
+            end = drive.seek(0, os.SEEK_END)
+            if end == 0:  # no file to read from here, such as /dev/ng0n1
+                return None
+            extents = list(_extents(drive.fileno(), end))
+            step = max(sum(stop - start for start, stop in extents) // READ_BYTES_MOST, 1) * PIECE_BYTES
+            for start, stop in extents:
+                for at in (*range(start, stop, step), max(stop - PIECE_BYTES, start)):
+                    drive.seek(at)
+                    piece: bytes = drive.read(min(PIECE_BYTES, stop - at)) or b""
+                    if any(piece):
+                        return int(at + len(piece) - len(piece.lstrip(b"\0")))
+    except OSError as error:
+        raise ServiceError(
+            f"{path} could not be looked through for data: {error.strerror}. Nothing was written"
+        ) from None
+    return None
+
+
+def _extents(descriptor: int, end: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of what may hold data: all but the holes of a file, where the system tells of them."""
+    at = 0
+    while at < end:
+        try:
+            start = os.lseek(descriptor, at, os.SEEK_DATA)
+            stop = os.lseek(descriptor, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # ENXIO: only a hole is left
+                yield at, end
+            return
+        yield start, stop
+        at = stop
 
 
 def _holds_data(path: str) -> bool:

@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
     CONFLICT = 5
     TIMEOUT = 6
     INTERRUPTED = 130
+    BROKEN_PIPE = 141
 
 
 class ServiceError(Exception):
@@ -95,6 +96,8 @@ def explain(error: BaseException) -> tuple[str, ExitCode]:
     if isinstance(error, ServiceError):
         return str(error), error.exit_code
     if isinstance(error, OSError):
+        if error.errno == errno.ENOSPC and not error.filename:  # whoever writes a file names it
+            return f"standard output: {error.strerror}", ExitCode.FAILURE
         what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         return what, _BY_ERRNO.get(error.errno or 0, ExitCode.FAILURE)
     sentence = str(error) or type(error).__name__

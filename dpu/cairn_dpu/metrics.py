@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cairn_dpu.snapshot import Drive, Operation, Snapshot, Tenant
+from cairn_dpu.snapshot import Drive, Operation, Snapshot
 
 QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99"}
 DRIVE_STATES = ("loading", "serving", "read_only", "draining", "drained", "failed")
@@ -67,8 +67,26 @@ SERVICE = (
     _service("protocol_errors", "protocol_errors_total", "counter", "Connections closed for breaking the protocol."),
     _service("requests", "requests_total", "counter", "Requests (batches) that came in."),
     _service("requests_in_flight", "requests_in_flight", "gauge", "Requests not answered yet."),
+    _service(
+        "requests_refused",
+        "requests_refused_total",
+        "counter",
+        "Requests refused for the memory that those before them take.",
+    ),
     _service("timeouts", "timeouts_total", "counter", "Requests whose deadline passed."),
     _service("cancelled", "cancelled_total", "counter", "Requests the client cancelled."),
+    _service(
+        "links_paused",
+        "links_paused_total",
+        "counter",
+        "Times that a connection was not read, for its peer did not read what it had asked for.",
+    ),
+    _service(
+        "links_deferred",
+        "links_deferred_total",
+        "counter",
+        "Times that a connection had its part of the work and waited for its next turn.",
+    ),
     _service("received_bytes", "received_bytes_total", "counter", "Payload of puts that succeeded."),
     _service("sent_bytes", "sent_bytes_total", "counter", "Payload sent to clients."),
     _service(
@@ -228,6 +246,7 @@ TENANTS = (
     _tenant("payload_bytes", "payload_bytes", "gauge", "Payload of those blocks."),
     _tenant("cache_bytes", "cache_bytes", "gauge", "Memory of the read cache that its blocks take."),
     _tenant("leased_bytes", "leased_bytes", "gauge", "Payload of blocks that are leased."),
+    _tenant("held_bytes", "held_bytes", "gauge", "Memory of the slab on its way to or from clients and drives."),
     _tenant("puts", "puts_total", "counter", "Blocks that were stored."),
     _tenant("put_bytes", "put_bytes_total", "counter", "Payload that was stored."),
     _tenant("gets", "gets_total", "counter", "Blocks that were asked for."),
@@ -239,6 +258,18 @@ TENANTS = (
     _tenant("expired_blocks", "expired_blocks_total", "counter", "Blocks whose time to live was over."),
     _tenant("refused_quota", "refused_quota_total", "counter", "Puts refused for the quota."),
     _tenant("refused_admission", "refused_admission_total", "counter", "Puts that the admission policy kept out."),
+)
+# What tenants did that are known no more: their series go, and these go on in their place.
+FORGOTTEN = tuple(
+    Row(f"tenants_forgotten.{row.leaf}", row.metric, row.type, row.help, row.labels)
+    for row in TENANTS
+    if row.type == "counter" and row.leaf != "started_bytes"
+)
+FORGOTTEN_NAMES = Row(
+    "tenants_forgotten.names",
+    "cairn_tenants_forgotten_total",
+    "counter",
+    "Tenants whose names were let go, for they had nothing left.",
 )
 ROWS = (
     *SERVICE,
@@ -255,6 +286,8 @@ ROWS = (
     TENANT_INFO,
     TENANT_NUMBER,
     *TENANTS,
+    FORGOTTEN_NAMES,
+    *FORGOTTEN,
 )
 
 
@@ -277,7 +310,7 @@ class SnapshotCollector(Collector):
             yield _family(row, [((), getattr(snapshot.store, row.leaf))])
         yield from _operations(snapshot.operations)
         yield from _drives(snapshot.store.drives)
-        yield from _tenants(snapshot.tenants)
+        yield from _tenants(snapshot)
 
 
 def _family(row: Row, values: Iterable[tuple[tuple[str, ...], Any]]) -> Metric:
@@ -320,11 +353,17 @@ def _drives(drives: list[Drive]) -> Iterator[Metric]:
         yield _family(row, [((drive.uuid,), getattr(drive, row.leaf)) for drive in drives])
 
 
-def _tenants(tenants: list[Tenant]) -> Iterator[Metric]:
+def _tenants(snapshot: Snapshot) -> Iterator[Metric]:
+    tenants = snapshot.tenants
+    yield _family(FORGOTTEN_NAMES, [((), snapshot.tenants_forgotten.names)])
+    forgotten = {row.leaf for row in FORGOTTEN}
     names = {tenant.number: tenant.name or str(tenant.number) for tenant in tenants}
     yield _family(TENANT_INFO, [((names[tenant.number],), str(tenant.number)) for tenant in tenants])
     for row in TENANTS:
-        yield _family(row, [((names[tenant.number],), getattr(tenant, row.leaf)) for tenant in tenants])
+        values = [((names[tenant.number],), getattr(tenant, row.leaf)) for tenant in tenants]
+        if row.leaf in forgotten:
+            values.append((("",), getattr(snapshot.tenants_forgotten, row.leaf)))  # no tenant has an empty name
+        yield _family(row, values)
 
 
 def markdown_table() -> str:

@@ -5,14 +5,14 @@ import socket
 
 
 def notify(state: str) -> None:
-    """Sends `state`, such as `READY=1`. A manager that does not listen is no error of ours."""
+    """Sends `state`, such as `READY=1`. A manager that does not listen is no error of ours, and is not waited for."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
     address = "\0" + path[1:] if path.startswith("@") else path
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
         try:
-            sender.sendto(state.encode(), address)
+            sender.sendto(state.encode(), socket.MSG_DONTWAIT, address)
         except OSError:
             return
 

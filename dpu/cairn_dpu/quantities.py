@@ -1,4 +1,5 @@
-"""Sizes and durations as people write them: `512MiB`, `2GiB`, `30s`, `500ms`. A unit is always needed, so that nobody
+"""Sizes and durations as people write them: `512MiB`, `2GiB`, `2G` (the same, as truncate and qemu-img take it), `30s`,
+`500ms`. A unit is always needed, so that nobody
 has to guess what `512` meant; only 0 stands without one."""
 
 import re
@@ -13,6 +14,10 @@ SIZE_UNITS = {
     "MiB": 1024**2,
     "GiB": 1024**3,
     "TiB": 1024**4,
+    "K": 1024,
+    "M": 1024**2,
+    "G": 1024**3,
+    "T": 1024**4,
     "kB": 1000,
     "MB": 1000**2,
     "GB": 1000**3,
@@ -43,7 +48,7 @@ def _parse(text: str, units: dict[str, int], noun: str, examples: str) -> int:
 
 
 def parse_size(text: str) -> Bytes:
-    """Bytes from text such as `512MiB` or `1.6TB` (MiB = 1024², MB = 1000²). Raises ValueError with a sentence."""
+    """Bytes from text such as `512MiB`, `512M` or `1.6TB` (MiB = M = 1024², MB = 1000²). Raises ValueError with a sentence."""
     return Bytes(_parse(text, SIZE_UNITS, "size", "512MiB or 2GiB"))
 
 

@@ -12,6 +12,16 @@ from rich.table import Table
 from cairn_dpu import _native
 from cairn_dpu.quantities import describe_size
 
+WIDEST = 100_000
+
+
+class OwnConsole(Console):
+    """Tells of a reader that has gone as everything else that prints does."""
+
+    def on_broken_pipe(self) -> None:
+        """Instead of ending the process with an exit code that says nothing."""
+        raise BrokenPipeError
+
 
 def check_with_progress(path: str) -> str:
     """The report of check_drive as JSON, with a progress bar where stderr is a terminal."""
@@ -32,7 +42,9 @@ def print_report(report: dict[str, Any], output: str) -> None:
     if output == "json":
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return
-    console = Console()
+    console = OwnConsole()
+    if not console.is_terminal:
+        console = OwnConsole(width=WIDEST)  # nothing is cut or folded for a script
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in report.items():
         if not isinstance(value, list | dict):

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from cairn_dpu import _native
 from cairn_dpu.config import Config
-from cairn_dpu.drives import prepare
-from cairn_dpu.errors import ExitCode, ServiceError, explain
+from cairn_dpu.drives import attachable, prepare
+from cairn_dpu.errors import ConflictError, ExitCode, NotFoundError, ServiceError, explain
+from cairn_dpu.limits import check_memory, descriptors_short, raise_descriptors
+from cairn_dpu.lookout import Look, Lookout
 from cairn_dpu.notify import notify, watchdog_seconds
 from cairn_dpu.quantities import describe_size
 from cairn_dpu.stopping import StopRequests
@@ -34,6 +36,8 @@ STATS_SECONDS_MOST = 2.0
 LOOK_EVERY_SECONDS = 1.0
 LOADED_EVERY_SECONDS = 0.1
 COMPLAIN_EVERY_SECONDS = 10.0
+RESUME_SECONDS_MOST = 5.0
+_TAKES_NOTHING = ("read_only",)
 STATUS_NAMES = {number: name for number, name, _, _ in _native.status_table()}
 
 
@@ -50,6 +54,7 @@ class Service:
         self._asking = ThreadPoolExecutor(1, "cairn-stats")
         self._stopped = threading.Event()
         self._next_complaints = 0.0
+        self._lookout = Lookout(lambda: Look(self.stats(), self.absent_drives()))
 
     @property
     def read_only(self) -> bool:
@@ -65,21 +70,69 @@ class Service:
         """(path, reason) of the drives that it does without. Raises as `stats` does."""
         return self._ask(self._running_server().absent_drives)
 
+    def look(self) -> Look:
+        """How it was half a second ago, at once. Raises ServiceError while it starts, and when it does not answer."""
+        self._running_server()
+        return self._lookout.latest()
+
+    def look_again(self) -> None:
+        """Makes `look` as new as this moment."""
+        self._lookout.look()
+
     def attach_drive(self, path: str) -> str:
         """Takes a formatted drive in; its uuid. Raises ServiceError or CairnError."""
-        uuid = self._running_server().attach_drive(os.path.abspath(path))
+        server = self._running_server()
+        uuid = server.attach_drive(attachable(os.path.abspath(path)))
         log.info("the drive %s (%s) was attached", path, uuid)
+        self._lookout.look()
         return uuid
+
+    def resume_drive(self, uuid: str) -> None:
+        """Tries a drive again that takes no more blocks, that failed, or that is absent. Nothing that it holds is touched.
+        Raises ServiceError or CairnError, also when it is as bad as before."""
+        server = self._running_server()
+        for path, _ in self.absent_drives():
+            if path == uuid:
+                self.attach_drive(path)
+                return
+        drive = self._drive(uuid)
+        if drive["state"] == "failed":
+            path = attachable(drive["path"])
+            server.detach_drive(uuid, lose_what_is_left=False)
+            server.attach_drive(path)
+        else:
+            server.resume_drive(uuid)
+            self._wait_for_writes(uuid, drive["write_errors"])
+        log.info("the drive %s is tried again, as ordered", uuid)
+        self._lookout.look()
+
+    def _wait_for_writes(self, uuid: str, errors: int) -> None:
+        until = time.monotonic() + RESUME_SECONDS_MOST
+        while (drive := self._drive(uuid))["state"] in _TAKES_NOTHING:
+            if drive["write_errors"] > errors:
+                raise ConflictError(f"{drive['path']} was tried and is as bad as before: {drive['reason']}")
+            if time.monotonic() >= until:
+                return  # it will be tried with the next block
+            self._stopped.wait(0.02)
+
+    def _drive(self, uuid: str) -> dict[str, Any]:
+        for drive in json.loads(self.stats())["store"]["drives"]:
+            if drive["uuid"] == uuid:
+                found: dict[str, Any] = drive
+                return found
+        raise NotFoundError(f"no drive of this service has the identity {uuid}")
 
     def drain_drive(self, uuid: str) -> None:
         """Begins to move what the drive holds to the others. Raises ServiceError or CairnError."""
         self._running_server().drain_drive(uuid)
         log.info("the drive %s is being drained", uuid)
+        self._lookout.look()
 
     def detach_drive(self, uuid: str, *, lose_what_is_left: bool) -> None:
         """Lets a drive go. Raises ServiceError or CairnError."""
         self._running_server().detach_drive(uuid, lose_what_is_left=lose_what_is_left)
         log.info("the drive %s was detached", uuid)
+        self._lookout.look()
 
     def _running_server(self) -> _native.Server:
         if self._server is None:
@@ -101,6 +154,8 @@ class Service:
         drives, absent = _prepare(config)
         log.info("opening %s", ", ".join(drives))
         server = _open(config, drives, absent)
+        if server.slab_remark():
+            log.warning(server.slab_remark())
         for path, reason in server.absent_drives():
             log.error("the drive %s is absent: %s", path, reason)
         store = json.loads(server.stats())["store"]
@@ -114,7 +169,7 @@ class Service:
             if config.admin is not None:
                 from cairn_dpu.admin.server import AdminServer  # it is most of the time of a start
 
-                self._admin = AdminServer(config.admin)
+                self._admin = AdminServer(config.admin, config.admin_host)
                 self.admin_url = self._admin.url
             server.start()
         except BaseException:
@@ -123,7 +178,9 @@ class Service:
             server.stop(0)
             raise
         self._server = server
+        self._lookout.look()
         self.state = "serving"
+        threading.Thread(target=self._lookout.watch, args=(self._stopped,), name="cairn-lookout", daemon=True).start()
         if self._admin is not None:
             self._admin.start(self)
 
@@ -145,9 +202,18 @@ class Service:
             self.config.ready_file.unlink(missing_ok=True)
         return drained
 
+    def unsealed(self) -> list[str]:
+        """Drives that a stop under way has not sealed yet."""
+        return self._server.unsealed() if self._server is not None else []
+
     def log_complaints(self) -> None:
         """Tells the log which links ended for what their peers did. Now and then only: whoever attacks the service does not
         fill its disk."""
+        if descriptors_short():
+            log.warning(
+                "descriptors have run out, and new connections of clients are refused: raise the limit of open files"
+                " (LimitNOFILE= of the unit, ulimit -n), or lower sessions_per_peer_most"
+            )
         now = time.monotonic()
         if self._server is None or now < self._next_complaints:
             return
@@ -182,7 +248,10 @@ class Service:
             "admin": self.admin_url,
         }
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(ready) + "\n", encoding="utf-8")
+        try:
+            unfinished.write_text(json.dumps(ready) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ServiceError(f"cannot write the ready file {path}: {error.strerror}") from error
         unfinished.rename(path)
 
 
@@ -246,6 +315,8 @@ def _open(config: Config, drives: list[str], absent: list[tuple[str, str]]) -> _
 
 def run(config: Config) -> ExitCode:
     """Serves until SIGTERM, SIGINT or the lifeline's end, then drains. A second signal ends the process at once."""
+    raise_descriptors(config.sessions_most)
+    check_memory(config.slab)
     service = Service(config)
     with StopRequests(config.lifeline_fd) as stops:
         opening = stops.run_aside(service.start)
@@ -267,10 +338,16 @@ def run(config: Config) -> ExitCode:
         log.info("draining, asked by %s; what is in flight has %.1f s", reason, config.drain_timeout / 1000)
         began = time.monotonic()
         stopping = stops.run_aside(service.stop)
-        again = stops.wait_for(stopping, heed_lifeline=False)
+        seconds = (config.drain_timeout + config.seal_timeout) / 1000
+        again = stops.wait_for(stopping, heed_lifeline=False, seconds=seconds)
         if again is not None and not stopping.done():
             log.warning("stopped at once by a second %s; the next start recovers", again)
             leave(ExitCode.FAILURE)
+        if not stopping.done():
+            for path in service.unsealed():
+                log.error("the drive %s was not sealed in %.1f s: it does not answer, or is slow", path, seconds)
+            log.warning("stopped all the same; what was acknowledged as durable is kept, and the next start scans it")
+            leave(ExitCode.OK)
         if not stopping.result():
             log.warning("some requests did not end in time and were cut off; their clients see a lost connection")
         log.info("stopped after %.1f s; every drive is sealed", time.monotonic() - began)
@@ -301,6 +378,7 @@ def _tell_when_loaded(service: Service) -> None:
         except ServiceError:
             continue
         if stats["loaded"]:
+            service.look_again()
             store = stats["store"]
             log.info("the index is whole: %d blocks in %.2f s", store["recovered_blocks"], store["recovery_seconds"])
             return

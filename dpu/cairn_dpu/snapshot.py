@@ -87,6 +87,24 @@ class Tenant(_Model):
     payload_bytes: int
     cache_bytes: int
     leased_bytes: int
+    held_bytes: int = Field(description="of the slab, on its way to or from clients and drives")
+    puts: int
+    put_bytes: int
+    gets: int
+    hits: int
+    get_bytes: int
+    deletes: int
+    evicted_blocks: int
+    evicted_bytes: int
+    expired_blocks: int
+    refused_quota: int
+    refused_admission: int
+
+
+class Forgotten(_Model):
+    """What tenants did that are known no more, for they had nothing left: sums over all of them."""
+
+    names: int
     puts: int
     put_bytes: int
     gets: int
@@ -153,8 +171,11 @@ class Snapshot(_Model):
     protocol_errors: int
     requests: int
     requests_in_flight: int
+    requests_refused: int = Field(description="for the memory that requests before them take")
     timeouts: int
     cancelled: int
+    links_paused: int = Field(description="times that a connection was not read, for its peer did not read")
+    links_deferred: int = Field(description="times that a connection had its part of a turn and waited for the next")
     received_bytes: int
     sent_bytes: int
     copied_bytes: int
@@ -163,4 +184,5 @@ class Snapshot(_Model):
     listeners: list[str]
     operations: dict[str, Operation]
     tenants: list[Tenant]
+    tenants_forgotten: Forgotten
     store: Store

@@ -4,6 +4,7 @@ import os
 import selectors
 import signal
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
@@ -68,10 +69,14 @@ class StopRequests:
         """Makes `wait` return None. Any thread."""
         self._waker.send(b"\0")
 
-    def wait_for(self, work: Future[T], *, heed_lifeline: bool) -> str | None:
-        """Waits until `work` (from `run_aside`) is done: None. Or until something asks to stop: its name."""
+    def wait_for(self, work: Future[T], *, heed_lifeline: bool, seconds: float | None = None) -> str | None:
+        """Waits until `work` (from `run_aside`) is done, or for so long: None. Or until something asks to stop: its name."""
+        until = None if seconds is None else time.monotonic() + seconds
         while not work.done():
-            reason = self.wait()
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            reason = self.wait(left)
             if reason is not None and (heed_lifeline or reason != LIFELINE):
                 return reason
         return None

@@ -10,4 +10,10 @@ const char* advice_for(int number);
 // What the errno is called, and what to do.
 std::string cause_and_advice(int number);
 
+// … where memory could not be mapped, where it could not be locked or pinned, and where no thread could be started:
+// each names the limit that the process has, where it has one.
+std::string advice_on_memory();
+std::string advice_on_locked_memory();
+const char* advice_on_threads();
+
 }  // namespace cairn

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <span>
 
 #include "base/check.h"
 #include "base/shortage.h"
@@ -53,10 +55,17 @@ EntropySource::~EntropySource() {
   stand_in = before_;
 }
 
+bool try_entropy(std::span<std::byte> out) {
+  if (stand_in != nullptr) {
+    stand_in->fill(out);
+    return true;
+  }
+  return fill(out, [](std::span<std::byte> rest) { return getrandom(rest.data(), rest.size(), 0); }) ||
+         fill_from_device(out);
+}
+
 void fill_entropy(std::span<std::byte> out) {
-  if (stand_in != nullptr) return stand_in->fill(out);
-  if (fill(out, [](std::span<std::byte> rest) { return getrandom(rest.data(), rest.size(), 0); })) return;
-  if (fill_from_device(out)) return;
+  if (try_entropy(out)) return;
   end_for_want(
       "no random bytes: the kernel gives none through getrandom, nor through /dev/urandom; allow the one in the "
       "container's seccomp profile, or make the other");

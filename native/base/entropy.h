@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <type_traits>
@@ -14,6 +15,9 @@ namespace cairn {
 // From the kernel, unless an EntropySource stands in. A kernel that gives none ends the process (base/shortage.h). Any
 // thread.
 void fill_entropy(std::span<std::byte> out);
+
+// The same, for a process that is somebody else's: false, and nothing happens, where the kernel gives none.
+bool try_entropy(std::span<std::byte> out);
 
 template <class T>
 T entropy() {

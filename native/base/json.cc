@@ -1,7 +1,10 @@
 #include "base/json.h"
 
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
+#include <string>
+#include <string_view>
 
 namespace cairn {
 
@@ -13,21 +16,49 @@ void JsonWriter::lead(std::string_view name) {
   out_ += ':';
 }
 
+namespace {
+
+// The bytes of the character that the text begins with; 0: it is no UTF-8.
+size_t character_bytes(std::string_view text) {
+  CAIRN_CHECK(!text.empty(), "the first character of no text");
+  const auto first = static_cast<unsigned char>(text[0]);
+  if (first < 0x80) return 1;
+  const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
+  for (size_t at = 1; at < length; ++at) {
+    if ((static_cast<unsigned char>(text[at]) & 0xC0) != 0x80) return 0;
+  }
+  // Longer than it need be, half of a pair, or beyond the last character.
+  const auto second = static_cast<unsigned char>(text[1]);
+  const bool wrong = (first == 0xE0 && second < 0xA0) || (first == 0xED && second > 0x9F) ||
+                     (first == 0xF0 && second < 0x90) || (first == 0xF4 && second > 0x8F);
+  return wrong ? 0 : length;
+}
+
+}  // namespace
+
 void JsonWriter::quote(std::string_view value) {
   out_ += '"';
-  for (const char c : value) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
+  while (!value.empty()) {
+    const size_t length = character_bytes(value);
+    const auto byte = static_cast<unsigned char>(value[0]);
+    char escaped[8];
+    if (length > 1) {
+      out_ += value.substr(0, length);
+    } else if (length == 0) {
+      // Paths, and names from clients, may be any bytes: they are shown as Python shows them, `\xff`.
+      std::snprintf(escaped, sizeof(escaped), "\\\\x%02x", byte);
+      out_ += escaped;
+    } else if (byte == '"' || byte == '\\') {
       out_ += '\\';
-      out_ += c;
-    } else if (byte < 0x20 || byte >= 0x7F) {
-      // Bytes that may not be UTF-8 (paths, names from clients) become Latin-1 escapes: always valid JSON.
-      char escaped[8];
+      out_ += value[0];
+    } else if (byte < 0x20 || byte == 0x7F) {
       std::snprintf(escaped, sizeof(escaped), "\\u%04x", byte);
       out_ += escaped;
     } else {
-      out_ += c;
+      out_ += value[0];
     }
+    value.remove_prefix(length == 0 ? 1 : length);
   }
   out_ += '"';
 }

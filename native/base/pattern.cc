@@ -1,5 +1,9 @@
 #include "base/pattern.h"
 
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
 namespace cairn {
 
 namespace {

@@ -2,6 +2,7 @@
 // connect); the data path reports wire::Status per item instead and never builds a string.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 #include <string>
 #include <utility>

@@ -6,6 +6,8 @@
 
 #include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <new>
 #include <string>
 

@@ -1,12 +1,19 @@
 #include "base/slab.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace cairn {
 
@@ -28,19 +35,33 @@ struct Buffer::Body {
   uint64_t length;
   uint64_t capacity;
   std::vector<iovec> runs;
+  SlabAccount* account = nullptr;
+  bool cached = false;  // one of the references is a cache's
 };
 
 Buffer::Buffer(const Buffer& other) noexcept : body_(other.body_) {
   if (body_ == nullptr) return;
   CAIRN_CHECK(body_->references > 0, "memory is shared that was given back already");
   CAIRN_CHECK(body_->references < UINT32_MAX, "memory is shared by more than can be counted");
-  ++body_->references;
+  if (++body_->references == 2 && body_->cached) body_->slab->count_held(*body_, true);
 }
 
 Buffer::~Buffer() {
   if (body_ == nullptr) return;
   CAIRN_CHECK(body_->references > 0, "memory is given back twice");
-  if (--body_->references == 0) body_->slab->release(body_);
+  if (--body_->references == 0) {
+    if (!body_->cached) body_->slab->count_held(*body_, false);
+    body_->slab->release(body_);
+  } else if (body_->references == 1 && body_->cached) {
+    body_->slab->count_held(*body_, false);
+  }
+}
+
+void Buffer::set_cached(bool cached) const {
+  CAIRN_CHECK(body_ != nullptr, "no memory is in a cache");
+  CAIRN_CHECK(body_->cached != cached, "memory enters a cache twice, or leaves it twice");
+  body_->cached = cached;
+  if (body_->references == 1) body_->slab->count_held(*body_, !cached);
 }
 
 uint64_t Buffer::length() const {
@@ -81,16 +102,44 @@ void Buffer::zero_tail(uint64_t from) {
   for (const iovec& part : parts) std::memset(part.iov_base, 0, part.iov_len);
 }
 
-Result<std::unique_ptr<Slab>> Slab::create(uint64_t bytes) {
+int touch_pages(std::byte* base, uint64_t bytes, uint64_t page_bytes, bool by_advice) {
+  CAIRN_CHECK(base != nullptr, "pages of no memory are touched");
+  CAIRN_CHECK(page_bytes > 0, "pages of no bytes are touched");
+  if (by_advice) {
+    if (madvise(base, bytes, MADV_POPULATE_WRITE) == 0) return 0;
+    if (errno != EINVAL) return errno;  // a kernel before 5.14 knows no such advice
+  }
+  const int zeros = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+  if (zeros < 0) return errno;
+  int error = 0;
+  for (uint64_t at = 0; at < bytes && error == 0; at += page_bytes) {
+    if (read(zeros, base + at, 1) != 1) error = errno;
+  }
+  close(zeros);
+  return error;
+}
+
+Result<std::unique_ptr<Slab>> Slab::create(uint64_t bytes, std::byte* (*map_huge)(uint64_t bytes)) {
   bytes = round_up(std::max<uint64_t>(bytes, 1), kHugePageBytes);
-  void* base =
-      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE, -1, 0);
-  if (base == MAP_FAILED) {
+  void* base = map_huge(bytes);
+  std::string remark;
+  CAIRN_CHECK(bytes % kHugePageBytes == 0, "a slab ends within a huge page");
+  if (base != nullptr) {
+    if (const int error = touch_pages(static_cast<std::byte*>(base), bytes, kHugePageBytes, true); error != 0) {
+      munmap(base, bytes);
+      base = nullptr;
+      remark = "the machine has huge pages and this process may not use them (" + std::string(std::strerror(error)) +
+               "), so the slab is of ordinary pages; raise the limit of its control group (hugetlb.*.max; the "
+               "hugepages-* limits of a pod), or take the huge pages back from the machine";
+    }
+  }
+  if (base == nullptr) {
     // No reserved huge pages: take one huge page more than needed, align, ask for transparent ones.
     void* wide = mmap(nullptr, bytes + kHugePageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (wide == MAP_FAILED) {
-      return Error::from_errno(errno, "cannot map a slab of " + std::to_string(bytes >> 20) + " MiB",
-                               "; ask for a smaller one, or give the process more memory");
+      const int number = errno;
+      return Error::from_errno(number, "cannot map a slab of " + std::to_string(bytes >> 20) + " MiB",
+                               advice_on_memory());
     }
     const auto start = reinterpret_cast<uintptr_t>(wide);
     const uintptr_t aligned = round_up(start, kHugePageBytes);
@@ -101,7 +150,14 @@ Result<std::unique_ptr<Slab>> Slab::create(uint64_t bytes) {
     madvise(base, bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed, not correctness
     std::memset(base, 0, bytes);
   }
-  return std::unique_ptr<Slab>(new Slab(static_cast<std::byte*>(base), bytes));
+  std::unique_ptr<Slab> slab(new Slab(static_cast<std::byte*>(base), bytes));
+  slab->remark_ = std::move(remark);
+  return slab;
+}
+
+std::byte* map_huge_pages(uint64_t bytes) {
+  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+  return base == MAP_FAILED ? nullptr : static_cast<std::byte*>(base);
 }
 
 Slab::Slab(std::byte* base, uint64_t bytes) : base_(base), total_bytes_(bytes) {
@@ -184,6 +240,15 @@ void Slab::give_back(int64_t page, int order) {
   heads_[level] = static_cast<int32_t>(page);
 }
 
+void Slab::count_held(const Buffer::Body& body, bool held) {
+  if (body.account == nullptr) return;
+  uint64_t& own = body.account->held_bytes;
+  CAIRN_CHECK(held || held_bytes_ >= body.capacity, "more of the slab is let go of than was held");
+  CAIRN_CHECK(held || own >= body.capacity, "more memory of one owner is let go of than it held");
+  held_bytes_ = held ? held_bytes_ + body.capacity : held_bytes_ - body.capacity;
+  own = held ? own + body.capacity : own - body.capacity;
+}
+
 bool Slab::told_to_fail() {
   if (fail_in_ > 1) {
     --fail_in_;
@@ -194,13 +259,13 @@ bool Slab::told_to_fail() {
   return true;
 }
 
-Buffer Slab::allocate(uint64_t length) {
+Buffer Slab::allocate(uint64_t length, SlabAccount* account) {
   uint64_t left = round_up(std::max<uint64_t>(length, 1), kSlabPageBytes);
   CAIRN_CHECK(left >= length, "more memory is asked for than can be counted");
   if (fail_in_ != 0 && told_to_fail()) [[unlikely]]
     return {};
   if (left > free_bytes_) return {};
-  auto* body = new Buffer::Body{this, 1, length, left, {}};
+  auto* body = new Buffer::Body{this, 1, length, left, {}, account, false};
   while (left > 0) {
     int order = std::min(static_cast<int>(std::bit_width(left / kSlabPageBytes)) - 1, kSlabOrders - 1);
     int64_t page = take(order);
@@ -216,6 +281,7 @@ Buffer Slab::allocate(uint64_t length) {
     body->runs.push_back({base_ + static_cast<uint64_t>(page) * kSlabPageBytes, order_bytes(order)});
     left -= order_bytes(order);
   }
+  count_held(*body, true);
   return Buffer(body);
 }
 

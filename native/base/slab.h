@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -29,6 +30,18 @@ static_assert(kSlabPageBytes << (kSlabOrders - 1) == size_t{64} << 20, "the larg
 static_assert(kSlabOrders <= INT8_MAX, "an order does not fit the byte that notes it");
 
 class Slab;
+
+// Huge pages, not touched yet; nullptr when there are too few.
+std::byte* map_huge_pages(uint64_t bytes);
+
+// Makes every page of the memory real; 0, or the errno where one cannot be had. Touching such a page would end the
+// process with SIGBUS. by_advice: with one call, where the kernel has it.
+int touch_pages(std::byte* base, uint64_t bytes, uint64_t page_bytes, bool by_advice);
+
+// Whose memory it is: what of the slab its owner keeps from others. Outlives every buffer that is counted in it.
+struct SlabAccount {
+  uint64_t held_bytes = 0;
+};
 
 // A counted reference to slab memory. Copies share the memory; the last one gives it back, so whoever
 // moves the bytes holds a Buffer until the completion. Reactor thread only.
@@ -51,6 +64,9 @@ class Buffer {
   const std::vector<iovec>& runs() const;
   // True when no other Buffer shares this memory.
   bool unique() const;
+  // Whether one of the references is that of a cache, which gives the memory up whenever it is wanted: it is held, and
+  // counted in its owner's account, only as long as there is another.
+  void set_cached(bool cached) const;
   // Appends the parts of the runs that hold bytes [offset, offset + count) to `out`.
   void slice(uint64_t offset, uint64_t count, std::vector<iovec>& out) const;
   // Zeroes bytes [from, capacity): nothing of an earlier owner may reach a drive or a client.
@@ -66,13 +82,16 @@ class Buffer {
 class Slab {
  public:
   // Maps `bytes` (rounded up to 2 MiB) and touches every page, so that no request meets a page fault.
-  static Result<std::unique_ptr<Slab>> create(uint64_t bytes);
+  // Huge pages that can be mapped and not touched (a limit of the control group) are given back, and ordinary ones
+  // taken. `map_huge` is for tests: memory of so many bytes, or nullptr.
+  static Result<std::unique_ptr<Slab>> create(uint64_t bytes, std::byte* (*map_huge)(uint64_t bytes) = &map_huge_pages);
   ~Slab();
   Slab(const Slab&) = delete;
   Slab& operator=(const Slab&) = delete;
 
-  // A buffer of `length` bytes (at least one page is taken), or an empty one when free memory is short.
-  Buffer allocate(uint64_t length);
+  // A buffer of `length` bytes (at least one page is taken), or an empty one when free memory is short. What is held of
+  // it is counted in `account`; nullptr: in nobody's.
+  Buffer allocate(uint64_t length, SlabAccount* account = nullptr);
   // For tests: the nth allocation from now on (1: the next) finds no memory, and all after it if `for_ever`; 0: none.
   void fail_allocation(uint64_t nth, bool for_ever) {
     fail_in_ = nth;
@@ -83,7 +102,11 @@ class Slab {
 
   uint64_t total_bytes() const { return total_bytes_; }
   uint64_t free_bytes() const { return free_bytes_; }
+  // What is counted in accounts, all together.
+  uint64_t held_bytes() const { return held_bytes_; }
   ByteSpan memory() const { return {base_, total_bytes_}; }
+  // A sentence for the log when it is not of the memory that it could be; else empty.
+  const std::string& remark() const { return remark_; }
 
  private:
   friend class Buffer;
@@ -92,11 +115,14 @@ class Slab {
   int64_t take(int order);
   void give_back(int64_t page, int order);
   void release(Buffer::Body* body);
+  void count_held(const Buffer::Body& body, bool held);
   bool told_to_fail();
 
   std::byte* base_;
   uint64_t total_bytes_;
+  std::string remark_;
   uint64_t free_bytes_ = 0;
+  uint64_t held_bytes_ = 0;
   uint64_t fail_in_ = 0;  // 0: no allocation is made to fail
   bool fail_for_ever_ = false;
   uint64_t failed_ = 0;

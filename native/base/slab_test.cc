@@ -3,11 +3,19 @@
 #include "base/slab.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <memory>
 #include <random>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace cairn {
 namespace {
@@ -34,6 +42,37 @@ TEST(SlabTest, ABufferIsWholePagesAndKnowsWhatWasAskedFor) {
     EXPECT_EQ(reinterpret_cast<uintptr_t>(run.iov_base) % kSlabPageBytes, 0U) << "a drive takes no other memory";
   EXPECT_EQ(slab->free_bytes(), 4 * kMiB - 8192);
   EXPECT_EQ(slab->allocate(0).capacity(), kSlabPageBytes);
+}
+
+// The service ended with SIGBUS at its first put where huge pages could be mapped and not touched. Memory behind the
+// end of a file is such memory: whoever touches it gets the same signal.
+std::byte* untouchable(uint64_t bytes) {
+  const int file = memfd_create("nothing", MFD_CLOEXEC);
+  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  close(file);
+  return base == MAP_FAILED ? nullptr : static_cast<std::byte*>(base);
+}
+
+TEST(SlabTest, MemoryThatCannotBeTouchedIsFoundWithoutTouchingIt) {
+  std::byte* const base = untouchable(4 * kMiB);
+  ASSERT_NE(base, nullptr);
+  for (const bool by_advice : {true, false}) {
+    EXPECT_EQ(touch_pages(base, 4 * kMiB, 2 * kMiB, by_advice), EFAULT) << (by_advice ? "advice" : "reading");
+  }
+  munmap(base, 4 * kMiB);
+  const auto good = slab_of(4 * kMiB);
+  for (const bool by_advice : {true, false})
+    EXPECT_EQ(touch_pages(good->memory().data(), 4 * kMiB, 2 * kMiB, by_advice), 0);
+}
+
+TEST(SlabTest, HugePagesThatCannotBeTouchedAreReplacedAndTold) {
+  const auto slab = Slab::create(4 * kMiB, &untouchable).take();
+  const ByteSpan memory = slab->memory();
+  ASSERT_EQ(memory.size(), 4 * kMiB);
+  std::memset(memory.data(), 1, memory.size());
+  EXPECT_NE(slab->remark().find("ordinary pages"), std::string::npos) << slab->remark();
+  EXPECT_EQ(Slab::create(4 * kMiB, [](uint64_t) -> std::byte* { return nullptr; }).value()->remark(), "")
+      << "a machine that has none is nothing to tell of";
 }
 
 TEST(SlabTest, AnEmptyBufferIsNothingAndMayBeAskedAnything) {

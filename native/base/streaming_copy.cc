@@ -1,6 +1,8 @@
 #include "base/streaming_copy.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -41,12 +43,14 @@ void stream_line(std::byte* to, const std::byte* from) {
 }  // namespace
 
 void copy_streaming(std::byte* to, const std::byte* from, size_t bytes) {
+  if (bytes >= kStreamedBytesLeast) return copy_past_cache(to, from, bytes);
   copied.fetch_add(bytes, std::memory_order_relaxed);
-  if (bytes < kStreamedBytesLeast) {
-    std::memcpy(to, from, bytes);
-    return;
-  }
-  const size_t head = (kLineBytes - reinterpret_cast<uintptr_t>(to) % kLineBytes) % kLineBytes;
+  std::memcpy(to, from, bytes);
+}
+
+void copy_past_cache(std::byte* to, const std::byte* from, size_t bytes) {
+  copied.fetch_add(bytes, std::memory_order_relaxed);
+  const size_t head = std::min(bytes, (kLineBytes - reinterpret_cast<uintptr_t>(to) % kLineBytes) % kLineBytes);
   std::memcpy(to, from, head);
   size_t at = head;
   for (; bytes - at >= kLineBytes + kAheadBytes; at += kLineBytes) {
@@ -64,6 +68,10 @@ void copy_streaming(std::byte* to, const std::byte* from, size_t bytes) {
 void copy_streaming(std::byte* to, const std::byte* from, size_t bytes) {
   copied.fetch_add(bytes, std::memory_order_relaxed);
   std::memcpy(to, from, bytes);
+}
+
+void copy_past_cache(std::byte* to, const std::byte* from, size_t bytes) {
+  copy_streaming(to, from, bytes);
 }
 
 #endif

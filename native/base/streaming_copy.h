@@ -11,6 +11,9 @@ namespace cairn {
 // told of the copy afterwards sees it whole. Any thread.
 void copy_streaming(std::byte* to, const std::byte* from, size_t bytes);
 
+// The same for a piece of a large copy, however small it is.
+void copy_past_cache(std::byte* to, const std::byte* from, size_t bytes);
+
 // All that this process copied so far. Any thread. What the kernel copies, to and from a socket, is not in it.
 uint64_t copied_bytes();
 

@@ -5,7 +5,15 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
+#include <cstdint>
 #include <cstring>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/json.h"
@@ -21,9 +29,16 @@ namespace {
 
 PyObject* cairn_error = nullptr;
 
+// What peers and paths had a part in may be any bytes: those that are no text are shown as \xff, and none is an error.
+nb::object text_of(const std::string& bytes) {
+  PyObject* text = PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "backslashreplace");
+  if (text == nullptr) throw nb::python_error();
+  return nb::steal(text);
+}
+
 [[noreturn]] void raise(const cairn::Error& error) {
   CAIRN_CHECK(cairn_error != nullptr, "an error is raised before the module is ready");
-  nb::object raised = nb::borrow(cairn_error)(error.message);
+  nb::object raised = nb::borrow(cairn_error)(text_of(error.message));
   raised.attr("system_errno") = error.system_errno;
   raised.attr("status") = error.status;
   PyErr_SetObject(cairn_error, raised.ptr());
@@ -190,6 +205,24 @@ void construct(PyServer* self, const std::vector<std::string>& drives, const std
   new (self) PyServer{take_or_raise(std::move(opened))};
 }
 
+void start(PyServer& self) {
+  try {
+    server_of(self).start();
+  } catch (const std::system_error& error) {
+    raise(cairn::Error::from_errno(error.code().value(), "cannot start the thread of the reactor",
+                                   cairn::advice_on_threads()));
+  }
+}
+
+void resume_drive(PyServer& self, const std::string& uuid) {
+  cairn::Result<cairn::Unit> done = cairn::Unit{};
+  {
+    const nb::gil_scoped_release released;
+    done = server_of(self).resume_drive(uuid);
+  }
+  take_or_raise(std::move(done));
+}
+
 bool stop(PyServer& self, uint64_t drain_ms) {
   const nb::gil_scoped_release released;
   return server_of(self).stop(drain_ms);
@@ -244,7 +277,8 @@ nb::list absent_drives(PyServer& self) {
     absent = server_of(self).absent_drives();
   }
   nb::list rows;
-  for (const cairn::AbsentDrive& drive : absent) rows.append(nb::make_tuple(drive.path, drive.reason));
+  for (const cairn::AbsentDrive& drive : absent)
+    rows.append(nb::make_tuple(text_of(drive.path), text_of(drive.reason)));
   return rows;
 }
 
@@ -256,7 +290,7 @@ nb::list complaints(PyServer& self) {
   }
   nb::list rows;
   for (const cairn::Complaint& row : complaints)
-    rows.append(nb::make_tuple(row.peer, static_cast<int>(row.status), row.reason, row.times));
+    rows.append(nb::make_tuple(text_of(row.peer), static_cast<int>(row.status), text_of(row.reason), row.times));
   return rows;
 }
 
@@ -299,13 +333,16 @@ NB_MODULE(_native, m) {
       .def(
           "listen", [](PyServer& self, const std::string& url) { return take_or_raise(server_of(self).listen(url)); },
           "url"_a)
-      .def("start", [](PyServer& self) { server_of(self).start(); })
+      .def("start", &start)
+      .def("slab_remark", [](PyServer& self) { return server_of(self).slab_remark(); })
       .def("stop", &stop, "drain_ms"_a)
+      .def("unsealed", [](PyServer& self) { return server_of(self).unsealed(); })
       .def("running", [](PyServer& self) { return server_of(self).running(); })
       .def("stats", &stats)
       .def("absent_drives", &absent_drives)
       .def("complaints", &complaints)
       .def("attach_drive", &attach_drive, "path"_a)
+      .def("resume_drive", &resume_drive, "uuid"_a)
       .def("drain_drive", &drain_drive, "uuid"_a)
       .def("detach_drive", &detach_drive, "uuid"_a, nb::kw_only(), "lose_what_is_left"_a)
       .def("set_tenants", &set_tenants, "tenants"_a);

@@ -5,9 +5,20 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
 #include "base/crc32c.h"
 #include "base/pattern.h"
 #include "base/streaming_copy.h"
+#include "bindings/cairnkv_gil.h"
 #include "bindings/cairnkv_gpu.h"
 #include "bindings/cairnkv_memory.h"
 #include "bindings/cairnkv_region.h"
@@ -27,49 +38,53 @@ using cairn::FrameType;
 using cairn::Pieces;
 using cairn::PyClient;
 using cairn::PyRegion;
-
-constexpr int kSignalEveryMs = 100;
-static_assert(kSignalEveryMs > 0, "a call would never look whether it was interrupted");
+using cairn::PythonReleased;
+using cairn::SignalsHandled;
 
 PyObject* connect_error = nullptr;
 
 class PyOperation {
  public:
   PyOperation(nb::object owner, std::shared_ptr<cairn::Operation> operation, std::unique_ptr<Borrowed> borrowed)
-      : owner_(std::move(owner)), operation_(std::move(operation)), borrowed_(std::move(borrowed)) {
+      : owner_(std::move(owner)),
+        client_(&client_of(owner_)),
+        operation_(std::move(operation)),
+        borrowed_(std::move(borrowed)) {
     CAIRN_CHECK(operation_ != nullptr, "Python is given no operation");
     CAIRN_CHECK(operation_->id != 0, "Python is given an operation that was not submitted");
   }
   PyOperation(PyOperation&&) = default;
   ~PyOperation() {
-    if (operation_ != nullptr && !done()) cancel();  // the buffers are about to be given back
+    if (operation_ == nullptr) return;
+    // What a parent began is never looked at again: another thread may have been in the middle of it.
+    if (client_->inherited()) (void)new std::shared_ptr<cairn::Operation>(std::move(operation_));
+    if (operation_ == nullptr || operation_->done()) return;
+    const PythonReleased released;
+    client_->cancel(*operation_);  // the buffers are about to be given back
   }
 
   uint64_t id() const { return operation_->id; }
-  bool done() {
-    if (!done_) done_ = client().done(*operation_);
-    return done_;
-  }
+  bool done() { return client_->done(*operation_); }
   void wait() {
-    while (!done_) {
-      {
-        const nb::gil_scoped_release released;
-        done_ = client().wait(*operation_, kSignalEveryMs);
-      }
-      if (!done_ && PyErr_CheckSignals() != 0) {
-        const nb::python_error interrupted;  // taken now: cancel() runs without the GIL in between
-        cancel();
-        throw interrupted;
-      }
+    if (!done()) {
+      SignalsHandled call;
+      bool interrupted = false;
+      while (!interrupted && !client_->wait(*operation_, cairn::Interruption::kEveryMs)) interrupted = call.requested();
+      if (interrupted) client_->cancel(*operation_, &call);
+      call.resume();
+      borrowed_.reset();
+      call.finish();
     }
     borrowed_.reset();
   }
   void cancel() {
-    {
-      const nb::gil_scoped_release released;
-      client().cancel(*operation_);
+    if (!done()) {
+      SignalsHandled call;
+      client_->cancel(*operation_, &call);
+      call.resume();
+      borrowed_.reset();
+      call.finish();
     }
-    done_ = true;
     borrowed_.reset();
   }
   const cairn::Operation& settled() {
@@ -78,12 +93,10 @@ class PyOperation {
   }
 
  private:
-  cairn::Client& client() { return client_of(owner_); }
-
   nb::object owner_;
+  cairn::Client* client_;
   std::shared_ptr<cairn::Operation> operation_;
   std::unique_ptr<Borrowed> borrowed_;
-  bool done_ = false;
 };
 
 int region_getbuffer(PyObject* self, Py_buffer* view, int flags) {
@@ -130,10 +143,9 @@ std::shared_ptr<cairn::Operation> begin(FrameType type, nb::handle keys, uint64_
 
 PyOperation send(nb::object self, std::shared_ptr<cairn::Operation> operation, std::unique_ptr<Borrowed> borrowed) {
   cairn::Client& client = client_of(self);
-  {
-    const nb::gil_scoped_release released;
-    client.submit(operation);
-  }
+  SignalsHandled call;
+  client.submit(operation, &call);
+  call.finish();
   return {std::move(self), std::move(operation), std::move(borrowed)};
 }
 
@@ -217,8 +229,13 @@ PyOperation stats(nb::object self, uint32_t deadline_ms) {
   return send(std::move(self), begin(FrameType::stats, nb::list(), 0, deadline_ms), nullptr);
 }
 
+// What a peer said, whatever it said.
+nb::object text_of(const std::string& told) {
+  return nb::steal(PyUnicode_DecodeUTF8(told.data(), static_cast<Py_ssize_t>(told.size()), "replace"));
+}
+
 [[noreturn]] void raise_connect_error(cairn::Status status, const std::string& reason) {
-  const nb::tuple args = nb::make_tuple(static_cast<int>(status), reason);
+  const nb::tuple args = nb::make_tuple(static_cast<int>(status), text_of(reason));
   PyErr_SetObject(connect_error, args.ptr());
   throw nb::python_error();
 }
@@ -232,11 +249,11 @@ void connect(PyClient* self, const std::string& url, const std::string& tenant, 
   options.lanes = lanes;
   options.connect_timeout_ms = connect_timeout_ms;
   options.verify = verify;
+  if (const auto ways = cairn::Ways::parse(url); !ways.ok()) throw nb::value_error(ways.error().message.c_str());
   std::variant<std::unique_ptr<cairn::Client>, cairn::ConnectFailure> connected;
-  {
-    const nb::gil_scoped_release released;
-    connected = cairn::Client::connect(url, options);
-  }
+  SignalsHandled call;
+  connected = cairn::Client::connect(url, options, &call);
+  call.finish();
   if (const auto* failure = std::get_if<cairn::ConnectFailure>(&connected))
     raise_connect_error(failure->status, failure->reason);
   CAIRN_CHECK(std::get<std::unique_ptr<cairn::Client>>(connected) != nullptr, "a client was connected and lost");
@@ -244,7 +261,11 @@ void connect(PyClient* self, const std::string& url, const std::string& tenant, 
 }
 
 int completion_fd(PyClient& self) {
-  auto event = self.client->completion_fd();
+  cairn::Result<int> event = cairn::Error{};
+  {
+    const PythonReleased released;
+    event = self.client->completion_fd();
+  }
   if (!event.ok()) raise_connect_error(cairn::Status::busy, event.error().message);
   return event.value();
 }
@@ -253,7 +274,7 @@ PyRegion alloc(nb::object self, uint64_t nbytes) {
   cairn::Client& client = client_of(self);
   cairn::Result<cairn::MemoryRegion*> region = cairn::Error{};
   {
-    const nb::gil_scoped_release released;
+    const PythonReleased released;
     region = client.alloc_region(nbytes);
   }
   if (!region.ok()) throw nb::value_error(region.error().message.c_str());
@@ -271,7 +292,7 @@ PyRegion register_memory(nb::object self, nb::handle memory) {
   cairn::Client& client = client_of(self);
   cairn::Result<cairn::MemoryRegion*> region = cairn::Error{};
   {
-    const nb::gil_scoped_release released;
+    const PythonReleased released;
     region = client.register_memory(bytes, gpu);
   }
   if (!region.ok()) throw nb::value_error(region.error().message.c_str());
@@ -283,7 +304,11 @@ nb::bytes bytes_of(const std::array<uint8_t, 16>& array) {
 }
 
 nb::dict info(PyClient& self) {
-  const cairn::ClientInfo info = self.client->info();
+  cairn::ClientInfo info;
+  {
+    const PythonReleased released;
+    info = self.client->info();
+  }
   nb::dict out;
   out["transport"] = info.transport;
   out["server_id"] = bytes_of(info.server_id).attr("hex")();
@@ -297,7 +322,7 @@ nb::dict info(PyClient& self) {
   out["reconnects"] = info.reconnects;
   out["returns"] = info.returns;
   out["breaker"] = info.breaker;
-  out["last_error"] = info.last_error;
+  out["last_error"] = text_of(info.last_error);
   out["gpu_regions"] = cairn::gpu_region_rows(info.gpu_regions);
   return out;
 }
@@ -331,21 +356,21 @@ nb::dict limits() {
 uint32_t checksum(nb::handle data, uint32_t previous) {
   Borrowed borrowed;
   const ByteSpan bytes = borrowed.add(data, false);
-  const nb::gil_scoped_release released;
+  const PythonReleased released;
   return cairn::crc32c(bytes, previous);
 }
 
 void fill(nb::handle buffer, uint64_t seed) {
   Borrowed borrowed;
   const ByteSpan bytes = borrowed.add(buffer, true);
-  const nb::gil_scoped_release released;
+  const PythonReleased released;
   cairn::fill_pattern(bytes, seed);
 }
 
 int64_t check(nb::handle buffer, uint64_t seed) {
   Borrowed borrowed;
   const ByteSpan bytes = borrowed.add(buffer, false);
-  const nb::gil_scoped_release released;
+  const PythonReleased released;
   return cairn::check_pattern(bytes, seed);
 }
 
@@ -406,7 +431,7 @@ void bind_operation(nb::module_& m) {
       .def_prop_ro("matched", [](PyOperation& self) { return self.settled().matched; })
       .def_prop_ro("events", &events_of)
       .def_prop_ro("events_range", &events_range_of)
-      .def_prop_ro("text", [](PyOperation& self) { return self.settled().text; });
+      .def_prop_ro("text", [](PyOperation& self) { return text_of(self.settled().text); });
 }
 
 void bind_client(nb::module_& m) {
@@ -430,11 +455,16 @@ void bind_client(nb::module_& m) {
       .def("prefetch", &keys_only<FrameType::prefetch>, "keys"_a, "layout"_a = 0, "deadline_ms"_a = 0)
       .def("stats", &stats, "deadline_ms"_a = 0)
       .def("completion_fd", &completion_fd)
-      .def("take_completed", [](PyClient& self) { return self.client->take_completed(); })
+      .def("take_completed",
+           [](PyClient& self) {
+             const PythonReleased released;
+             return self.client->take_completed();
+           })
       .def("info", &info)
       .def("close", [](PyClient& self) {
-        const nb::gil_scoped_release released;
-        self.client->close();
+        SignalsHandled call;
+        self.client->close(&call);
+        call.finish();
       });
 }
 
@@ -443,6 +473,7 @@ void bind_client(nb::module_& m) {
 NB_MODULE(_native, m) {
   // A process that ends with an object alive is no bug of ours to report to its user.
   nb::set_leak_warnings(false);
+  cairn::watch_for_the_end();
   bind_values(m);
   cairn::bind_gpu(m);
   bind_region(m);

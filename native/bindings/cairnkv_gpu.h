@@ -3,9 +3,12 @@
 
 #include <nanobind/nanobind.h>
 
+#include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "bindings/cairnkv_gil.h"
 #include "bindings/cairnkv_memory.h"
 #include "client/client.h"
 
@@ -32,12 +35,12 @@ T take_or_raise(Result<T> result) {
 }
 
 inline int gpu_of(uint64_t address, uint64_t nbytes, int gpu) {
-  const nb::gil_scoped_release released;
+  const PythonReleased released;
   return take_or_raise(take_or_raise(Gpu::load())->find(address, nbytes, gpu < 0 ? kAnyGpu : gpu));
 }
 
 inline void gpu_wait(int gpu, uint64_t stream) {
-  const nb::gil_scoped_release released;
+  const PythonReleased released;
   take_or_raise(take_or_raise(Gpu::load())->wait_for_stream(gpu, stream));
 }
 
@@ -51,7 +54,7 @@ void gpu_copy(int gpu, uint64_t address, nb::handle buffer) {
   std::string error;
   bool copied = false;
   {
-    const nb::gil_scoped_release released;
+    const PythonReleased released;
     driver = take_or_raise(Gpu::load());
     const GpuPiece piece{host.data(), address, host.size()};
     copied = host.empty() || (driver->*copy)(gpu, {&piece, 1}, error);

@@ -4,10 +4,13 @@
 #include <nanobind/nanobind.h>
 #include <sys/uio.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "bindings/cairnkv_gil.h"
 #include "client/gpu.h"
 
 namespace cairn {
@@ -23,16 +26,22 @@ class Borrowed {
   ~Borrowed() { release(); }
 
   ByteSpan add(nb::handle object, bool writable) {
-    Py_buffer view;
-    if (PyObject_GetBuffer(object.ptr(), &view, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0)
+    Py_buffer& view = views_.emplace_back();
+    const int flags = writable ? PyBUF_WRITABLE : PyBUF_SIMPLE;
+    if (in_python([&] { return PyObject_GetBuffer(object.ptr(), &view, flags); }) != 0) {
+      views_.pop_back();
       throw nb::python_error();
-    views_.push_back(view);
+    }
     return {static_cast<std::byte*>(view.buf), static_cast<size_t>(view.len)};
   }
   void release() {
     CAIRN_CHECK(empty() || PyGILState_Check() == 1, "buffers are given back to Python without its lock");
-    for (Py_buffer& view : views_) PyBuffer_Release(&view);
+    for (Py_buffer& view : views_) in_python([&view] { PyBuffer_Release(&view); });
     views_.clear();
+    for (nb::object& one : kept_) {
+      PyObject* object = one.release().ptr();
+      in_python([object] { Py_DECREF(object); });
+    }
     kept_.clear();
   }
   // Until then the object is not destroyed.

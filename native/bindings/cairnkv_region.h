@@ -3,10 +3,13 @@
 
 #include <nanobind/nanobind.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "bindings/cairnkv_gil.h"
 #include "bindings/cairnkv_memory.h"
 #include "client/client.h"
 
@@ -15,6 +18,13 @@ namespace cairn {
 // Lives as long as any Region or Operation of it; close() ends the session, not the object.
 struct PyClient {
   std::unique_ptr<Client> client;
+
+  explicit PyClient(std::unique_ptr<Client> connected) : client(std::move(connected)) {}
+  PyClient(PyClient&&) = delete;
+  ~PyClient() {
+    const PythonReleased released;
+    Client::let_go(std::move(client));
+  }
 };
 
 inline Client& client_of(const nb::object& self) {
@@ -44,7 +54,10 @@ class PyRegion {
   size_t nbytes() const { return bytes_.size(); }
   bool shared() const {
     if (region_ == nullptr) return false;
-    return gpu_ == kHostMemory ? client_of(owner_).region_is_shared(*region_) : reason().empty();
+    if (gpu_ != kHostMemory) return reason().empty();
+    Client& client = client_of(owner_);
+    const PythonReleased released;
+    return client.region_is_shared(*region_);
   }
   nb::object gpu() const { return gpu_ == kHostMemory ? nb::none() : nb::object(nb::int_(gpu_)); }
   std::string transfer() const {
@@ -52,10 +65,19 @@ class PyRegion {
     return gpu_ == kHostMemory ? "streamed" : "bounced";
   }
   std::string reason() const {
-    return region_ != nullptr && gpu_ != kHostMemory ? client_of(owner_).region_reason(*region_) : std::string();
+    if (region_ == nullptr || gpu_ == kHostMemory) return {};
+    Client& client = client_of(owner_);
+    const PythonReleased released;
+    return client.region_reason(*region_);
   }
   void close() {
     if (exports_ > 0) throw nb::buffer_error("the region is in use: release its memoryviews and arrays first");
+    if (MemoryRegion* region = std::exchange(region_, nullptr)) {
+      Client& client = client_of(owner_);
+      SignalsHandled call;  // it waits for what is in flight there
+      client.free_region(region, &call);
+      call.finish();
+    }
     free();
   }
   ByteSpan exported() {
@@ -76,7 +98,7 @@ class PyRegion {
     CAIRN_CHECK(exports_ == 0, "a region is freed that Python still looks into");
     if (MemoryRegion* region = std::exchange(region_, nullptr)) {
       Client& client = client_of(owner_);
-      const nb::gil_scoped_release released;  // it waits for what is in flight there
+      const PythonReleased released;
       client.free_region(region);
     }
     borrowed_.reset();

@@ -1,5 +1,11 @@
 // What the service says.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "client/client.h"
 
@@ -58,24 +64,24 @@ bool Client::Lane::destination(uint64_t request_id, uint32_t index, uint64_t len
 
 void Client::Lane::on_frame(const FrameHeader& header, ConstByteSpan body) {
   client->answered(*this, header, body);
+  arrived.clear();
 }
 
-void Client::Lane::on_closed(Status status, std::string_view reason) {
+void Client::Lane::on_closed(Status, std::string_view reason) {
   if (leaving) {
     broken = true;  // the better session goes on; end_left() settles what was asked of this one
     return;
   }
-  // Anything but a peer that left is our own verdict on what it sent.
-  client->lose_session(reason, status != Status::disconnected);
+  client->lose_session(reason);
 }
 
 void Client::answered(Lane& lane, const FrameHeader& header, ConstByteSpan body) {
   if (lost_) return;
   if (header.type == FrameType::refuse || header.type == FrameType::failed) {
     ReasonView view;
-    if (const char* wrong = decode_reason(body, view)) return lose_session(wrong, true);
+    if (const char* wrong = decode_reason(body, view)) return lose_session(wrong);
     if (header.type == FrameType::failed) return finish_request(lane, header.request_id, known(view.status));
-    return lose_session("the service ended the session: " + std::string(view.reason), true);
+    return lose_session("the service ended the session: " + std::string(view.reason));
   }
   if (header.type == FrameType::cancelled) return finish_request(lane, header.request_id, Status::cancelled);
   if (header.type == FrameType::pong || header.type == FrameType::ping) return;
@@ -85,7 +91,7 @@ void Client::answered(Lane& lane, const FrameHeader& header, ConstByteSpan body)
   const char* wrong = nullptr;
   switch (header.type) {
     case FrameType::results:
-      wrong = take_results(request, header, body);
+      wrong = take_results(lane, request, header, body);
       break;
     case FrameType::statuses:
       wrong = take_statuses(request, header, body);
@@ -114,22 +120,27 @@ void Client::answered(Lane& lane, const FrameHeader& header, ConstByteSpan body)
     default:
       wrong = "a frame that only clients send";
   }
-  if (wrong != nullptr) return lose_session(wrong, true);
+  if (wrong != nullptr) return lose_session(wrong);
   if ((header.flags & kFrameLast) != 0) finish_request(lane, header.request_id, Status::invalid);
 }
 
-const char* Client::take_results(Request& request, const FrameHeader& header, ConstByteSpan body) {
+const char* Client::take_results(const Lane& lane, Request& request, const FrameHeader& header, ConstByteSpan body) {
   std::vector<ResultBody> results;
   if (const char* wrong = decode_array(header, body, results)) return wrong;
   if (request.operation == nullptr) return nullptr;
+  auto arrived = lane.arrived.begin();
   for (const ResultBody& result : results) {
     if (result.index >= request.count) return "a result for an item that was not asked for";
-    settle_result(request, result);
+    const bool checked = (result.flags & kResultPayload) != 0 && arrived != lane.arrived.end();
+    CAIRN_CHECK(!checked || (arrived->index == result.index && arrived->length == result.length),
+                "the bytes of another item are checked");
+    settle_result(request, result, checked ? &arrived->crc : nullptr);
+    if (checked) ++arrived;
   }
   return nullptr;
 }
 
-void Client::settle_result(const Request& request, const ResultBody& result) {
+void Client::settle_result(const Request& request, const ResultBody& result, const uint32_t* crc) {
   Operation& operation = *request.operation;
   const uint32_t item = request.first + result.index;
   CAIRN_CHECK(item < operation.settled_.size(), "a result for an item that the operation does not have");
@@ -139,7 +150,7 @@ void Client::settle_result(const Request& request, const ResultBody& result) {
   operation.sequences[item] = result.sequence;
   if (operation.type == FrameType::put && status == Status::ok) operation.lengths[item] = operation.room(item);
   if (operation.type == FrameType::get && status == Status::ok) {
-    status = result.length > operation.room(item) ? Status::invalid : deliver(request, result);
+    status = result.length > operation.room(item) ? Status::invalid : deliver(request, result, crc);
     if (status == Status::ok) operation.lengths[item] = result.length;
   }
   settle(operation, item, status);
@@ -148,7 +159,6 @@ void Client::settle_result(const Request& request, const ResultBody& result) {
 const char* Client::take_statuses(Request& request, const FrameHeader& header, ConstByteSpan body) {
   std::vector<Status> statuses;
   if (const char* wrong = decode_array(header, body, statuses)) return wrong;
-  if (request.adding != nullptr && statuses.size() == 1) request.adding->usable = statuses[0] == Status::ok;
   if (request.operation == nullptr) return nullptr;
   if (statuses.size() != request.count) return "an answer with another number of items than the request";
   for (uint32_t i = 0; i < request.count; ++i) settle(*request.operation, request.first + i, known(statuses[i]));

@@ -1,5 +1,8 @@
 #include "client/bounce.h"
 
+#include <cstdint>
+#include <string>
+
 #include "base/check.h"
 
 namespace cairn {

@@ -1,7 +1,16 @@
 // Memory of ours in the place of a caller's that the transport does not reach: taken before a request is sent, filled
 // (put), and emptied into the caller's when the bytes are there (get).
 #include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
 #include <map>
+#include <mutex>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "base/streaming_copy.h"
 #include "client/client.h"
@@ -65,17 +74,11 @@ uint32_t crc_of(std::span<const iovec> parts, uint64_t bytes) {
 // A caller may name memory by its address alone once a region of a GPU is registered over it.
 void Client::find_gpus(Operation& operation) {
   if (!operation.moves_payload() || gpu_regions_.load(std::memory_order_acquire) == 0) return;
-  const Lock lock(lock_);
-  const auto region_of = [this](const iovec& part) -> const MemoryRegion* {
-    const auto* base = static_cast<const std::byte*>(part.iov_base);
-    const auto after = regions_.upper_bound(base);
-    if (after == regions_.begin()) return nullptr;
-    const MemoryRegion* region = std::prev(after)->second.get();
-    return static_cast<uint64_t>(base - region->base()) < region->bytes() ? region : nullptr;
-  };
+  const std::lock_guard<std::mutex> held(regions_lock_);
+  const auto on_gpu = [](const MemoryRegion& region) { return region.gpu() != kHostMemory; };
   for (size_t i = 0; i < operation.parts.size(); ++i) {
-    const MemoryRegion* region = region_of(operation.parts[i]);
-    if (region == nullptr || region->gpu() == kHostMemory) continue;
+    const MemoryRegion* region = region_around(static_cast<const std::byte*>(operation.parts[i].iov_base), 1, on_gpu);
+    if (region == nullptr) continue;
     if (operation.gpus.empty()) operation.gpus.assign(operation.parts.size(), kHostMemory);
     operation.gpus[i] = region->gpu();
   }
@@ -114,7 +117,7 @@ bool Client::take_bounce(Lane& lane, Request& request) {
     std::string error;
     bounced[i] = bounce_.take(domain.get(), bytes, operation.on_gpu(item), error);
     if (!error.empty()) {
-      last_error_ = error;
+      note(error);
       if (operation.on_gpu(item)) settle(operation, item, Status::bad_region);
     } else if (!bounced[i]) {
       return false;
@@ -138,6 +141,7 @@ void Client::fill_bounced(Request& request) {
     std::vector<iovec> parts;
     request.bounced[i].slice(0, bytes, parts);
     if (!copy_between(operation.memory(item), operation.gpus_of(item), parts, Direction::to_ours, last_error_)) {
+      untold_ = true;
       request.bounced[i] = {};
       settle(operation, item, Status::bad_region);
     } else if (operation.on_gpu(item) && !operation.crcs_.empty()) {
@@ -154,13 +158,13 @@ bool Client::checksum_is_known(const Request& request, uint32_t index) {
 }
 
 // The bytes of an item have arrived: brings them to their caller, and checks those that pass a processor of this side.
-Status Client::deliver(const Request& request, const ResultBody& result) {
+Status Client::deliver(const Request& request, const ResultBody& result, const uint32_t* crc) {
   const Operation& operation = *request.operation;
   const uint32_t item = request.first + result.index;
   CAIRN_CHECK(operation.type == FrameType::get, "bytes are delivered that nobody asked for");
   CAIRN_CHECK(result.length <= operation.room(item), "bytes are delivered to memory that has no room for them");
   if (result.length > kBlockBytesMost) return Status::invalid;  // a destination may have more room than a block needs
-  if (operation.on_gpu(item)) return deliver_to_gpu(request, result);
+  if (operation.on_gpu(item)) return deliver_to_gpu(request, result, crc);
   const auto memory = operation.memory(item);
   if (!request.bounced.empty() && request.bounced[result.index]) {
     std::vector<iovec> from;
@@ -168,24 +172,29 @@ Status Client::deliver(const Request& request, const ResultBody& result) {
     const bool copied = copy_between(memory, {}, from, Direction::to_theirs, last_error_);
     CAIRN_CHECK(copied, "host memory was not copied");
   }
-  return !options_.verify || crc_of(memory, result.length) == result.crc ? Status::ok : Status::bad_checksum;
+  if (!options_.verify) return Status::ok;
+  return (crc != nullptr ? *crc : crc_of(memory, result.length)) == result.crc ? Status::ok : Status::bad_checksum;
 }
 
-Status Client::deliver_to_gpu(const Request& request, const ResultBody& result) {
+Status Client::deliver_to_gpu(const Request& request, const ResultBody& result, const uint32_t* crc) {
   const Operation& operation = *request.operation;
   const uint32_t item = request.first + result.index;
   const auto gpus = operation.gpus_of(item);
   if (request.bounced.empty() || !request.bounced[result.index]) {
     for (const int gpu : gpus) {
-      if (gpu != kHostMemory && !Gpu::loaded()->settle_remote_writes(gpu, last_error_)) return Status::bad_region;
+      if (gpu == kHostMemory || Gpu::loaded()->settle_remote_writes(gpu, last_error_)) continue;
+      untold_ = true;
+      return Status::bad_region;
     }
     return Status::ok;
   }
   std::vector<iovec> from;
   request.bounced[result.index].slice(0, result.length, from);
-  if (options_.verify && crc_of(from, result.length) != result.crc) return Status::bad_checksum;
-  const bool copied = copy_between(operation.memory(item), gpus, from, Direction::to_theirs, last_error_);
-  return copied ? Status::ok : Status::bad_region;
+  if (options_.verify && (crc != nullptr ? *crc : crc_of(from, result.length)) != result.crc)
+    return Status::bad_checksum;
+  if (copy_between(operation.memory(item), gpus, from, Direction::to_theirs, last_error_)) return Status::ok;
+  untold_ = true;
+  return Status::bad_region;
 }
 
 }  // namespace cairn

@@ -1,12 +1,23 @@
 // Operations become requests, requests become frames. Connection, answers and deadlines: the files beside.
 #include "client/client.h"
 
-#include <unistd.h>
-
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <span>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/clock.h"
+#include "base/event.h"
 
 namespace cairn {
 
@@ -17,21 +28,8 @@ namespace {
 constexpr uint64_t kWatchMarginMs = 250;
 static_assert(kWatchMarginMs < kDeadlineMsDefault, "a watch would be answered before it is asked");
 
-// match, stats and watch have one answer for the whole operation.
-uint32_t answers_of(const Operation& operation) {
-  const bool single =
-      operation.type == FrameType::match || operation.type == FrameType::stats || operation.type == FrameType::watch;
-  return single ? 1 : static_cast<uint32_t>(operation.keys.size());
-}
-
 bool has_items(FrameType type) {
   return type == FrameType::put || type == FrameType::get || type == FrameType::prefetch;
-}
-
-uint32_t crc_of(std::span<const iovec> parts) {
-  uint32_t crc = 0;
-  for (const iovec& part : parts) crc = crc32c({static_cast<const std::byte*>(part.iov_base), part.iov_len}, crc);
-  return crc;
 }
 
 }  // namespace
@@ -39,15 +37,6 @@ uint32_t crc_of(std::span<const iovec> parts) {
 Client::Client(Ways ways, ClientOptions options, int wake)
     : ways_(std::move(ways)), options_(std::move(options)), wake_(wake) {
   CAIRN_CHECK(wake_ >= 0, "a client is made that nothing could wake");
-}
-
-Client::~Client() {
-  close();
-  CAIRN_CHECK(open_.empty(), "a client ends and an operation's memory is still in use");
-  CAIRN_CHECK(due_.empty(), "a client ends and an operation still has a deadline");
-  CAIRN_CHECK(!driving_, "a client ends while a thread drives it");
-  ::close(wake_);
-  if (completion_ >= 0) ::close(completion_);
 }
 
 void Client::check_session() const {
@@ -58,60 +47,6 @@ void Client::check_session() const {
               "a session, and the one before it, have more lanes than they may");
   CAIRN_CHECK(lanes_.empty() || !lanes_.front()->leaving, "a session is up and has been left");
   CAIRN_CHECK(open_.size() == due_.size(), "an operation is open and has no deadline, or the reverse");
-}
-
-// What whoever made the operation owes: its lists are as long as one another.
-void Client::check_asked(const Operation& op) {
-  CAIRN_CHECK(op.type >= FrameType::put && op.type <= FrameType::watch, "an operation that is no request");
-  CAIRN_CHECK(op.id == 0, "an operation is submitted twice");
-  CAIRN_CHECK(op.state_ == Operation::State::open, "an operation is submitted that is done");
-  CAIRN_CHECK(op.ranges.empty() || op.ranges.size() == op.keys.size(), "an operation has not one range for each key");
-  if (!op.moves_payload()) return;
-  CAIRN_CHECK(op.part_first.size() == op.keys.size() + 1, "an operation has not memory for each of its keys");
-  CAIRN_CHECK(op.part_first.back() == op.parts.size(), "an operation has memory that belongs to no key");
-}
-
-void Client::submit(std::shared_ptr<Operation> operation) {
-  CAIRN_CHECK(operation != nullptr, "no operation is submitted");
-  Operation& op = *operation;
-  check_asked(op);
-  op.settled_.assign(answers_of(op), false);
-  op.unsettled_ = answers_of(op);
-  op.statuses.assign(op.unsettled_, Status::timeout);
-  op.lengths.assign(op.unsettled_, 0);
-  op.sequences.assign(op.unsettled_, 0);
-  if (op.deadline_ms == 0) op.deadline_ms = kDeadlineMsDefault;
-  op.deadline_ms = std::min(op.deadline_ms, kDeadlineMsMost);
-  op.due_ns_ = system_clock().now_ns() + uint64_t{op.deadline_ms} * 1'000'000;
-  find_gpus(op);
-  if (op.type == FrameType::put && options_.verify) {
-    op.crcs_.assign(op.keys.size(), 0);
-    for (uint32_t i = 0; i < op.keys.size(); ++i) {
-      if (!op.on_gpu(i)) op.crcs_[i] = crc_of(op.memory(i));
-    }
-  }
-
-  Lock lock(lock_);
-  check_session();
-  op.id = next_id_++;
-  const bool fresh = open_.emplace(&op, operation).second;
-  CAIRN_CHECK(fresh, "an operation is open twice");
-  due_.emplace(op.due_ns_, &op);
-  if (op.unsettled_ == 0) {
-    finish_if_settled(op);  // an empty batch asks for nothing
-  } else if (closed_) {
-    settle_rest(op, Status::cancelled);
-  } else if (!ensure_connected(lock, op.due_ns_)) {
-    settle_rest(op, Status::unreachable);
-  } else if (op.state_ == Operation::State::open) {
-    // Who drives is waiting for the links of now, and was woken when the better ones were found.
-    if (!driving_) move_to_better();
-    split(operation);
-    reap();
-    seek_better();
-  }  // else another thread drove it into its deadline while this one connected
-  wake_driver();
-  changed_.notify_all();
 }
 
 void Client::split(const std::shared_ptr<Operation>& operation) {
@@ -171,38 +106,6 @@ void Client::send_waiting(Lane& lane) {
   }
 }
 
-MemoryRegion* Client::region_at(const std::byte* base, uint64_t length) {
-  auto after = regions_.upper_bound(base);
-  if (after == regions_.begin()) return nullptr;
-  MemoryRegion* region = std::prev(after)->second.get();
-  CAIRN_CHECK(region->base() == std::prev(after)->first, "a region is kept under the address of another");
-  const auto offset = static_cast<uint64_t>(base - region->base());
-  const bool inside = offset <= region->bytes() && length <= region->bytes() - offset;
-  return inside && region->usable ? region : nullptr;
-}
-
-// Extents for an item that lies wholly in shared regions; false, and nothing appended, otherwise.
-bool Client::extents_of(const Operation& operation, uint32_t item, Request& request, std::vector<ExtentBody>& extents) {
-  const size_t before = extents.size();
-  const auto parts = operation.memory(item);
-  if (regions_.empty() || parts.size() > kItemExtentsMost || before + parts.size() > kBatchExtentsMost) return false;
-  for (const iovec& part : parts) {
-    if (part.iov_len == 0) continue;
-    const auto* base = static_cast<const std::byte*>(part.iov_base);
-    MemoryRegion* region = region_at(base, part.iov_len);
-    if (region == nullptr) {
-      extents.resize(before);
-      return false;
-    }
-    CAIRN_CHECK(region->id != 0, "a region that the service knows has no number");
-    extents.push_back({static_cast<uint64_t>(base - region->base()), part.iov_len, region->id, 0});
-    if (std::find(request.regions.begin(), request.regions.end(), region) == request.regions.end())
-      request.regions.push_back(region);
-  }
-  CAIRN_CHECK(extents.size() <= kBatchExtentsMost, "a batch has more extents than a frame holds");
-  return extents.size() > before;
-}
-
 uint32_t Client::deadline_ms_of(const Operation& operation) {
   const uint64_t now = system_clock().now_ns();
   uint64_t left_ms = operation.due_ns_ > now ? (operation.due_ns_ - now) / 1'000'000 : 0;
@@ -256,10 +159,6 @@ std::vector<std::byte> Client::build_request(Lane& lane, uint64_t id, Request& r
       body.flags |= kItemHasCrc;
       body.crc = op.crcs_[item];
     }
-    if (reached) continue;
-    body.extent_first = static_cast<uint32_t>(extents.size());
-    if (extents_of(op, item, request, extents))
-      body.extent_count = static_cast<uint16_t>(extents.size() - body.extent_first);
   }
   if (reached) reach(lane, id, request, items, extents);
   batch.extent_count = static_cast<uint32_t>(extents.size());
@@ -292,15 +191,22 @@ void Client::finish_if_settled(Operation& operation) {
   operation.state_ = Operation::State::done;
   const size_t timed = due_.erase({operation.due_ns_, &operation});
   CAIRN_CHECK(timed == 1, "an operation is done that had no deadline");
-  if (completion_ >= 0) {
-    completed_.push_back(operation.id);
-    const uint64_t one = 1;
-    const ssize_t written = ::write(completion_, &one, sizeof(one));
-    CAIRN_CHECK(written > 0 || errno == EAGAIN, "the completion event is broken");
-  }
+  tell_completion(operation);
   changed_.notify_all();
   const size_t closed = open_.erase(&operation);  // may destroy it, if the caller let go
   CAIRN_CHECK(closed == 1, "an operation is done that was not open");
+}
+
+// An event that cannot be written to is made good by whoever waits for the operation, who looks when its time is over.
+void Client::tell_completion(const Operation& operation) noexcept {
+  if (completion_ < 0) return;
+  try {
+    const std::lock_guard<std::mutex> held(completed_lock_);
+    completed_.push_back(operation.id);
+  } catch (const std::bad_alloc&) {
+    return;
+  }
+  (void)write_event(completion_);
 }
 
 // The service has let go of the request; items without an answer get `rest`.
@@ -326,13 +232,15 @@ void Client::finish_request(Lane& lane, uint64_t request_id, Status rest) {
 // --- regions ---------------------------------------------------------------------------------------------
 
 Result<MemoryRegion*> Client::alloc_region(uint64_t bytes) {
-  auto created = MemoryRegion::create(bytes, ways_.any(Address::Kind::shm));
+  if (inherited()) return Error{0, kInherited, 0};
+  auto created = MemoryRegion::create(bytes);
   if (!created) return created.error();
   return keep_region(created.take());
 }
 
 Result<MemoryRegion*> Client::register_memory(ByteSpan memory, int gpu) {
   if (memory.empty()) return Error{0, "a region has at least one byte"};
+  if (inherited()) return Error{0, kInherited, 0};
   CAIRN_CHECK(gpu == kHostMemory || Gpu::loaded() != nullptr, "memory of a GPU is registered without its driver");
   if (!ways_.any(Address::Kind::rdma) && gpu == kHostMemory) return nullptr;
   return keep_region(MemoryRegion::over(memory, gpu));
@@ -352,105 +260,65 @@ Result<MemoryRegion*> Client::keep_region(std::unique_ptr<MemoryRegion> owned) {
     if (!exposed && by_device && region->gpu() == kHostMemory) return exposed.error();
   }
   lock.lock();
-  const bool fresh = regions_.emplace(region->base(), std::move(owned)).second;
-  if (!fresh) return Error{EEXIST, "that memory is registered already"};
-  if (region->gpu() != kHostMemory) gpu_regions_.fetch_add(1, std::memory_order_release);
-  if (state_ != Link::up) return region;
-  add_region(*region);  // for what came meanwhile, and for the peer of shared memory
-  if (region->descriptor() < 0) return region;
-  // Until the service has mapped it, its bytes would have to be streamed.
-  const uint64_t until = system_clock().now_ms() + static_cast<uint64_t>(options_.connect_timeout_ms);
-  const auto answered = [&] {
-    if (region->usable || state_ != Link::up || lanes_.empty()) return true;
-    const auto& requests = lanes_.front()->requests;
-    return std::none_of(requests.begin(), requests.end(), [&](const auto& one) { return one.second.adding == region; });
-  };
-  while (!answered() && system_clock().now_ms() < until) {
-    if (driving_) {
-      changed_.wait_for(lock, std::chrono::milliseconds(10));
-    } else {
-      drive(lock, 100);
-    }
+  {
+    const std::lock_guard<std::mutex> held(regions_lock_);
+    const bool fresh = regions_.emplace(region->base(), std::move(owned)).second;
+    if (!fresh) return Error{EEXIST, "that memory is registered already"};
+    measure_reach();
   }
+  if (region->gpu() != kHostMemory) gpu_regions_.fetch_add(1, std::memory_order_release);
+  untold_ = true;
+  if (state_ == Link::up) expose_everywhere(*region);  // a device may have come meanwhile
+  publish();
   return region;
 }
 
-bool Client::region_is_shared(const MemoryRegion& region) {
-  const Lock lock(lock_);
-  return region.usable || !region.exposed.empty();
+void Client::measure_reach() {
+  const std::byte* reach = nullptr;
+  for (const auto& [base, region] : regions_) {
+    reach = std::max(reach, static_cast<const std::byte*>(region->base() + region->bytes()));
+    region->reach = reach;
+  }
 }
 
-void Client::free_region(MemoryRegion* region) {
+bool Client::region_is_shared(const MemoryRegion& region) {
+  if (inherited()) return false;
+  const Lock lock(lock_);
+  return !region.exposed.empty();
+}
+
+void Client::free_region(MemoryRegion* region, Interruption* interruption) {
   CAIRN_CHECK(region != nullptr, "no region is freed");
+  if (inherited()) return;
   Lock lock(lock_);
   check_session();
-  if (!region->exposed.empty()) end_requests_in(lock, *region);
+  if (!region->exposed.empty()) end_requests_in(lock, *region, interruption);
   if (region->gpu() != kHostMemory) {
-    end_operations_in(lock, *region);
+    end_operations_in(lock, *region, interruption);
     gpu_regions_.fetch_sub(1, std::memory_order_release);
   }
   const auto listed = regions_.find(region->base());
   CAIRN_CHECK(listed != regions_.end(), "a region is freed twice, or is another client's");
   CAIRN_CHECK(listed->second.get() == region, "a region is freed that lies where another does");
   for (const auto& lane : lanes_) {
-    for (auto& [id, request] : lane->requests) {
-      if (request.adding == region) request.adding = nullptr;
-      // Its pages go away here; a service that still holds the memfd writes where nobody looks.
-      std::erase(request.regions, region);
-    }
+    for (auto& [id, request] : lane->requests) std::erase(request.regions, region);
   }
-  if (region->usable && state_ == Link::up && !lost_) {
-    const uint64_t id = next_id_++;
-    lanes_.front()->requests[id];
-    FrameBuilder frame(FrameType::region_remove, id, sizeof(RegionBody));
-    frame.header().tag = lanes_.front()->tag;
-    frame.append(RegionBody{region->id, 0, region->bytes()});
-    lanes_.front()->link->send(frame.finish());
-  }
-  regions_.erase(listed);
-}
-
-// --- the end ---------------------------------------------------------------------------------------------
-
-void Client::close() {
-  std::thread pump;
-  std::thread better;
+  // Its memory goes back without anybody's waiting for the lock that guards the list.
+  std::unique_ptr<MemoryRegion> freed;
   {
-    Lock lock(lock_);
-    closed_ = true;  // no thread is started from here on
-    pump = std::move(pump_);
-    better = std::move(better_thread_);
-    std::vector<std::shared_ptr<Operation>> open;
-    for (const auto& [key, operation] : open_) open.push_back(operation);
-    for (const auto& operation : open) {
-      if (operation->state_ == Operation::State::open) give_up(*operation, Status::cancelled);
-    }
-    while (!open_.empty()) {
-      if (driving_) {
-        wake_driver();
-        changed_.wait_for(lock, std::chrono::milliseconds(10));
-      } else {
-        drive(lock, until_next_due_ms(10));
-      }
-    }
-    // Another thread may still be polling the descriptors that go away with the links.
-    while (driving_) {
-      wake_driver();
-      changed_.wait_for(lock, std::chrono::milliseconds(10));
-    }
-    if (state_ == Link::up && !lost_) {
-      for (const auto& lane : lanes_) {
-        if (lane == lanes_.front() || lane->leaving) say_goodbye(*lane);
-      }
-    }
-    lose_session("the client was closed", false);
-    reap();
-    changed_.notify_all();
+    const std::lock_guard<std::mutex> held(regions_lock_);
+    freed = std::move(listed->second);
+    regions_.erase(listed);
+    measure_reach();
   }
-  if (pump.joinable()) pump.join();
-  if (better.joinable()) better.join();
-  const Lock lock(lock_);
-  move_to_better();  // to hang up
+  freed.reset();
+  const auto holds_on = [](const auto& domain) { return domain->holds_on(); };
+  if (std::any_of(domains_.begin(), domains_.end(), holds_on)) {
+    lose_session("the device does not give up memory that is no region any more");
+    reap();
+  }
+  untold_ = true;
+  publish();
 }
 
 }  // namespace cairn

@@ -1,16 +1,26 @@
 // Connecting, losing, connecting again.
-#include <sys/eventfd.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
 #include <iterator>
+#include <memory>
 #include <random>
+#include <span>
+#include <string>
+#include <string_view>
 #include <system_error>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "base/advice.h"
 #include "base/clock.h"
 #include "base/entropy.h"
+#include "base/event.h"
 #include "client/client.h"
 
 namespace cairn {
@@ -23,7 +33,6 @@ static_assert(kBackoffLeastMs > 0, "clients that lost their service ask again wi
 static_assert(kBackoffLeastMs <= kBackoffMostMs, "the shortest pause is longer than the longest");
 static_assert(kSessionLanesMost <= kCreditsDefault, "a lane of a session has no credit");
 
-constexpr int kBetterTimeoutMs = 1000;
 // A session that ends sooner than this was worth nothing: the next one waits, and longer each time.
 constexpr uint64_t kLivedNs = 1'000'000'000;
 // A way whose session ends sooner than this rests: where small messages pass and payload does not, a session lives
@@ -37,7 +46,7 @@ constexpr size_t kNameBytes = 8;
 std::string made_up_name() {
   constexpr char kDigits[] = "0123456789abcdef";
   std::array<std::byte, kNameBytes> bytes{};
-  fill_entropy(bytes);
+  if (!try_entropy(bytes)) return {};  // its leases end with its session, then
   std::string name = "auto-";
   for (const std::byte one : bytes) {
     name += kDigits[static_cast<uint8_t>(one) >> 4];
@@ -46,10 +55,21 @@ std::string made_up_name() {
   return name;
 }
 
-uint64_t random_number() {
-  static thread_local std::minstd_rand random{entropy<std::minstd_rand::result_type>()};
+// Nobody has to be unable to guess it: clients only should not all do the same at one time.
+std::minstd_rand::result_type seed() {
+  std::minstd_rand::result_type value{};
+  if (try_entropy(std::as_writable_bytes(std::span(&value, 1)))) return value;
+  return static_cast<std::minstd_rand::result_type>(system_clock().now_ns() ^ reinterpret_cast<uintptr_t>(&value));
+}
+
+}  // namespace
+
+uint64_t Client::random_number() {
+  static thread_local std::minstd_rand random{seed()};
   return random();
 }
+
+namespace {
 
 // One failure of all: the status of the one that says most, and every reason.
 ConnectFailure together(std::vector<std::pair<const Address*, ConnectFailure>> failures) {
@@ -66,45 +86,48 @@ ConnectFailure together(std::vector<std::pair<const Address*, ConnectFailure>> f
 }
 
 // Clients that lost one service together should not come back together.
-uint64_t jittered_ns(uint64_t ms) {
-  return ms * 750'000 + random_number() % (ms * 500'000 + 1);
+uint64_t jittered_ns(uint64_t ms, uint64_t random) {
+  return ms * 750'000 + random % (ms * 500'000 + 1);
 }
 
 }  // namespace
 
 std::variant<std::unique_ptr<Client>, ConnectFailure> Client::connect(const std::string& url,
-                                                                      const ClientOptions& options) {
+                                                                      const ClientOptions& options,
+                                                                      Interruption* interruption) {
   auto ways = Ways::parse(url);
   if (!ways) return ConnectFailure{Status::invalid, ways.error().message};
   if (options.lanes == 0 || options.lanes > kSessionLanesMost) {
     return ConnectFailure{Status::invalid, "lanes is a number from 1 to " + std::to_string(kSessionLanesMost)};
   }
-  const int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake < 0) return ConnectFailure{Status::busy, "cannot make an event for the client: " + cause_and_advice(errno)};
   ClientOptions named = options;
   if (named.name.empty() && ways.value().several()) named.name = made_up_name();
+  const int wake = make_event();
+  if (wake < 0) return ConnectFailure{Status::busy, "cannot make an event for the client: " + cause_and_advice(errno)};
   std::unique_ptr<Client> client(new Client(ways.take(), std::move(named), wake));
   Lock lock(client->lock_);
-  auto dialled = client->dial(lock, options.connect_timeout_ms);
+  auto dialled = client->dial(lock, options.connect_timeout_ms, interruption);
   if (auto* failure = std::get_if<ConnectFailure>(&dialled)) {
     client->closed_ = true;
     lock.unlock();
     return std::move(*failure);
   }
   client->install(std::get<Dialled>(std::move(dialled)));
+  client->publish();
   lock.unlock();
   return client;
 }
 
-std::variant<Client::Dialled, ConnectFailure> Client::dial_way(const Address& way, int timeout_ms,
-                                                               Domains domains) const {
+std::variant<Client::Dialled, ConnectFailure> Client::dial_way(const Address& way, int timeout_ms, Domains domains,
+                                                               Interruption* interruption) const {
   ConnectOptions options;
   options.tenant = options_.tenant;
   options.token = options_.token;
   options.name = options_.name;
   options.domains = std::move(domains);
+  options.interruption = interruption;
   const uint64_t until_ms = system_clock().now_ms() + static_cast<uint64_t>(timeout_ms);
-  // Over shm one lane does: commands are small, and payload does not pass through it.
+  // Over shm one lane does: there is one thread at either end of it, however many there are.
   const uint32_t lanes = way.kind == Address::Kind::shm ? 1 : options_.lanes;
   CAIRN_CHECK(lanes > 0 && lanes <= kSessionLanesMost, "a number of lanes that should have been refused");
   Dialled dialled{&way, {}};
@@ -121,7 +144,7 @@ std::variant<Client::Dialled, ConnectFailure> Client::dial_way(const Address& wa
   return dialled;
 }
 
-std::variant<Client::Dialled, ConnectFailure> Client::dial(Lock& lock, int timeout_ms) {
+std::variant<Client::Dialled, ConnectFailure> Client::dial(Lock& lock, int timeout_ms, Interruption* interruption) {
   CAIRN_CHECK(lock.owns_lock(), "a service is dialled without the lock");
   const uint64_t until_ms = system_clock().now_ms() + static_cast<uint64_t>(timeout_ms);
   const auto order = ways_.order(system_clock().now_ns());
@@ -132,16 +155,17 @@ std::variant<Client::Dialled, ConnectFailure> Client::dial(Lock& lock, int timeo
     const uint64_t left_ms = (until_ms > now_ms ? until_ms - now_ms : 1) / (i + 1 < order.size() ? 2 : 1);
     const Domains domains = domains_;
     lock.unlock();
-    auto dialled = dial_way(*order[i], static_cast<int>(std::max<uint64_t>(left_ms, 1)), domains);
+    auto dialled = dial_way(*order[i], static_cast<int>(std::max<uint64_t>(left_ms, 1)), domains, interruption);
     lock.lock();
     if (auto* failure = std::get_if<ConnectFailure>(&dialled)) {
       failures.emplace_back(order[i], std::move(*failure));
-      if (failures.back().second.status == Status::denied) break;  // the service has spoken
+      const Status status = failures.back().second.status;
+      if (status == Status::denied || status == Status::cancelled) break;  // the service, or the caller, has spoken
       continue;
     }
     for (const auto& [way, failure] : failures) {
       ways_.failed(*way, failure.status, system_clock().now_ns(), random_number());
-      last_error_ = failure.reason;
+      note(failure.reason);
     }
     expose_regions(lock, domains_of(std::get<Dialled>(dialled).lanes));
     return dialled;
@@ -170,18 +194,16 @@ void Client::keep_domains(Domains domains) {
   domains_ = std::move(domains);
 }
 
-void Client::install(Dialled dialled) {
+void Client::install(Dialled dialled, bool others_leave) {
   CAIRN_CHECK(!lost_, "a session was lost before it is installed");
   CAIRN_CHECK(!dialled.lanes.empty(), "a session without connections is installed");
   CAIRN_CHECK(dialled.lanes.front().welcome.body.credits > 0, "a welcome without credits got past the handshake");
   welcome_ = dialled.lanes.front().welcome.body;
   // A service may announce more than this side can build, or nothing at all.
   welcome_.batch_items_most = std::clamp<uint32_t>(welcome_.batch_items_most, 1, kBatchItemsMost);
-  way_ = dialled.way;
-  installed_ns_ = system_clock().now_ns();
-  std::vector<std::unique_ptr<Lane>> leaving;
-  leaving.swap(lanes_);
   Domains domains = domains_of(dialled.lanes);
+  std::vector<std::unique_ptr<Lane>> lanes;
+  lanes.reserve(dialled.lanes.size() + lanes_.size());
   for (Connected& one : dialled.lanes) {
     auto lane = std::make_unique<Lane>();
     lane->client = this;
@@ -189,127 +211,61 @@ void Client::install(Dialled dialled) {
     lane->link->set_handler(lane.get());
     lane->tag = dialled.lanes.front().welcome.tag;
     lane->credits = std::max<uint32_t>(1, welcome_.credits / static_cast<uint32_t>(dialled.lanes.size()));
-    lanes_.push_back(std::move(lane));
+    lanes.push_back(std::move(lane));
   }
-  for (auto& lane : leaving) lanes_.push_back(std::move(lane));
-  keep_domains(std::move(domains));
+  // From here on it is the session: nothing fails until that is so.
+  for (auto& lane : lanes_) {
+    lane->leaving = lane->leaving || others_leave;
+    lanes.push_back(std::move(lane));
+  }
+  lanes_.swap(lanes);
+  way_ = dialled.way;
+  installed_ns_ = system_clock().now_ns();
   next_lane_ = 0;
   state_ = Link::up;
-  for (const auto& [base, region] : regions_) add_region(*region);
+  untold_ = true;
+  keep_domains(std::move(domains));
+  for (const auto& [base, region] : regions_) expose_everywhere(*region);
 }
 
-bool Client::ensure_connected(Lock& lock, uint64_t due_ns) {
+Status Client::ensure_connected(Lock& lock, uint64_t due_ns, Interruption* interruption) {
   CAIRN_CHECK(lock.owns_lock(), "the session is looked at without its lock");
-  if (state_ == Link::up) return true;
+  if (state_ == Link::up) return Status::ok;
   const uint64_t now = system_clock().now_ns();
-  if (state_ == Link::connecting || now < next_attempt_ns_ || due_ns <= now) return false;
+  if (state_ == Link::connecting || now < next_attempt_ns_ || due_ns <= now) return Status::unreachable;
   forget_gone_domains();
   state_ = Link::connecting;
   const uint64_t left_ms = (due_ns - now) / 1'000'000;
   const int timeout_ms =
       static_cast<int>(std::clamp<uint64_t>(left_ms, 1, static_cast<uint64_t>(options_.connect_timeout_ms)));
-  auto dialled = dial(lock, timeout_ms);
+  std::variant<Dialled, ConnectFailure> dialled;
+  try {
+    dialled = dial(lock, timeout_ms, interruption);
+  } catch (const std::exception&) {
+    if (!lock.owns_lock()) lock.lock();
+    dialled = ConnectFailure{Status::unreachable, "no memory to connect"};
+  }
   CAIRN_CHECK(state_ == Link::connecting, "somebody else connected meanwhile");
   CAIRN_CHECK(lanes_.empty(), "somebody else installed a session meanwhile");
   state_ = Link::down;
-  if (closed_) return false;
+  untold_ = true;
+  if (closed_) return Status::unreachable;
   if (auto* failure = std::get_if<ConnectFailure>(&dialled)) {
-    last_error_ = failure->reason;
+    note(failure->reason);
+    if (failure->status == Status::cancelled) return Status::cancelled;
     wait_longer();
-    return false;
+    return Status::unreachable;
   }
   install(std::get<Dialled>(std::move(dialled)));
   ++reconnects_;
-  return true;
+  return Status::ok;
 }
 
 // Before the next attempt to connect.
 void Client::wait_longer() {
+  untold_ = true;
   backoff_ms_ = std::clamp(backoff_ms_ * 2, kBackoffLeastMs, kBackoffMostMs);
-  next_attempt_ns_ = system_clock().now_ns() + jittered_ns(backoff_ms_);
-}
-
-// --- back to a better way --------------------------------------------------------------------------------
-
-void Client::seek_better() {
-  if (closed_ || state_ != Link::up || lost_ || better_state_ != Better::idle) return;
-  CAIRN_CHECK(way_ != nullptr, "a session goes no way");
-  if (ways_.prefers(*way_)) return;  // before a look at the clock: this is asked at every turn
-  if (!ways_.wants_better(*way_, system_clock().now_ns())) return;
-  if (better_thread_.joinable()) better_thread_.join();  // it has said that it is done
-  try {
-    better_thread_ = std::thread([this] { try_better(); });
-    better_state_ = Better::trying;
-  } catch (const std::system_error& error) {
-    last_error_ =
-        "cannot start a thread to try " + to_url(ways_.best()) + ": " + cause_and_advice(error.code().value());
-    ways_.failed(ways_.best(), Status::busy, system_clock().now_ns(), random_number());
-  }
-}
-
-void Client::try_better() {
-  Lock lock(lock_);
-  const Address& way = ways_.best();
-  const Domains domains = domains_;
-  lock.unlock();
-  auto dialled = dial_way(way, kBetterTimeoutMs, domains);
-  lock.lock();
-  if (const auto* failure = std::get_if<ConnectFailure>(&dialled)) {
-    ways_.failed(way, failure->status, system_clock().now_ns(), random_number());
-    last_error_ = failure->reason;
-    better_state_ = Better::idle;
-    return;
-  }
-  expose_regions(lock, domains_of(std::get<Dialled>(dialled).lanes));
-  better_ = std::get<Dialled>(std::move(dialled));
-  better_state_ = Better::found;
-  if (driving_) return wake_driver();  // whoever waits for the links of now takes it
-  move_to_better();
-  end_left();
-}
-
-// Whatever is asked from now on goes the better way; what was asked is still answered by the other.
-void Client::move_to_better() {
-  if (better_state_ != Better::found) return;
-  Dialled better = std::exchange(better_, {});
-  better_state_ = Better::idle;
-  CAIRN_CHECK(!better.lanes.empty(), "a better session was found that has no connections");
-  const bool wanted = !closed_ && state_ == Link::up && !lost_ && !ways_.prefers(*way_);
-  const bool same = better.lanes.front().welcome.body.server_id == welcome_.server_id;
-  if (!wanted || !same) {
-    for (const auto& domain : domains_of(better.lanes)) {
-      if (std::find(domains_.begin(), domains_.end(), domain) == domains_.end()) forget_domain(*domain);
-    }
-    for (Connected& one : better.lanes) one.link->close();
-    if (!wanted) return;
-    ways_.failed(*better.way, Status::invalid, system_clock().now_ns(), random_number());
-    last_error_ = "another service than that of " + to_url(*way_) + " answers at " + to_url(*better.way);
-    return;
-  }
-  for (const auto& lane : lanes_) lane->leaving = true;
-  ++returns_;
-  install(std::move(better));
-}
-
-// Of what was given up no answer is waited for, but where the service may still touch its memory.
-bool Client::owes_nothing(const Lane& lane) {
-  return std::none_of(lane.requests.begin(), lane.requests.end(),
-                      [](const auto& one) { return one.second.operation != nullptr || one.second.fencing != nullptr; });
-}
-
-// The session that was left, when it has nothing to answer any more or can answer nothing.
-void Client::end_left() {
-  if (lost_ || lanes_.empty() || !lanes_.back()->leaving) return;  // those that leave stand behind
-  const auto left = std::find_if(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->leaving; });
-  const bool broken = std::any_of(left, lanes_.end(), [](const auto& lane) { return lane->broken; });
-  if (!broken && !std::all_of(left, lanes_.end(), [](const auto& lane) { return owes_nothing(*lane); })) return;
-  if (!broken) say_goodbye(**left);
-  std::vector<std::unique_ptr<Lane>> gone(std::make_move_iterator(left), std::make_move_iterator(lanes_.end()));
-  lanes_.erase(left, lanes_.end());
-  for (const auto& lane : gone) {
-    lane->link->close();
-    bury(*lane);
-  }
+  next_attempt_ns_ = system_clock().now_ns() + jittered_ns(backoff_ms_, random_number());
 }
 
 // What a lane whose link is closed was asked and has not answered.
@@ -325,37 +281,21 @@ void Client::say_goodbye(Lane& lane) {
   lane.link->send(frame.finish());
 }
 
-void Client::lose_session(std::string_view reason, bool by_us) {
+void Client::lose_session(std::string_view reason) {
   if (lost_ || state_ != Link::up) return;
   lost_ = true;
-  hung_up_ = by_us;
-  last_error_ = reason;
-}
-
-// When we end a session the service may be in the middle of writing to shared memory and not know yet. When it
-// ended, its process closed the socket after it had stopped writing.
-bool Client::detach_regions() {
-  for (const auto& lane : lanes_) {
-    for (const auto& [id, request] : lane->requests) {
-      for (MemoryRegion* region : request.regions) {
-        CAIRN_CHECK(region != nullptr, "a request holds a region that is none");
-        if (region->usable && !region->detach()) return false;
-      }
-    }
-  }
-  return true;
+  note(reason);
 }
 
 void Client::reap() {
   if (!lost_) return;
-  if (hung_up_ && !detach_regions()) return;  // no memory: tried again at the next turn, callers wait meanwhile
   check_session();
   lost_ = false;
   state_ = Link::down;
+  untold_ = true;
   judge();
   std::vector<std::unique_ptr<Lane>> lanes;
   lanes.swap(lanes_);
-  for (const auto& [base, region] : regions_) region->usable = false;
   for (const auto& lane : lanes) {
     lane->link->close();
     bury(*lane);
@@ -389,41 +329,12 @@ void Client::judge() {
   next_attempt_ns_ = 0;
 }
 
-void Client::add_region(MemoryRegion& region) {
-  // A session by another device than the last one. What cannot be exposed goes by way of memory that is.
+// A session by another device than the last one. What cannot be exposed goes by way of memory that is.
+void Client::expose_everywhere(MemoryRegion& region) {
   for (const auto& domain : domains_) {
     if (!region.exposed.contains(domain.get())) (void)expose_region(*domain, region);
+    untold_ = true;
   }
-  if (region.descriptor() < 0 || (welcome_.features & kFeatureRegions) == 0) return;
-  CAIRN_CHECK(!region.usable, "a region is announced that the service knows");
-  CAIRN_CHECK(!lanes_.empty(), "a region is announced to nobody");
-  region.id = next_region_++;
-  const uint64_t id = next_id_++;
-  lanes_.front()->requests[id].adding = &region;
-  FrameBuilder frame(FrameType::region_add, id, sizeof(RegionBody));
-  frame.header().tag = lanes_.front()->tag;
-  frame.append(RegionBody{region.id, 0, region.bytes()});
-  lanes_.front()->link->send_with_descriptor(frame.finish(), region.descriptor());
-}
-
-ClientInfo Client::info() {
-  const Lock lock(lock_);
-  ClientInfo info;
-  info.transport = name_of((way_ != nullptr ? *way_ : ways_.best()).kind);
-  info.server_id = welcome_.server_id;
-  info.session_id = welcome_.session_id;
-  info.lanes = static_cast<uint32_t>(
-      std::count_if(lanes_.begin(), lanes_.end(), [](const auto& lane) { return !lane->leaving; }));
-  info.credits = welcome_.credits;
-  info.window_bytes = welcome_.window_bytes;
-  info.block_bytes_most = welcome_.block_bytes_most;
-  info.connected = state_ == Link::up && !lost_;
-  info.reconnects = reconnects_;
-  info.returns = returns_;
-  info.breaker = system_clock().now_ns() < next_attempt_ns_ ? "open" : "closed";
-  info.last_error = last_error_;
-  info.gpu_regions = gpu_regions();
-  return info;
 }
 
 }  // namespace cairn

@@ -1,28 +1,34 @@
 // Who waits drives: polling the links, deadlines and their fence.
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
 #include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/advice.h"
+#include "base/background.h"
 #include "base/clock.h"
+#include "base/event.h"
 #include "client/client.h"
 
 namespace cairn {
 
 namespace {
 
-void drain_event(int fd) {
-  uint64_t ignored = 0;
-  const ssize_t taken = ::read(fd, &ignored, sizeof(ignored));
-  CAIRN_CHECK(taken >= 0 || errno == EAGAIN || errno == EINTR, "an event of ours is broken");
-}
-
 // An answer from memory comes within microseconds, sooner than a sleeping thread wakes: look for it a little
 // before going to sleep. On a single processor the service could not run meanwhile.
 constexpr uint64_t kSpinNs = 50'000;
+
+// Where the system refuses to wake who sleeps, or to put to sleep.
+constexpr int kRefusedMs = 5;
 
 bool spins() {
   static const bool several = std::thread::hardware_concurrency() > 1;
@@ -31,15 +37,19 @@ bool spins() {
 
 }  // namespace
 
-bool Client::done(const Operation& operation) {
-  const Lock lock(lock_);
-  return operation.state_ == Operation::State::done;
+bool Client::done(Operation& operation) {
+  if (operation.done()) return true;
+  if (!inherited()) return false;
+  abandon(operation, Status::disconnected);
+  return true;
 }
 
-bool Client::wait(const Operation& operation, int slice_ms) {
+bool Client::wait(Operation& operation, int slice_ms) {
   CAIRN_CHECK(slice_ms >= 0, "a slice of time that is over before it begins");
-  Lock lock(lock_);
   CAIRN_CHECK(operation.id != 0, "an operation is waited for that was never submitted");
+  if (done(operation)) return true;
+  Lock lock(lock_);
+  take_inbox(lock);
   if (operation.state_ == Operation::State::done) return true;
   uint64_t now = system_clock().now_ns();
   for (const uint64_t until_ns = now + static_cast<uint64_t>(slice_ms) * 1'000'000; now < until_ns;
@@ -62,12 +72,22 @@ int Client::until_next_due_ms(int most_ms, uint64_t now) const {
   return static_cast<int>(std::min<uint64_t>((due - now) / 1'000'000 + 1, static_cast<uint64_t>(most_ms)));
 }
 
-void Client::drive(Lock& lock, int timeout_ms) {
+void Client::drive(Lock& lock, int timeout_ms) noexcept {
   CAIRN_CHECK(lock.owns_lock(), "a session is driven without its lock");
   CAIRN_CHECK(!driving_, "two threads drive one session");
   CAIRN_CHECK(timeout_ms >= 0, "a session is driven without an end");
   check_session();
   driving_ = true;
+  guarded(lock, [&] {
+    turn(lock, timeout_ms);
+    take_inbox(lock);
+  });
+  driving_ = false;
+  publish();
+  changed_.notify_all();
+}
+
+void Client::turn(Lock& lock, int timeout_ms) {
   if (!poll_links(lock, timeout_ms)) wait_for_links(lock, timeout_ms);
   reap();
   expire();
@@ -75,8 +95,6 @@ void Client::drive(Lock& lock, int timeout_ms) {
   move_to_better();
   end_left();
   seek_better();
-  driving_ = false;
-  changed_.notify_all();
 }
 
 // Looks, a little, for what the links find without a system call. Whether something came, and there is nothing but
@@ -97,6 +115,7 @@ bool Client::poll_links(Lock& lock, int timeout_ms) {
 
 void Client::wait_for_links(Lock& lock, int timeout_ms) {
   bool quiet = true;
+  if (!wakes_) timeout_ms = std::min(timeout_ms, kRefusedMs);
   for (size_t i = 0; i < lanes_.size() && !lost_; ++i) quiet = lanes_[i]->link->rest() && quiet;
   if (!quiet || lost_) timeout_ms = 0;
   std::vector<pollfd> polled;
@@ -114,6 +133,12 @@ void Client::wait_for_links(Lock& lock, int timeout_ms) {
     while (ready == 0 && system_clock().now_ns() < until) ready = ::poll(polled.data(), polled.size(), 0);
   }
   if (ready == 0) ready = ::poll(polled.data(), polled.size(), timeout_ms);
+  if (ready < 0 && errno != EINTR) {
+    // Whatever the system has against it: links do not block, so that they can be tried.
+    std::this_thread::sleep_for(std::chrono::milliseconds(std::min(timeout_ms, kRefusedMs)));
+    for (pollfd& one : polled) one.revents = one.events;
+    ready = static_cast<int>(polled.size());
+  }
   lock.lock();
   CAIRN_CHECK(driving_, "another thread took over the driving");
   if (ready <= 0) return;
@@ -126,27 +151,27 @@ void Client::wait_for_links(Lock& lock, int timeout_ms) {
 }
 
 void Client::wake_driver() {
-  if (!driving_) return;
-  const uint64_t one = 1;
-  const ssize_t written = ::write(wake_, &one, sizeof(one));
-  CAIRN_CHECK(written > 0 || errno == EAGAIN, "the wake-up event is broken");
+  if (driving_) (void)wake();
+}
+
+bool Client::wake() {
+  const bool woken = write_event(wake_);
+  wakes_ = woken;
+  return woken;
 }
 
 // --- deadlines and their fence ---------------------------------------------------------------------------
 
-void Client::cancel(Operation& operation) {
-  Lock lock(lock_);
+void Client::cancel(Operation& operation, Interruption* interruption) {
   CAIRN_CHECK(operation.id != 0, "an operation is cancelled that was never submitted");
-  if (operation.state_ == Operation::State::open) give_up(operation, Status::cancelled);
-  reap();
-  while (operation.state_ != Operation::State::done) {
-    if (driving_) {
-      wake_driver();
-      changed_.wait_for(lock, std::chrono::milliseconds(10));
-    } else {
-      drive(lock, until_next_due_ms(10));
-    }
-  }
+  if (done(operation)) return;
+  Lock lock(lock_);
+  guarded(lock, [&] {
+    take_inbox(lock);
+    if (operation.state_ == Operation::State::open) give_up(operation, Status::cancelled);
+    reap();
+  });
+  while (operation.state_ != Operation::State::done) go_on(lock, interruption);
 }
 
 void Client::expire() {
@@ -196,12 +221,17 @@ void Client::give_up(Operation& operation, Status why) {
     }
   }
   if (!fencing) return settle_rest(operation, why);
-  const size_t timed = due_.erase({operation.due_ns_, &operation});
-  CAIRN_CHECK(timed == 1, "an operation is given up that had no deadline");
   operation.state_ = Operation::State::fencing;
   operation.why_ = why;
+  begin_fence(operation);
+}
+
+void Client::begin_fence(Operation& operation) {
+  auto timed = due_.extract({operation.due_ns_, &operation});
+  CAIRN_CHECK(!timed.empty(), "an operation is given up that had no deadline");
   operation.due_ns_ = system_clock().now_ns() + kFenceMs * 1'000'000;
-  due_.emplace(operation.due_ns_, &operation);
+  timed.value() = {operation.due_ns_, &operation};
+  due_.insert(std::move(timed));
 }
 
 // The service let go of one request of the operation; the last one settles it.
@@ -218,42 +248,43 @@ void Client::end_fence(const std::shared_ptr<Operation>& operation) {
 // The service hangs. The session ends, and with it what it may reach: reap() takes the memory back first.
 void Client::fence_failed(Operation& operation) {
   CAIRN_CHECK(operation.state_ == Operation::State::fencing, "a fence fails around an operation that was not given up");
-  const size_t timed = due_.erase({operation.due_ns_, &operation});
-  CAIRN_CHECK(timed == 1, "a fence fails that had no deadline");
-  operation.due_ns_ = system_clock().now_ns() + kFenceMs * 1'000'000;
-  due_.emplace(operation.due_ns_, &operation);
-  lose_session("the service did not let go of a cancelled request", true);
+  begin_fence(operation);
+  lose_session("the service did not let go of a cancelled request");
 }
 
 // --- event loops -----------------------------------------------------------------------------------------
 
 Result<int> Client::completion_fd() {
-  const Lock lock(lock_);
-  if (completion_ >= 0) return completion_;
-  const int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (inherited()) return Error{0, kInherited, 0};
+  const std::lock_guard<std::mutex> held(completed_lock_);
+  if (completion_ >= 0) return completion_.load();
+  const int event = make_event();
   if (event < 0) return Error{errno, "cannot make an event for completions: " + cause_and_advice(errno), 0};
-  try {
-    if (!closed_) pump_ = std::thread([this] { pump(); });
-  } catch (const std::system_error& error) {
-    ::close(event);
-    const int number = error.code().value();
-    return Error{number, "cannot start a thread for completions: " + cause_and_advice(number), 0};
+  if (!closed_) {
+    auto started = start_thread("cairn-client", [this] { pump(); });
+    if (!started) {
+      ::close(event);
+      return started.error();
+    }
+    pump_ = started.take();
   }
   completion_ = event;
-  return completion_;
+  return event;
 }
 
 std::vector<uint64_t> Client::take_completed() {
-  const Lock lock(lock_);
-  if (completion_ >= 0) drain_event(completion_);
+  if (inherited() || completion_ < 0) return {};
+  const std::lock_guard<std::mutex> held(completed_lock_);
+  drain_event(completion_);
   return std::exchange(completed_, {});
 }
 
+// Also while nothing is open: what an event loop posts wakes whoever drives, and nobody else.
 void Client::pump() {
   constexpr int kIdleMs = 1000;
   Lock lock(lock_);
   while (!closed_) {
-    if (open_.empty() || driving_) {
+    if (driving_) {
       changed_.wait_for(lock, std::chrono::milliseconds(kIdleMs));
     } else {
       drive(lock, until_next_due_ms(kIdleMs));

@@ -3,8 +3,14 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <mutex>
+#include <span>
+#include <string>
 
 namespace cairn {
 
@@ -94,8 +100,7 @@ Gpu* Gpu::loaded() {
 }
 
 Result<Gpu*> Gpu::load() {
-  static std::mutex loading;
-  const std::lock_guard<std::mutex> held(loading);
+  // Without a lock, which a forked child might find held: of two threads that load it, one throws its own away.
   if (Gpu* driver = loaded()) return driver;
   void* handle = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);  // never closed: its threads and contexts live on
   if (handle == nullptr) {
@@ -111,7 +116,8 @@ Result<Gpu*> Gpu::load() {
                         "; install a newer NVIDIA driver"};
   }
   if (auto started = driver->start(); !started) return started.error();
-  the_driver.store(driver.get(), std::memory_order_release);
+  Gpu* first = nullptr;
+  if (!the_driver.compare_exchange_strong(first, driver.get(), std::memory_order_acq_rel)) return first;
   return driver.release();  // for as long as the process lives
 }
 
@@ -137,6 +143,12 @@ Error Gpu::failed(const std::string& what, cuda::Code code) const {
 }
 
 Result<const Gpu::Card*> Gpu::card(int gpu) {
+  if (fork_generation() != generation_) {
+    return Error{0,
+                 "the driver of GPUs does not work in a process that was forked after it was loaded: start the "
+                 "process with multiprocessing's 'spawn', or let only it use GPUs",
+                 0};
+  }
   if (gpu < 0 || gpu >= count_) {
     return Error{0, "there is no GPU " + std::to_string(gpu) + " here: the driver shows " + std::to_string(count_)};
   }
@@ -149,7 +161,7 @@ Result<const Gpu::Card*> Gpu::card(int gpu) {
   if (card.context == nullptr) {
     if (const cuda::Code code = call_.primary_retain(&card.context, device); code != cuda::kSuccess)
       return failed(what, code);
-    CAIRN_CHECK(card.context != nullptr, "a GPU has no context and says it has");
+    if (card.context == nullptr) return Error{0, what + ": the driver gives it no context, and says it did", 0};
   }
   const Current current(call_, card);
   if (current.code() != cuda::kSuccess) return failed(what, current.code());
@@ -166,6 +178,7 @@ Result<const Gpu::Card*> Gpu::card(int gpu) {
 // --- whose memory it is ----------------------------------------------------------------------------------
 
 int Gpu::owner_of(uint64_t address) {
+  if (fork_generation() != generation_) return kHostMemory;
   unsigned type = 0;
   if (call_.pointer_attribute(&type, cuda::kPointerMemoryType, address) != cuda::kSuccess) return kHostMemory;
   if (type != cuda::kMemoryDevice) {
@@ -217,7 +230,7 @@ bool Gpu::copy(int gpu, std::span<const GpuPiece> pieces, std::string& error, En
     return false;
   }
   for (const GpuPiece& piece : pieces) {
-    CAIRN_CHECK(piece.host != nullptr && piece.address != 0, "bytes are copied from or to nowhere");
+    CAIRN_CHECK(piece.host != nullptr, "bytes are copied from or to nowhere");
     if (piece.bytes > 0 && code == cuda::kSuccess) code = enqueue(piece, card.stream);
   }
   // Also after an error: what was begun has to be over before anybody else uses the memory.

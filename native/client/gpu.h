@@ -4,13 +4,16 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <mutex>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/fork.h"
 #include "base/result.h"
 #include "client/cuda_functions.h"
 
@@ -100,6 +103,7 @@ class Gpu {
   template <class Enqueue>
   bool copy(int gpu, std::span<const GpuPiece> pieces, std::string& error, Enqueue enqueue);
 
+  const uint64_t generation_ = fork_generation();
   cuda::Functions call_;
   int count_ = 0;
   int version_ = 0;

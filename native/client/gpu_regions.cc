@@ -1,7 +1,13 @@
 // Regions over the memory of GPUs: made known to the device by dma-buf where all three of them can (GPU, kernel,
 // network card); where not, the blocks in them are copied through host memory.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "client/client.h"
 
@@ -35,7 +41,7 @@ Result<Unit> Client::expose_region(MemoryDomain& domain, MemoryRegion& region) {
 }
 
 // Where payload is copied from and to the region by this side, at some moment between now and the end of the operation.
-void Client::end_operations_in(Lock& lock, const MemoryRegion& region) {
+void Client::end_operations_in(Lock& lock, const MemoryRegion& region, Interruption* interruption) {
   CAIRN_CHECK(lock.owns_lock(), "operations are looked at without the lock");
   const auto uses = [&region](const Operation& operation) {
     for (size_t i = 0; i < operation.gpus.size(); ++i) {
@@ -45,24 +51,18 @@ void Client::end_operations_in(Lock& lock, const MemoryRegion& region) {
     }
     return false;
   };
-  std::vector<std::shared_ptr<Operation>> ended;
-  for (const auto& [key, operation] : open_) {
-    if (uses(*operation)) ended.push_back(operation);
-  }
-  for (const auto& operation : ended) {
-    if (operation->state_ == Operation::State::open) give_up(*operation, Status::cancelled);
-  }
-  reap();
-  for (const auto& operation : ended) {
-    while (operation->state_ != Operation::State::done) {
-      if (driving_) {
-        wake_driver();
-        changed_.wait_for(lock, std::chrono::milliseconds(10));
-      } else {
-        drive(lock, until_next_due_ms(10));
-      }
+  guarded(lock, [&] {
+    std::vector<std::shared_ptr<Operation>> ended;
+    for (const auto& [key, operation] : open_) {
+      if (uses(*operation) && operation->state_ == Operation::State::open) ended.push_back(operation);
     }
-  }
+    for (const auto& operation : ended) give_up(*operation, Status::cancelled);
+    reap();
+  });
+  const auto used = [&] {
+    return std::any_of(open_.begin(), open_.end(), [&](const auto& one) { return uses(*one.second); });
+  };
+  while (used()) go_on(lock, interruption);
 }
 
 std::string Client::reason_of(const MemoryRegion& region) const {
@@ -75,6 +75,7 @@ std::string Client::reason_of(const MemoryRegion& region) const {
 }
 
 std::string Client::region_reason(const MemoryRegion& region) {
+  if (inherited()) return kInherited;
   const Lock lock(lock_);
   return reason_of(region);
 }

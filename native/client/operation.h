@@ -4,6 +4,9 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -81,10 +84,13 @@ class Operation {
   }
   bool moves_payload() const { return type == FrameType::put || type == FrameType::get; }
 
+  // Nothing reads or writes the memory any more, and what is `out` stays as it is. Any thread, without a lock.
+  bool done() const { return state_.load(std::memory_order_acquire) == State::done; }
+
  private:
   friend class Client;
   enum class State : uint8_t { open, fencing, done };
-  State state_ = State::open;
+  std::atomic<State> state_ = State::open;
   std::vector<bool> settled_;
   uint32_t unsettled_ = 0;
   uint64_t due_ns_ = 0;           // deadline; while fencing, when the fence gives up waiting

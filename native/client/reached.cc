@@ -1,6 +1,12 @@
 // Memory of requests over links whose peer reads and writes it by itself: what is registered, in place; what is not, in
 // memory of ours that stands in its place (bounced.cc).
 #include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <vector>
 
 #include "client/client.h"
 
@@ -64,12 +70,7 @@ void Client::forget_domain(const MemoryDomain& domain) {
 }
 
 MemoryRegion* Client::exposed_at(const MemoryDomain& domain, const std::byte* base, uint64_t length) {
-  auto after = regions_.upper_bound(base);
-  if (after == regions_.begin()) return nullptr;
-  MemoryRegion* region = std::prev(after)->second.get();
-  const auto offset = static_cast<uint64_t>(base - region->base());
-  const bool inside = offset <= region->bytes() && length <= region->bytes() - offset;
-  return inside && region->exposed.contains(&domain) ? region : nullptr;
+  return region_around(base, length, [&](const MemoryRegion& region) { return region.exposed.contains(&domain); });
 }
 
 bool Client::is_exposed(const MemoryDomain& domain, const Operation& operation, uint32_t item) {
@@ -107,15 +108,28 @@ void Client::reach(Lane& lane, uint64_t id, Request& request, std::vector<ItemBo
   }
   for (const Reached& one : all) {
     const ByteSpan range(one.first, static_cast<size_t>(one.end - one.first));
-    const uint32_t key = lane.link->let_in(id, *one.memory, range, operation.type == FrameType::get);
+    const auto key = lane.link->let_in(id, *one.memory, range, operation.type == FrameType::get);
     for (const uint32_t extent : one.extents) {
-      extents[extent].region = key;
+      extents[extent].region = key.value_or(0);
       extents[extent].flags = one.memory->stays_open() ? kExtentStaysOpen : 0;
+      if (!key) refuse_item_of(request, extent, items);
     }
   }
 }
 
-void Client::end_requests_in(Lock& lock, const MemoryRegion& region) {
+// The device lets nobody in to a part of its memory: no key that leads nowhere is sent, which would end the connection
+// when the service uses it.
+void Client::refuse_item_of(const Request& request, uint32_t extent, std::vector<ItemBody>& items) {
+  note("the RDMA device opens no more memory for requests");
+  for (uint32_t i = 0; i < items.size(); ++i) {
+    ItemBody& body = items[i];
+    if (extent < body.extent_first || extent >= body.extent_first + body.extent_count) continue;
+    body.extent_count = 0;
+    settle(*request.operation, request.first + i, Status::bad_region);
+  }
+}
+
+void Client::end_requests_in(Lock& lock, const MemoryRegion& region, Interruption* interruption) {
   const auto uses = [&](const Request& request) {
     return std::find(request.regions.begin(), request.regions.end(), &region) != request.regions.end();
   };
@@ -127,16 +141,11 @@ void Client::end_requests_in(Lock& lock, const MemoryRegion& region) {
     }
     return nullptr;
   };
-  while (const auto operation = any([](const Request& request) { return request.operation != nullptr; }))
-    give_up(*operation, Status::cancelled);
-  while (any([](const Request&) { return true; }) != nullptr) {
-    if (driving_) {
-      wake_driver();
-      changed_.wait_for(lock, std::chrono::milliseconds(10));
-    } else {
-      drive(lock, until_next_due_ms(10));
-    }
-  }
+  guarded(lock, [&] {
+    while (const auto operation = any([](const Request& request) { return request.operation != nullptr; }))
+      give_up(*operation, Status::cancelled);
+  });
+  while (any([](const Request&) { return true; }) != nullptr) go_on(lock, interruption);
 }
 
 }  // namespace cairn

@@ -1,7 +1,11 @@
 #include "client/ways.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace cairn {
 

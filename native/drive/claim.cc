@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <cstdint>
+#include <string>
 
 #include "base/clock.h"
 #include "drive/persist.h"
@@ -35,9 +37,14 @@ Error open_error(int number, const std::string& path) {
 
 Result<Descriptor> open_path(const std::string& path, int flags, const DriveOptions& options) {
   flags |= (options.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC;
-  const int number = persist([&] { return ::open(path.c_str(), flags, S_IRUSR | S_IWUSR); });
+  // Not waiting for whoever holds a lease on a file or the other end of a pipe. The flag goes again, because the kernel
+  // would take it as an order never to wait for the drive either.
+  const int number = persist([&] { return ::open(path.c_str(), flags | O_NONBLOCK, S_IRUSR | S_IWUSR); });
   if (number < 0) return open_error(errno, path);
-  return Descriptor(number);
+  Descriptor file(number);
+  const int set = fcntl(number, F_GETFL);
+  if (set < 0 || fcntl(number, F_SETFL, set & ~O_NONBLOCK) != 0) return open_error(errno, path);
+  return file;
 }
 
 // A process that was killed holds its lock until the kernel has taken down its ring, a moment later: the service that

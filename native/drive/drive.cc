@@ -1,5 +1,7 @@
 #include "drive/drive.h"
 
+#include <cstdint>
+
 #include "base/check.h"
 
 namespace cairn {

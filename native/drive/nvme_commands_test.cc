@@ -7,8 +7,14 @@
 
 #include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <ios>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "drive/nvme_identify.h"
 #include "drive/nvme_sysfs.h"

@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <cstdint>
+#include <string>
 
 #include "base/json.h"
 #include "drive/claim.h"

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include <string>
 
 #include "drive/drive.h"
 #include "testing/testbed.h"

@@ -6,6 +6,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
 
 #include "drive/nvme_commands.h"
 #include "drive/persist.h"

@@ -2,6 +2,7 @@
 // may answer anything. "Base" and "NVM" are the specifications named in nvme_commands.h.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>

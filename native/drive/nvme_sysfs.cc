@@ -2,8 +2,10 @@
 
 #include <sys/sysmacros.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <string>
 #include <system_error>
 
 namespace cairn {

@@ -2,6 +2,8 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <memory>
+#include <string>
 
 #include "drive/claim.h"
 #include "drive/drive.h"

@@ -1,6 +1,8 @@
 #include "drive/pieces.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 
 #include "base/bytes.h"
 #include "base/check.h"

@@ -6,7 +6,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "drive/persist.h"
@@ -32,6 +37,7 @@ Error uring_error(int number, const std::string& path) {
                              "; the kernel forbids it: set sysctl kernel.io_uring_disabled=0, and allow io_uring in "
                              "the container's seccomp profile");
   }
+  if (number == ENOMEM) return Error::from_errno(number, what, advice_on_locked_memory());
   return Error::from_errno(number, what);
 }
 

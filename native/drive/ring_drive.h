@@ -4,6 +4,7 @@
 
 #include <liburing.h>
 
+#include <cstdint>
 #include <deque>
 #include <memory>
 #include <string>

@@ -8,8 +8,11 @@
 
 #include <cerrno>
 #include <climits>
+#include <cstdint>
 #include <fstream>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/slab.h"

@@ -1,7 +1,10 @@
 // A block device or a regular file, O_DIRECT, through io_uring.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "drive/descriptor.h"
 #include "drive/ring_drive.h"

@@ -1,11 +1,24 @@
-// Any bytes as what a peer sends: both ends of a stream link. The first byte chooses the end and the rest is what it
-// receives; frames are sealed so that the fuzzer gets behind the checksums.
+// Any bytes as what a peer sends: both ends of a stream link. The first byte chooses the end, and whether the rest is
+// what it receives in one piece or through a ring whose other side writes what it likes into the shared memory; frames
+// are sealed so that the fuzzer gets behind the checksums.
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "testing/link_pair.h"
+#include "transport/ring_channel.h"
 
 using namespace cairn;
 
@@ -52,14 +65,14 @@ class InputChannel final : public ByteChannel {
     }
     return moved;
   }
-  long send_descriptor(std::span<const iovec> from, int) override { return send(from); }
-  long receive(std::span<const iovec> into, std::vector<int>&) override {
+  long receive(std::span<const iovec> into, ByteWitness* witness) override {
     if (input_.empty()) return -EAGAIN;
     long moved = 0;
     for (const iovec& part : into) {
       const size_t take = std::min(part.iov_len, input_.size());
       if (take > 0) std::memcpy(part.iov_base, input_.data(), take);
       input_ = input_.subspan(take);
+      if (witness != nullptr && take > 0) witness->saw({static_cast<const std::byte*>(part.iov_base), take});
       moved += static_cast<long>(take);
     }
     return moved;
@@ -70,6 +83,54 @@ class InputChannel final : public ByteChannel {
  private:
   ConstByteSpan input_;
   uint32_t heard_ = 0;
+};
+
+// A ring whose other side is hostile: it says what the input says, and between two looks of ours it writes words of the
+// input into the control blocks.
+class WildRings {
+ public:
+  WildRings(ConstByteSpan input, RingEnd ours) : input_(input), control_(ours == RingEnd::service) {
+    int sockets[2];
+    const int made = socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sockets);
+    CAIRN_CHECK(made == 0, "no socket pair");
+    peer_ = sockets[1];
+    int descriptor = -1;
+    rings_ = SharedRings::make(kRingsFirst, descriptor).take();
+    channel = ring_channel(sockets[0], SharedRings::map(descriptor).take(), ours);
+    ::close(descriptor);
+  }
+  ~WildRings() { ::close(peer_); }
+  WildRings(const WildRings&) = delete;
+  WildRings& operator=(const WildRings&) = delete;
+
+  // [how much is said: 2 bytes] bytes … [which word: 1 byte, its value: 8 bytes]
+  void turn() {
+    RingControl& in = control_ ? rings_->to_service() : rings_->to_client();
+    RingControl& out = control_ ? rings_->to_client() : rings_->to_service();
+    std::byte* bytes = control_ ? rings_->to_service_bytes() : rings_->to_client_bytes();
+    if (input_.size() < 2) return;
+    const size_t said = std::min<size_t>(load<uint16_t>(input_.data()), input_.size() - 2);
+    for (size_t i = 0; i < said; ++i) bytes[(in.produced + i - in.origin) % kRingsFirst] = input_[2 + i];
+    in.produced += said;
+    out.consumed = out.produced;
+    input_ = input_.subspan(2 + said);
+    if (input_.size() < 9) return;
+    uint64_t* const words[] = {&in.produced, &in.origin, &in.consumed, &out.produced, &out.origin, &out.consumed};
+    const auto which = load<uint8_t>(input_.data());
+    if (which < 2 * std::size(words)) {
+      uint64_t& word = *words[which % std::size(words)];
+      word = which < std::size(words) ? load<uint64_t>(input_.data() + 1) : word + load<int8_t>(input_.data() + 1);
+    }
+    in.producer_asleep = out.consumer_asleep = which & 1;
+    input_ = input_.subspan(9);
+  }
+  std::unique_ptr<ByteChannel> channel;
+
+ private:
+  ConstByteSpan input_;
+  bool control_;
+  int peer_ = -1;
+  std::unique_ptr<SharedRings> rings_;
 };
 
 class Quiet final : public ServerLinkHandler, public ClientLinkHandler {
@@ -86,6 +147,7 @@ class Quiet final : public ServerLinkHandler, public ClientLinkHandler {
   bool destination(uint64_t request, uint32_t, uint64_t length, std::vector<iovec>& out) override {
     return give(request, length, out);
   }
+  bool checks_payload() const override { return true; }
   void on_frame(const FrameHeader&, ConstByteSpan) override {}
   void on_closed(Status, std::string_view) override { closed = true; }
   bool closed = false;
@@ -112,7 +174,7 @@ void feed_server(ConstByteSpan bytes) {
   auto& waiting = pulls();
   {
     Quiet handler;
-    StreamServerLink link(std::make_unique<InputChannel>(bytes), "fuzz", true);
+    StreamServerLink link(std::make_unique<InputChannel>(bytes), "fuzz");
     link.set_handler(&handler);
     for (RecordedPull& pull : waiting) link.pull(pull);
     for (int i = 0; i < 4 && !handler.closed; ++i) {
@@ -137,6 +199,38 @@ void feed_client(ConstByteSpan bytes) {
   if (!handler.closed) link.progress(true, true);
 }
 
+void feed_server_by_rings(ConstByteSpan bytes) {
+  auto& waiting = pulls();
+  WildRings wild(bytes, RingEnd::service);
+  Quiet handler;
+  {
+    StreamServerLink link(std::move(wild.channel), "fuzz");
+    link.set_handler(&handler);
+    for (RecordedPull& pull : waiting) link.pull(pull);
+    for (int i = 0; i < 8 && !handler.closed; ++i) {
+      wild.turn();
+      link.poll();
+      if (!handler.closed) link.flush();
+      if (!handler.closed) (void)link.rest();
+    }
+    for (RecordedPull& pull : waiting) {
+      if (pull.ended.empty()) link.cancel(pull);
+    }
+  }
+}
+
+void feed_client_by_rings(ConstByteSpan bytes) {
+  WildRings wild(bytes, RingEnd::client);
+  Quiet handler;
+  StreamClientLink link(std::move(wild.channel));
+  link.set_handler(&handler);
+  for (int i = 0; i < 8 && !handler.closed; ++i) {
+    wild.turn();
+    link.poll();
+    if (!handler.closed) (void)link.rest();
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -146,7 +240,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const bool seal = (data[0] & 2) != 0;
   const std::vector<std::byte> sealed =
       seal ? sealed_frames(input) : std::vector<std::byte>(input.begin(), input.end());
-  if (to_server) {
+  if ((data[0] & 4) != 0) {
+    if (to_server) {
+      feed_server_by_rings(sealed);
+    } else {
+      feed_client_by_rings(sealed);
+    }
+  } else if (to_server) {
     feed_server(sealed);
   } else {
     feed_client(sealed);

@@ -1,11 +1,14 @@
 // Any bytes as what a drive holds, before there is a store: superblocks, segment headers, footers, summaries, record
 // headers, payloads and tombstones, each under a good seal or a rotten one, and pages that cannot be read. A small
 // image is patched as the input says; then all that reads a drive at a start and for `cairn-dpu check` reads it.
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "store/loader.h"

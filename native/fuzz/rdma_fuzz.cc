@@ -1,7 +1,11 @@
 // Any bytes as what a peer sends over RDMA: private data, and messages. [length: 2][flags: 1] bytes …, again and again;
 // a first piece is made a header that passes its checks if its flags ask for that.
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string>
+#include <vector>
 
 #include "base/check.h"
 #include "wire/rdma.h"

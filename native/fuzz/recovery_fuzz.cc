@@ -1,8 +1,14 @@
 // Any bytes as what a drive holds: a small formatted drive with a few blocks is patched as the input says, its pages
 // sealed again if the input wants that (so that fields are reached behind their checksums), then opened and read.
 // Nothing may crash, hang or be answered twice. (Bytes are not compared: a patch may seal its own.)
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "store/format.h"
 #include "testing/store_fixture.h"

@@ -1,7 +1,12 @@
 #include "server/complaints.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
 

@@ -1,5 +1,12 @@
 // What frames ask for.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "server/reactor.h"
 #include "server/remove_task.h"
@@ -15,14 +22,30 @@ static_assert(static_cast<uint8_t>(DeleteKind::scope) == kRemoveScope);
 static_assert(static_cast<uint8_t>(DeleteKind::layout) == kRemoveLayout);
 static_assert(static_cast<uint8_t>(DeleteKind::tenant) == kRemoveTenant);
 
-// A prefetch answers no bytes, but takes this much of the window while it reads: the typical block.
-constexpr uint64_t kPrefetchCharge = 4 * kMiB;
 constexpr uint64_t kChargeLeast = 4 * kKiB;
-// Items a session may have open at once, over all of its requests: bounds what a client can make us remember.
-constexpr uint64_t kSessionItemsMost = 64 * 1024;
 static_assert(kChargeLeast > 0, "an item of no weight looks like no item");
-static_assert(kChargeLeast <= kPrefetchCharge && kPrefetchCharge <= kBlockBytesMost, "a prefetch weighs no block");
-static_assert(kSessionItemsMost >= kBatchItemsMost, "a session cannot open one full batch");
+// What a client may have us remember of requests that are open, apart from payload: a session, and all of them
+// together, of which each tenant has a fair part.
+constexpr uint64_t kSessionRequestBytesMost = 8 * kMiB;
+constexpr uint64_t kRequestBytesMost = 48 * kMiB;
+static_assert(kSessionRequestBytesMost > kBodyBytesMost, "a session cannot open one full batch");
+// Deletes of one tenant that are on their way at a time.
+constexpr uint64_t kDeletesMost = 16;
+
+// What things cost, in nanoseconds: more or less, see work.h.
+constexpr int64_t kFrameNs = 400;
+constexpr int64_t kHelloNs = 20'000;
+constexpr int64_t kStatsNs = 8'000;
+constexpr int64_t kLookUpNs = 120;
+constexpr int64_t kLeaseNs = 700;
+constexpr int64_t kDeleteNs = 30'000;
+constexpr int64_t kDeleteKeyNs = 600;
+constexpr int64_t kItemNs = 150;
+constexpr size_t kKeysLeast = 64;  // that are looked up at a time
+
+int64_t cost_of_key(FrameType type) {
+  return type == FrameType::lease || type == FrameType::release ? kLeaseNs : kLookUpNs;
+}
 
 size_t operation_index(FrameType type) {
   const auto* found = std::find(kOperations.begin(), kOperations.end(), type);
@@ -57,8 +80,14 @@ void Reactor::on_frame(ServerLink& link, const FrameHeader& header, ConstByteSpa
   CAIRN_CHECK(!state.leaving, "a peer that was refused is heard");
   touch(link);
   state.last_frame_ns = clock_.now_ns();
-  if (state.session == nullptr) return say_hello(state, header, body);
-  dispatch(state, header, body);
+  if (state.session == nullptr) {
+    work_.charge(state, kHelloNs);
+    say_hello(state, header, body);
+  } else {
+    work_.charge(state, kFrameNs);
+    dispatch(state, header, body);
+  }
+  hold_back(state);
 }
 
 void Reactor::dispatch(LinkState& state, const FrameHeader& header, ConstByteSpan body) {
@@ -76,14 +105,6 @@ void Reactor::dispatch(LinkState& state, const FrameHeader& header, ConstByteSpa
       return cancel_request(state, header);
     case FrameType::watch:
       return begin_watch(state, header, body);
-    case FrameType::region_add:
-    case FrameType::region_remove: {
-      RegionBody region;
-      if (const char* wrong = decode_fixed(body, region)) return refuse(state, Status::invalid, wrong);
-      const bool add = header.type == FrameType::region_add;
-      return answer_status(state, header,
-                           add ? state.link->add_region(region) : state.link->remove_region(region.region));
-    }
     case FrameType::put:
     case FrameType::get:
     case FrameType::prefetch:
@@ -96,21 +117,22 @@ void Reactor::dispatch(LinkState& state, const FrameHeader& header, ConstByteSpa
       BatchView batch;
       if (const char* wrong = decode_batch(header, body, batch)) return refuse(state, Status::invalid, wrong);
       ++counters_.requests;
+      ++state.session->share->did.requests;
       if (draining_) {
         return fail_request(*state.link, header.request_id, header.tag, Status::draining,
                             "the service is shutting down");
       }
       if (!batch.items.empty()) return begin_request(state, header, std::move(batch));
-      if (header.type == FrameType::remove) return begin_remove(state, header, batch);
-      return answer_keys(state, header, batch);
+      Unfinished asked;
+      asked.header = header;
+      asked.batch = std::move(batch);
+      asked.started_ns = clock_.now_ns();
+      if (header.type == FrameType::remove) return begin_remove(state, asked);
+      return answer_keys(state, asked);
     }
     default:
       return refuse(state, Status::invalid, "a frame that only the service sends, or a second hello");
   }
-}
-
-void Reactor::answer_status(LinkState& state, const FrameHeader& header, Status status) {
-  state.link->send(statuses_frame(header, {&status, 1}));
 }
 
 void Reactor::fail_request(ServerLink& link, uint64_t request_id, const SessionTag& tag, Status status,
@@ -120,12 +142,13 @@ void Reactor::fail_request(ServerLink& link, uint64_t request_id, const SessionT
 
 void Reactor::answer_text(LinkState& state, const FrameHeader& header) {
   const uint64_t started_ns = clock_.now_ns();
+  work_.charge(state, kStatsNs);
   FrameBuilder frame(FrameType::text, header.request_id);
   frame.header().tag = header.tag;
   frame.header().flags = kFrameLast;
-  frame.append_text(stats_json(state.session->tenant_id));
+  frame.append_text(stats_text(state));
   state.link->send(frame.finish());
-  count(FrameType::stats, 1, started_ns);
+  count(*state.session->share, FrameType::stats, 1, started_ns);
 }
 
 Status Reactor::answer_key(FrameType type, const BlockId& id, uint64_t holder, uint64_t duration_ms) {
@@ -142,36 +165,63 @@ Status Reactor::answer_key(FrameType type, const BlockId& id, uint64_t holder, u
   }
 }
 
-void Reactor::answer_keys(LinkState& state, const FrameHeader& header, const BatchView& batch) {
-  const uint64_t started_ns = clock_.now_ns();
+void Reactor::answer_keys(LinkState& state, Unfinished& asked) {
+  const FrameHeader& header = asked.header;
   const uint32_t tenant = state.session->tenant_id;
-  const auto id = [&](const Key& key) { return BlockId{key, batch.fixed.layout, tenant}; };
-  if (header.type == FrameType::match) {
-    uint64_t matched = 0;
-    while (matched < batch.keys.size() && store_.exists(id(batch.keys[matched]))) ++matched;
-    FrameBuilder frame(FrameType::matched, header.request_id, sizeof(matched));
+  const std::vector<Key>& keys = asked.batch.keys;
+  const int64_t cost = cost_of_key(header.type);
+  const auto part = std::max(kKeysLeast, static_cast<size_t>(std::max<int64_t>(state.work_left_ns, 0) / cost));
+  const size_t end = std::min(keys.size(), asked.next + part);
+  const size_t first = asked.next;
+  const bool matching = header.type == FrameType::match;
+  bool over = end == keys.size();
+  if (!matching) asked.statuses.resize(keys.size());
+  for (; asked.next < end; ++asked.next) {
+    const BlockId id{keys[asked.next], asked.batch.fixed.layout, tenant};
+    if (!matching) {
+      asked.statuses[asked.next] = answer_key(header.type, id, state.session->holder, asked.batch.fixed.duration_ms);
+    } else if (!store_.exists(id)) {
+      over = true;
+      break;
+    }
+  }
+  work_.charge(state, cost * static_cast<int64_t>(asked.next - first + 1));
+  if (!over) {
+    state.unfinished = std::make_unique<Unfinished>(std::move(asked));
+    return;
+  }
+  if (matching) {
+    FrameBuilder frame(FrameType::matched, header.request_id, sizeof(uint64_t));
     frame.header().tag = header.tag;
     frame.header().flags = kFrameLast;
-    frame.append(matched);
+    frame.append(uint64_t{asked.next});
     state.link->send(frame.finish());
   } else {
-    std::vector<Status> statuses(batch.keys.size());
-    for (size_t i = 0; i < statuses.size(); ++i)
-      statuses[i] = answer_key(header.type, id(batch.keys[i]), state.session->holder, batch.fixed.duration_ms);
-    state.link->send(statuses_frame(header, statuses));
+    state.link->send(statuses_frame(header, asked.statuses));
   }
-  count(header.type, batch.keys.size(), started_ns);
+  count(*state.session->share, header.type, keys.size(), asked.started_ns);
 }
 
 // --- deletes ---------------------------------------------------------------------------------------------
 
-void Reactor::begin_remove(LinkState& state, const FrameHeader& header, const BatchView& batch) {
+void Reactor::begin_remove(LinkState& state, Unfinished& asked) {
+  Share& share = *state.session->share;
+  if (share.deletes >= kDeletesMost) {  // one that ends wakes the next
+    state.unfinished = std::make_unique<Unfinished>(std::move(asked));
+    work_.forget(state);
+    share.deletes_waiting.add(state);
+    return;
+  }
+  const FrameHeader& header = asked.header;
+  const BatchView& batch = asked.batch;
+  work_.charge(state, kDeleteNs + kDeleteKeyNs * static_cast<int64_t>(batch.keys.size()));
   CAIRN_CHECK(batch.fixed.delete_kind <= kRemoveTenant, "a delete of an unknown kind got past the decoder");
   CAIRN_CHECK(!batch.keys.empty(), "a delete that names nothing got past the decoder");
   CAIRN_CHECK(batch.fixed.delete_kind == kRemoveKeys || batch.keys.size() == 1,
               "a delete of a name with more keys than the name got past the decoder");
   const uint64_t number = next_number_++;
-  auto task = std::make_unique<RemoveTask>(*this, number, *state.link, header);
+  auto task = std::make_unique<RemoveTask>(*this, number, *state.link, share, header);
+  ++share.deletes;
   const uint32_t tenant = state.session->tenant_id;
   task->kind = static_cast<DeleteKind>(batch.fixed.delete_kind);
   switch (task->kind) {
@@ -203,7 +253,14 @@ void Reactor::RemoveTask::done() {
     link_->send(statuses_frame(header_, statuses));
     reactor_.touch(*link_);
   }
-  reactor_.count(FrameType::remove, ids.size(), started_ns_);
+  reactor_.count(share_, FrameType::remove, ids.size(), started_ns_);
+  CAIRN_CHECK(share_.deletes > 0, "more deletes of a tenant end than were begun");
+  --share_.deletes;
+  if (LinkState* next = share_.deletes_waiting.at()) {
+    share_.deletes_waiting.remove(*next);
+    reactor_.touch(*next->link);
+    if (may_speak(*next)) reactor_.work_.wake(*next);
+  }
   const size_t ended = reactor_.removes_.erase(number_);  // destroys *this
   CAIRN_CHECK(ended == 1, "a delete ends twice");
 }
@@ -233,10 +290,15 @@ void Reactor::begin_request(LinkState& state, const FrameHeader& header, BatchVi
   const size_t items = batch.items.size();
   CAIRN_CHECK(items <= kBatchItemsMost, "a batch of too many items got past the decoder");
   CAIRN_CHECK(batch.keys.empty(), "a batch has keys beside its items");
-  if (session.items_open + items > kSessionItemsMost) {
+  const uint64_t bytes = Request::bytes_of(batch);
+  const uint64_t left = kRequestBytesMost - std::min(kRequestBytesMost, request_bytes_ + bytes);
+  // As much is left for the others as the tenant then has.
+  if (session.request_bytes + bytes > kSessionRequestBytesMost || session.share->request_bytes + bytes > left) {
+    ++counters_.requests_refused;
     return fail_request(*state.link, header.request_id, header.tag, Status::busy,
-                        "too many items are open in this session");
+                        "too many items are open in this session, or in its tenant's sessions together");
   }
+  work_.charge(state, kItemNs * static_cast<int64_t>(items));
   auto request = std::make_unique<Request>();
   request->id = header.request_id;
   request->number = next_number_++;
@@ -248,11 +310,10 @@ void Reactor::begin_request(LinkState& state, const FrameHeader& header, BatchVi
   request->started_ns = clock_.now_ns();
   request->deadline_ns = request->started_ns + deadline_ms_of(header) * 1'000'000;
   request->batch = std::move(batch);
-  if (header.type == FrameType::put) {
-    request->puts = std::vector<PutItem>(items);
-  } else {
-    request->gets = std::vector<GetItem>(items);
-  }
+  request->bytes = bytes;
+  session.request_bytes += bytes;
+  session.share->request_bytes += bytes;
+  request_bytes_ += bytes;
   request->states.assign(items, ItemState::queued);
   request->charges.assign(items, 0);
   request->unsettled = static_cast<uint32_t>(items);
@@ -274,8 +335,15 @@ uint64_t Reactor::next_bytes(Session& session) {
       session.queue.pop_front();
       continue;
     }
-    if (request.type == FrameType::prefetch) return kPrefetchCharge;
-    return std::clamp(request.batch.items[request.next].length, kChargeLeast, kBlockBytesMost);
+    const ItemBody& item = request.batch.items[request.next];
+    if (request.weighed == request.next) return request.weight;
+    uint64_t bytes = item.length;
+    if (request.type != FrameType::put) {  // what will move, whatever room its client says to have for it
+      const BlockId id{item.key, request.batch.fixed.layout, session.tenant_id};
+      bytes = store_.get_bytes(id, item.range_offset, item.range_bytes);
+    }
+    request.weighed = request.next;
+    return request.weight = std::clamp(bytes, kChargeLeast, kBlockBytesMost);
   }
   return 0;
 }
@@ -306,8 +374,10 @@ void Reactor::item_settled(Request& request, uint32_t index) {
   request.charges[index] = 0;
   CAIRN_CHECK(request.session->items_open > 0, "more items of a session ended than were open");
   --request.session->items_open;
-  if (request.type == FrameType::put && result.body.status == Status::ok)
+  if (request.type == FrameType::put && result.body.status == Status::ok) {
     counters_.received_bytes += result.body.length;
+    request.session->share->did.received_bytes += result.body.length;
+  }
   if (request.dirty) return;
   request.dirty = true;
   dirty_.push_back(&request);
@@ -345,8 +415,11 @@ void Reactor::finish(Request& request) {
   CAIRN_CHECK(request.unsettled == 0, "a request ends with items open");
   CAIRN_CHECK(request.ready.empty(), "a request ends with results that its client was not sent");
   if (request.dirty) std::erase(dirty_, &request);
-  count(request.type, request.states.size(), request.started_ns);
+  count(*request.session->share, request.type, request.states.size(), request.started_ns);
   deadlines_.erase({request.deadline_ns, request.number});
+  request.session->request_bytes -= request.bytes;
+  request.session->share->request_bytes -= request.bytes;
+  request_bytes_ -= request.bytes;
   std::erase(request.session->queue, &request);
   const size_t ended = request.session->requests.erase(request.id);  // destroys it
   CAIRN_CHECK(ended == 1, "a request ends that its session does not know");
@@ -370,11 +443,14 @@ void Reactor::cancel_request(LinkState& state, const FrameHeader& header) {
   const auto found = state.session->requests.find(header.request_id);
   if (found != state.session->requests.end()) {
     ++counters_.cancelled;
+    ++state.session->share->did.cancelled;
+    work_.charge(state, kItemNs * static_cast<int64_t>(found->second->states.size()));
     abandon_all(*found->second, Status::cancelled);
     found->second->ready.clear();
     finish(*found->second);
   } else if (Watch* watch = watches_.find(*state.session, header.request_id)) {
     ++counters_.cancelled;
+    ++state.session->share->did.cancelled;
     watches_.remove(*watch);
   }
   state.link->send(empty_frame(FrameType::cancelled, header));
@@ -386,6 +462,7 @@ void Reactor::expire_requests() {
     Request& request = *deadlines_.begin()->second;
     CAIRN_CHECK(deadlines_.begin()->first.second == request.number, "a deadline is kept under another's number");
     ++counters_.timeouts;
+    ++request.session->share->did.timeouts;
     deadlines_.erase(deadlines_.begin());
     abandon_all(request, Status::timeout);
   }
@@ -395,12 +472,18 @@ void Reactor::expire_requests() {
   }
 }
 
-void Reactor::count(FrameType type, uint64_t items, uint64_t started_ns) {
-  OperationCounters& counters = counters_.operations[operation_index(type)];
+void Reactor::count(Share& share, FrameType type, uint64_t items, uint64_t started_ns) {
+  const size_t index = operation_index(type);
+  OperationCounters& counters = counters_.operations[index];
   ++counters.requests;
   counters.items += items;
   // Not the turn's time: most of what is asked is answered in the turn that it came in.
-  counters.latency_us.add((clock_.source().now_ns() - started_ns) / 1000);
+  const uint64_t took_us = (clock_.source().now_ns() - started_ns) / 1000;
+  counters.latency_us.add(took_us);
+  TenantActivity::Operation& own = share.did.operations[index];
+  ++own.requests;
+  own.items += items;
+  own.max_us = std::max(own.max_us, took_us);
 }
 
 }  // namespace cairn

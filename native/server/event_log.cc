@@ -1,6 +1,8 @@
 #include "server/event_log.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <vector>
 
 namespace cairn {
 
@@ -57,13 +59,24 @@ void EventLog::know(uint32_t tenant) {
 
 EventsBody EventLog::range(uint32_t tenant) const {
   const auto found = rows_.find(tenant);
-  if (found == rows_.end()) return {1, 0, 0};
+  if (found == rows_.end()) return {floor_ + 1, floor_, 0};
   return {oldest_of(found->second), found->second.newest, 0};
 }
 
 uint64_t EventLog::newest(uint32_t tenant) const {
   const auto found = rows_.find(tenant);
-  return found == rows_.end() ? 0 : found->second.newest;
+  return found == rows_.end() ? floor_ : found->second.newest;
+}
+
+bool EventLog::forget(uint32_t tenant, uint64_t floor) {
+  const auto found = rows_.find(tenant);
+  if (found == rows_.end()) return true;
+  Row& row = found->second;
+  if (row.fresh) return false;
+  floor_ = std::max({floor_, floor, row.newest});
+  if (row.has_ring) rings_.erase(row.place);
+  rows_.erase(found);
+  return true;
 }
 
 void EventLog::read(uint32_t tenant, uint64_t after, uint32_t most, std::vector<EventBody>& out) const {
@@ -79,8 +92,10 @@ void EventLog::read(uint32_t tenant, uint64_t after, uint32_t most, std::vector<
 }
 
 EventLog::Row& EventLog::row_of(uint32_t tenant) {
-  Row& row = rows_[tenant];
+  const auto [found, fresh] = rows_.try_emplace(tenant);
+  Row& row = found->second;
   row.tenant = tenant;
+  if (fresh) row.newest = row.before = floor_;
   return row;
 }
 

@@ -6,6 +6,7 @@
 // without a ring nothing but that number is kept.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <unordered_map>
@@ -30,6 +31,10 @@ class EventLog final : public EventSink {
 
   // From now on the tenant is told of drives, whether it has had an event or not.
   void know(uint32_t tenant);
+  // Lets go of a tenant that nobody asks for. If it comes back its numbers begin behind `floor`, which is no less than
+  // any that it had, so that a reader who was away sees that it missed some. False: it was not told of its newest
+  // events yet.
+  bool forget(uint32_t tenant, uint64_t floor);
   // The oldest event that is kept and the newest there was; oldest is newest + 1 when none is kept.
   EventsBody range(uint32_t tenant) const;
   uint64_t newest(uint32_t tenant) const;
@@ -69,7 +74,8 @@ class EventLog final : public EventSink {
   }
 
   size_t rings_most_;
-  std::unordered_map<uint32_t, Row> rows_;  // rows keep their addresses, and are never dropped
+  uint64_t floor_ = 0;                      // numbers of tenants that are new begin behind it
+  std::unordered_map<uint32_t, Row> rows_;  // rows keep their addresses
   std::list<Row*> rings_;                   // rows with a ring, the least recently written first
   std::vector<Row*> fresh_;
 };

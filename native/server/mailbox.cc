@@ -1,5 +1,10 @@
 #include "server/mailbox.h"
 
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+
 #include "base/check.h"
 
 namespace cairn {

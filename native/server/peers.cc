@@ -1,6 +1,8 @@
 #include "server/peers.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <string>
 
 #include "base/check.h"
 #include "wire/limits.h"

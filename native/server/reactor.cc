@@ -1,13 +1,20 @@
 // Turns and connections. Who is let in and how it ends: sessions.cc; what frames ask for: dispatch.cc.
 #include "server/reactor.h"
 
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/entropy.h"
 #include "server/remove_task.h"
@@ -16,7 +23,6 @@ namespace cairn {
 
 namespace {
 
-constexpr int kWaitedMost = 256;
 constexpr uint32_t kUnlookedMost = 8;
 constexpr uint64_t kTimerGrainMs = 10;
 // How long after its last event the reactor looks for the next without sleeping. On a single processor that
@@ -114,7 +120,8 @@ void Reactor::adopt(std::unique_ptr<ServerLink> link) {
   LinkState& state = links_[adopted.number];
   CAIRN_CHECK(state.link == nullptr, "two links have one number");
   state.link = std::move(link);
-  state.opened_ns = state.last_frame_ns = state.moved_ns = clock_.now_ns();
+  state.opened_ns = state.last_frame_ns = clock_.now_ns();
+  for (DueState& due : state.dues) due.since_ns = state.opened_ns;
   const std::string no_room = no_room_for_connection(adopted.host());
   if (no_room.empty()) {
     peers_.came(adopted.host());
@@ -138,7 +145,7 @@ void Reactor::watch(LinkState& state) {
 }
 
 void Reactor::accept_from(Listener& listener) {
-  constexpr int kAcceptsATurn = 64;
+  constexpr int kAcceptsATurn = 16;
   for (int i = 0; i < kAcceptsATurn; ++i) {
     auto link = listener.accept();
     if (link == nullptr) return;
@@ -148,7 +155,8 @@ void Reactor::accept_from(Listener& listener) {
 
 // How long a turn may sleep, given how long it was allowed to.
 int Reactor::sleep_ms(int timeout_ms) const {
-  if (shares_.runnable() || store_.behind() || !dirty_.empty() || !unwatched_.empty() || events_.any_fresh()) return 0;
+  if (shares_.runnable() || work_.any() || events_at_ < events_count_) return 0;
+  if (store_.behind() || !dirty_.empty() || !unwatched_.empty() || events_.any_fresh()) return 0;
   if (store_.hungry() || !store_.loaded()) timeout_ms = std::min(timeout_ms, 1);
   if (!deadlines_.empty()) timeout_ms = std::min<int>(timeout_ms, kTimerGrainMs);
   const uint64_t watch_ns = watches_.next_deadline_ns();
@@ -158,7 +166,7 @@ int Reactor::sleep_ms(int timeout_ms) const {
   return static_cast<int>(std::min<uint64_t>(left_ms, static_cast<uint64_t>(timeout_ms)));
 }
 
-void Reactor::heed(uint64_t number, bool readable, bool writable) {
+void Reactor::heed(uint64_t number, uint32_t events) {
   if (number == kDriveEvent) return;  // the store is polled in any case
   if (number == kWakeEvent) {
     uint64_t ignored = 0;
@@ -174,8 +182,17 @@ void Reactor::heed(uint64_t number, bool readable, bool writable) {
   if (found == links_.end() || found->second.dead) return;
   ServerLink& link = *found->second.link;
   CAIRN_CHECK(link.number == number, "a link is kept under another's number");
+  LinkState& state = found->second;
   touch(link);
-  link.progress(readable, writable);
+  const bool broken = (events & (EPOLLHUP | EPOLLERR)) != 0;
+  // What is not read says nothing of a peer that is gone: what is sent to it does.
+  const bool waits = !may_speak(state);
+  if ((events & EPOLLOUT) != 0 || (broken && waits)) link.progress(false, true);
+  if (state.dead) return;
+  if (waits) return broken ? hang_up(state) : void();
+  if (!broken && (events & EPOLLIN) == 0) return;
+  if (state.leaving) return link.progress(true, false);
+  work_.wake(state);
 }
 
 bool Reactor::poll_listeners() {
@@ -184,10 +201,35 @@ bool Reactor::poll_listeners() {
   return any;
 }
 
+// Looks at the polled links that are awake. One for which nothing was there for a while goes to sleep: it costs nothing
+// then, and its peer wakes it.
+bool Reactor::poll_links() {
+  bool any = false;
+  const uint64_t now = clock_.now_ns();
+  for (size_t i = 0; i < awake_.size();) {  // links are woken in here
+    ServerLink& link = *awake_[i];
+    LinkState& state = links_.at(link.number);
+    const bool moved = !state.dead && link.poll();
+    if (moved) {
+      any = true;
+      state.active_ns = now;
+      touch(link);
+    } else if (state.dead || (now - state.active_ns >= spin_ns_ && link.rest())) {
+      state.awake = false;
+      awake_[i] = awake_.back();
+      awake_.pop_back();
+      continue;
+    }
+    ++i;
+  }
+  return any;
+}
+
 // From here on events tell of everything; false when something came before that.
 bool Reactor::may_sleep() {
   bool quiet = true;
   for (Listener* listener : driving_) quiet = listener->rest() && quiet;
+  for (ServerLink* link : awake_) quiet = (links_.at(link->number).dead || link->rest()) && quiet;
   return quiet;
 }
 
@@ -195,27 +237,35 @@ void Reactor::turn(int timeout_ms) {
   CAIRN_CHECK(timeout_ms >= 0, "a turn may sleep for ever, and with it every deadline");
   clock_.hold();
   timeout_ms = sleep_ms(timeout_ms);
-  std::array<epoll_event, kWaitedMost> events;
-  const bool moved = poll_listeners();
+  work_.begin_turn();
+  const bool moved = poll_listeners() | poll_links();
   // Who asked a moment ago most often asks again: looking a little longer is cheaper than sleeping and waking.
   const bool spun = spin_ns_ == 0 || clock_.now_ns() - busy_ns_ > spin_ns_;
   const bool sleeps = !moved && timeout_ms > 0 && spun && may_sleep();
-  int count = 0;
   // A look at the wait set is a system call: who polls does without, for a few turns.
-  if (!moved || ++unlooked_ >= kUnlookedMost) {
+  if (events_at_ == events_count_ && (!moved || ++unlooked_ >= kUnlookedMost)) {
     unlooked_ = 0;
-    count = epoll_wait(epoll_, events.data(), kWaitedMost, sleeps ? timeout_ms : 0);
+    const int count =
+        epoll_wait(epoll_, events_waiting_.data(), static_cast<int>(events_waiting_.size()), sleeps ? timeout_ms : 0);
+    events_at_ = 0;
+    events_count_ = count > 0 ? static_cast<size_t>(count) : 0;
   }
   if (sleeps) clock_.hold();
-  if ((count > 0 || moved) && spin_ns_ > 0) busy_ns_ = clock_.now_ns();
-  for (int i = 0; i < count; ++i) {
-    const epoll_event& event = events[static_cast<size_t>(i)];
-    heed(event.data.u64, (event.events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0, (event.events & EPOLLOUT) != 0);
-  }
+  if ((events_at_ < events_count_ || moved) && spin_ns_ > 0) busy_ns_ = clock_.now_ns();
+  for (; events_at_ < events_count_ && !work_.turn_over(); ++events_at_)
+    heed(events_waiting_[events_at_].data.u64, events_waiting_[events_at_].events);
   for (ServerLink* link : unwatched_) {
     touch(*link);
-    link->progress(true, true);
+    link->progress(false, true);
+    LinkState& state = links_.at(link->number);
+    if (state.dead || !may_speak(state)) continue;
+    if (state.leaving) {
+      link->progress(true, false);
+    } else {
+      work_.wake(state);
+    }
   }
+  work_.run();
   // What is started reaches the drives in the same turn, before what they finished is checked and sent.
   shares_.run(clock_.now_ns());
   store_.poll();
@@ -227,6 +277,7 @@ void Reactor::turn(int timeout_ms) {
     check_links();
     settle_touched();
   }
+  if (!paused_.empty()) resume_paused();
   if (!leaving_.empty()) hasten_leaving();
   if (any_dead_) bury_dead();
   clock_.let_go();
@@ -235,6 +286,12 @@ void Reactor::turn(int timeout_ms) {
 void Reactor::touch(ServerLink& link) {
   LinkState& state = links_.at(link.number);
   CAIRN_CHECK(state.link.get() == &link, "two links have one number");
+  if (!state.awake && !state.dead && link.polled()) {
+    state.awake = true;
+    state.trimmed = false;
+    state.active_ns = clock_.now_ns();
+    awake_.push_back(&link);
+  }
   if (state.touched) return;
   state.touched = true;
   touched_.push_back(&link);
@@ -249,10 +306,15 @@ void Reactor::settle_touched() {
     state.touched = false;
     if (state.dead) continue;
     link->flush();
-    if (state.dead || link->event_fd() < 0 || link->wants_write() == state.writable_wanted) continue;
+    if (state.dead) continue;
+    note_output(state);
+    const bool same = link->wants_write() == state.writable_wanted && may_speak(state) == state.readable_wanted;
+    if (link->event_fd() < 0 || same) continue;
     state.writable_wanted = link->wants_write();
+    state.readable_wanted = may_speak(state);
     epoll_event event{};
-    event.events = EPOLLIN | (state.writable_wanted ? static_cast<uint32_t>(EPOLLOUT) : 0U);
+    event.events = (state.readable_wanted ? static_cast<uint32_t>(EPOLLIN) : 0U) |
+                   (state.writable_wanted ? static_cast<uint32_t>(EPOLLOUT) : 0U);
     event.data.u64 = link->number;
     const int changed = epoll_ctl(epoll_, EPOLL_CTL_MOD, link->event_fd(), &event);
     CAIRN_CHECK(changed == 0, "the wait set lost a link");
@@ -297,6 +359,9 @@ void Reactor::close_sessions() {
   CAIRN_CHECK(watches_.size() == 0, "every session ended, and a watch is left");
   CAIRN_CHECK(peers_.empty(), "every session ended, and a host is counted for one");
   CAIRN_CHECK(leaving_.empty(), "every link ended, and one is still leaving");
+  CAIRN_CHECK(paused_.empty(), "every link ended, and one is still paused");
+  CAIRN_CHECK(output_bytes_ == 0, "every link ended, and output of one is counted");
+  CAIRN_CHECK(request_bytes_ == 0, "every session ended, and memory of a request is counted");
 }
 
 }  // namespace cairn

@@ -2,14 +2,17 @@
 // frames out. It never blocks but in its wait set, and never takes a lock.
 #pragma once
 
+#include <sys/epoll.h>
+
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -24,6 +27,7 @@
 #include "server/shares.h"
 #include "server/tenant_names.h"
 #include "server/watches.h"
+#include "server/work.h"
 #include "store/store.h"
 #include "transport/transport.h"
 
@@ -48,6 +52,7 @@ struct ReactorOptions {
 inline constexpr std::array kOperations = {FrameType::put,   FrameType::get,     FrameType::exists,   FrameType::match,
                                            FrameType::touch, FrameType::remove,  FrameType::prefetch, FrameType::stats,
                                            FrameType::lease, FrameType::release, FrameType::watch};
+static_assert(kOperations.size() == TenantActivity::kKinds, "a tenant's operations are counted under others' names");
 
 struct OperationCounters {
   uint64_t requests = 0;
@@ -59,10 +64,17 @@ struct ReactorCounters {
   uint64_t sessions_opened = 0, sessions_refused = 0, protocol_errors = 0;
   uint64_t requests = 0, timeouts = 0, cancelled = 0;
   uint64_t received_bytes = 0, sent_bytes = 0;  // payload
+  uint64_t links_paused = 0;                    // times that a link was not heard for what its peer did not take in
+  uint64_t names_expired = 0;                   // of tenants that had nothing here any more
+  uint64_t requests_refused = 0;                // for the memory that those before them take
   std::array<OperationCounters, kOperations.size()> operations;
 };
 
-class Reactor final : private ServerLinkHandler, private AcceptFilter, private ItemSink, private Shares::Starter {
+class Reactor final : private ServerLinkHandler,
+                      private AcceptFilter,
+                      private ItemSink,
+                      private Shares::Starter,
+                      private Work::Ear {
  public:
   // All references outlive the reactor.
   Reactor(Store& store, TurnClock& clock, const ReactorOptions& options);
@@ -88,10 +100,10 @@ class Reactor final : private ServerLinkHandler, private AcceptFilter, private I
   bool quiet() const;     // no request is open
   void close_sessions();  // hangs up on everybody
 
-  // One JSON object: docs/metrics.md. Of all tenants, or of the one that asks.
-  std::string stats_json() const { return stats_json(std::nullopt); }
-  std::string stats_json(std::optional<uint32_t> tenant) const;
+  // One JSON object: docs/metrics.md.
+  std::string stats_json() const;
   const Shares& shares() const { return shares_; }
+  uint64_t output_bytes() const { return output_bytes_; }  // of frames that wait to be sent, at the last look
   Complaints& complaints() { return complaints_; }
 
  private:
@@ -108,6 +120,8 @@ class Reactor final : private ServerLinkHandler, private AcceptFilter, private I
   // Shares::Starter
   uint64_t next_bytes(Session& session) override;
   void start_next(Session& session, uint64_t bytes) override;
+  // Work::Ear
+  void hear(LinkState& state) override;
 
   void accept_from(Listener& listener);
   void watch(LinkState& state);
@@ -127,18 +141,26 @@ class Reactor final : private ServerLinkHandler, private AcceptFilter, private I
   void hang_up(LinkState& state);
 
   void dispatch(LinkState& state, const FrameHeader& header, ConstByteSpan body);
+  // Before it is heard on: whether it is to be held, and for what.
+  void hold_back(LinkState& state);
+  // Whether what it says could be heard, when it is its turn.
+  static bool may_speak(const LinkState& state);
+  void note_output(LinkState& state);
+  uint64_t output_most() const;  // that may wait in one link
+  void resume_paused();
+  void go_on(LinkState& state);
   Status answer_key(FrameType type, const BlockId& id, uint64_t holder, uint64_t duration_ms);
-  void answer_keys(LinkState& state, const FrameHeader& header, const BatchView& batch);
+  // As many of the keys as the link may have looked up now; the rest when it is heard next.
+  void answer_keys(LinkState& state, Unfinished& asked);
   void answer_text(LinkState& state, const FrameHeader& header);
-  void answer_status(LinkState& state, const FrameHeader& header, Status status);
-  void begin_remove(LinkState& state, const FrameHeader& header, const BatchView& batch);
+  void begin_remove(LinkState& state, Unfinished& asked);
   // Whether the session may have one request more under this number; it is refused if not.
   bool may_open(LinkState& state, const FrameHeader& header);
   void begin_request(LinkState& state, const FrameHeader& header, BatchView batch);
   void cancel_request(LinkState& state, const FrameHeader& header);
   void fail_request(ServerLink& link, uint64_t request_id, const SessionTag& tag, Status status,
                     std::string_view reason);
-  void write_tenants(JsonWriter& json, const StoreStats& store, std::optional<uint32_t> only) const;
+  void write_tenants(JsonWriter& json, const StoreStats& store) const;
   static uint64_t deadline_ms_of(const FrameHeader& header);
   void begin_watch(LinkState& state, const FrameHeader& header, ConstByteSpan body);
   void answer_watches();
@@ -147,9 +169,15 @@ class Reactor final : private ServerLinkHandler, private AcceptFilter, private I
   void abandon_all(Request& request, Status status);
   void send_ready();
   void finish(Request& request);
-  void count(FrameType type, uint64_t items, uint64_t started_ns);
+  void count(Share& share, FrameType type, uint64_t items, uint64_t started_ns);
+  const std::string& stats_text(LinkState& state);
+  std::string tenant_stats_json(uint32_t tenant) const;
+  // Names of tenants that have nothing here any more are let go: after a while, or when there are many.
+  bool forget_tenant(uint32_t number);
+  void forget_idle();
+  void sweep_names();
 
-  void heed(uint64_t number, bool readable, bool writable);
+  void heed(uint64_t number, uint32_t events);
   void expire_requests();
   void check_links();
   void let_go(LinkState& state);
@@ -160,6 +188,7 @@ class Reactor final : private ServerLinkHandler, private AcceptFilter, private I
   void settle_touched();
   int sleep_ms(int timeout_ms) const;
   bool poll_listeners();
+  bool poll_links();
   bool may_sleep();
 
   Store& store_;
@@ -196,12 +225,27 @@ class Reactor final : private ServerLinkHandler, private AcceptFilter, private I
   ReactorCounters counters_;
   Complaints complaints_;
   bool any_dead_ = false;
+  std::array<epoll_event, 256> events_waiting_;  // of a look at the wait set: those that there was no time for are next
+  size_t events_at_ = 0, events_count_ = 0;
+  std::vector<LinkState*> paused_;
+  uint64_t output_bytes_ = 0;           // that waits in all links, as far as was seen
+  uint64_t request_bytes_ = 0;          // of memory that open requests take, apart from payload
   std::deque<uint64_t> leaving_;        // links that were refused and are not gone, the oldest first
   std::vector<ServerLink*> touched_;    // links to flush before the turn ends
   std::vector<ServerLink*> unwatched_;  // links that nobody drives: looked at every turn
+  std::vector<ServerLink*> awake_;      // polled links that moved a moment ago
   TenantNames names_;
+  std::deque<std::pair<uint64_t, uint32_t>> idle_;  // when the last session of which tenant ended
+  uint32_t swept_ = 0;                              // the tenant that is looked at next
+  struct Text {
+    std::string text;
+    uint64_t since_ns = 0;
+    uint32_t made = 0;  // so often since then
+  };
+  std::map<uint32_t, Text> texts_;  // statistics that were told a moment ago
   Peers peers_;
   Shares shares_;
+  Work work_{*this};
 };
 
 }  // namespace cairn

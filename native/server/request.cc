@@ -1,5 +1,10 @@
 #include "server/request.h"
 
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
 namespace cairn {
 
 namespace {
@@ -27,8 +32,10 @@ void Request::check(uint32_t index) const {
   CAIRN_CHECK(index < states.size(), "a request is asked for an item that it does not have");
   CAIRN_CHECK(states.size() == batch.items.size(), "a request has not one state for each of its items");
   CAIRN_CHECK(charges.size() == states.size(), "a request has not one charge for each of its items");
-  CAIRN_CHECK(puts.size() == (type == FrameType::put ? states.size() : 0), "a request has not one put for each item");
-  CAIRN_CHECK(gets.size() == (type == FrameType::put ? 0 : states.size()), "a request has not one get for each item");
+  CAIRN_CHECK(puts.empty() || (type == FrameType::put && puts.size() == states.size()),
+              "a request has not one put for each item");
+  CAIRN_CHECK(gets.empty() || (type != FrameType::put && gets.size() == states.size()),
+              "a request has not one get for each item");
   CAIRN_CHECK(next <= states.size(), "a request started more items than it has");
   CAIRN_CHECK(unsettled <= states.size(), "a request has more items open than it has");
   CAIRN_CHECK(ready.size() <= states.size() - unsettled, "a request has more results than items that ended");
@@ -38,8 +45,18 @@ void Request::check(uint32_t index) const {
   CAIRN_CHECK(sink != nullptr, "a request whose items nobody is told of");
 }
 
+uint64_t Request::bytes_of(const BatchView& batch) {
+  return sizeof(Request) + batch.items.size() * (sizeof(ItemBody) + sizeof(ItemState) + sizeof(uint64_t)) +
+         batch.extents.size() * sizeof(ExtentBody);
+}
+
 void Request::start_next(uint32_t tenant, uint64_t now_unix_ms) {
   check(next);
+  if (type == FrameType::put && puts.empty()) {
+    puts = std::vector<PutItem>(states.size());
+  } else if (type != FrameType::put && gets.empty()) {
+    gets = std::vector<GetItem>(states.size());
+  }
   const uint32_t index = next++;
   CAIRN_CHECK(states[index] == ItemState::queued, "an item is started twice");
   CAIRN_CHECK(uint64_t{batch.items[index].extent_first} + batch.items[index].extent_count <= batch.extents.size(),

@@ -55,17 +55,22 @@ struct Request {
   uint64_t deadline_ns = 0;
   BatchView batch;
 
-  // One of the two, as long as the batch; addresses are stable while operations run.
+  // One of the two, as long as the batch, once an item was started; addresses are stable while operations run.
   std::vector<GetItem> gets;
   std::vector<PutItem> puts;
   std::vector<ItemState> states;
   std::vector<uint64_t> charges;  // bytes of the session's window each item holds
 
-  uint32_t next = 0;  // first item that was never started
+  uint32_t next = 0;              // first item that was never started
+  uint32_t weighed = UINT32_MAX;  // the item whose weight is known
+  uint64_t weight = 0;
+  uint64_t bytes = 0;  // of memory that it takes, as bytes_of() says
   uint32_t unsettled = 0;
   bool dirty = false;  // on the reactor's list of requests with results to send
   std::vector<ResultItem> ready;
 
+  // What remembering a batch takes, apart from payload, before its items are started.
+  static uint64_t bytes_of(const BatchView& batch);
   // Starts item `next`. It may settle before this returns.
   void start_next(uint32_t tenant, uint64_t now_unix_ms);
   // Ends an item that is not settled yet: whatever runs for it is cancelled.

@@ -3,6 +3,19 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
 
 namespace cairn {
 
@@ -120,7 +133,12 @@ Result<std::string> Server::listen(const std::string& url) {
 void Server::start() {
   CAIRN_CHECK(!thread_.joinable(), "a server is started once");
   running_ = true;
-  thread_ = std::thread([this] { run(); });
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error&) {
+    running_ = false;
+    throw;
+  }
   pthread_setname_np(thread_.native_handle(), "cairn-reactor");
 }
 
@@ -133,7 +151,7 @@ bool Server::stop(uint64_t drain_ms) {
   } else {
     snapshot_ = reactor_->stats_json();
     mailbox_.close();
-    store_->close();
+    close_store();
   }
   return drained_;
 }
@@ -151,10 +169,26 @@ void Server::run() {
   mailbox_.close();
   running_.store(false, std::memory_order_release);
   CAIRN_CHECK(reactor_->quiet(), "the store is closed under requests that are open");
-  store_->close();
+  close_store();
+}
+
+std::vector<std::string> Server::unsealed() {
+  const std::scoped_lock hold(unsealed_lock_);
+  return unsealed_;
+}
+
+void Server::close_store() {
+  store_->close([this](const std::string& path) {
+    const std::scoped_lock hold(unsealed_lock_);
+    std::erase(unsealed_, path);
+  });
 }
 
 bool Server::drain(uint64_t drain_ms) {
+  {
+    const std::scoped_lock hold(unsealed_lock_);
+    for (const DriveStats& one : store_->stats().drives) unsealed_.push_back(one.path);
+  }
   reactor_->drain();
   const uint64_t until_ms = system_clock().now_ms() + drain_ms;
   while (!reactor_->quiet() && system_clock().now_ms() < until_ms) step(kTurnMs / 10);
@@ -229,15 +263,28 @@ Result<std::string> Server::attach_drive(const std::string& path) {
   });
 }
 
+Result<Unit> Server::resume_drive(const std::string& uuid) {
+  return ask<Unit>([&] { return store_->resume(uuid); });
+}
+
 Result<Unit> Server::drain_drive(const std::string& uuid) {
   return ask<Unit>([&] { return store_->drain(uuid); });
 }
 
 Result<Unit> Server::detach_drive(const std::string& uuid, bool lose_what_is_left) {
-  return ask<Unit>([&] { return detach(uuid, lose_what_is_left); });
+  const auto begun = ask<Unit>([&] { return begin_detach(uuid, lose_what_is_left); });
+  if (!begun) return begun;
+  // The reactor goes on meanwhile: whatever is under way on the drive may take as long as the drive likes.
+  constexpr auto kLookEvery = std::chrono::milliseconds(5);
+  while (true) {
+    const auto gone = ask<bool>([&]() -> Result<bool> { return store_->detached(uuid); });
+    if (!gone) return gone.error();
+    if (gone.value()) return Unit{};
+    std::this_thread::sleep_for(kLookEvery);
+  }
 }
 
-Result<Unit> Server::detach(const std::string& uuid, bool lose_what_is_left) {
+Result<Unit> Server::begin_detach(const std::string& uuid, bool lose_what_is_left) {
   for (const DriveStats& drive : store_->stats().drives) {
     if (drive.uuid != uuid || lose_what_is_left) continue;
     const bool may_go = drive.state == "drained" || drive.state == "failed" ||
@@ -247,7 +294,7 @@ Result<Unit> Server::detach(const std::string& uuid, bool lose_what_is_left) {
                                                    std::to_string(drive.blocks) +
                                                    " blocks; drain it and wait, or say that what is left may be lost");
   }
-  return store_->detach(uuid, lose_what_is_left);
+  return store_->begin_detach(uuid, lose_what_is_left);
 }
 
 Result<Unit> Server::set_tenants(const std::vector<TenantOptions>& tenants) {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -48,11 +49,16 @@ class Server {
 
   // Before start(). Returns the URL clients use (with the port that was chosen for port 0).
   Result<std::string> listen(const std::string& url);
-  void start();
+  void start();  // std::system_error: no thread could be had, and nothing was begun
   // Refuses new work, gives what is in flight up to drain_ms, hangs up, seals the drives. True when
   // everything in flight ended by itself. Once.
   bool stop(uint64_t drain_ms);
+  // Paths of the drives that stop() has not sealed yet. Any thread.
+  std::vector<std::string> unsealed();
   bool running() const { return running_.load(std::memory_order_acquire); }
+
+  // A sentence when the memory is not what it could be; else empty.
+  const std::string& slab_remark() const { return slab_->remark(); }
 
   // JSON, made on the reactor thread between two turns; the last snapshot once stopped.
   std::string stats();
@@ -66,6 +72,8 @@ class Server {
   // with an errno and none when it cannot be opened. A drive that failed and comes back under its old path is detached
   // first.
   Result<std::string> attach_drive(const std::string& path);
+  // Tries at once to write again to a drive that takes no more blocks because writes failed. drive_unknown, busy.
+  Result<Unit> resume_drive(const std::string& uuid);
   // Begins to move what the drive holds to the others. drive_unknown, busy, no_space.
   Result<Unit> drain_drive(const std::string& uuid);
   // Lets the drive go. What it holds is lost with it: without `lose_what_is_left` only a drive that is drained, failed
@@ -80,7 +88,8 @@ class Server {
   void run();
   void step(int timeout_ms);
   bool drain(uint64_t drain_ms);
-  Result<Unit> detach(const std::string& uuid, bool lose_what_is_left);
+  Result<Unit> begin_detach(const std::string& uuid, bool lose_what_is_left);
+  void close_store();
   // Runs the errand on the reactor's thread, or here while there is none yet. False once that has ended.
   bool errand(const std::function<void()>& errand);
   template <class T>
@@ -97,6 +106,8 @@ class Server {
   std::atomic<bool> stopping_{false};
   std::atomic<uint64_t> drain_ms_{0};
   bool drained_ = true;
+  std::mutex unsealed_lock_;
+  std::vector<std::string> unsealed_;
   std::string snapshot_;             // written by the reactor's thread before the mailbox is closed
   std::vector<AbsentDrive> absent_;  // reactor thread
 };

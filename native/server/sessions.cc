@@ -1,5 +1,13 @@
 // Who is let in, how a link ends, and what goes with it.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/entropy.h"
 #include "server/reactor.h"
@@ -10,10 +18,17 @@ namespace cairn {
 namespace {
 
 constexpr uint64_t kLookEveryNs = 250'000'000;
+// How long a link that nothing moves on keeps the memory that its next large block would be glad of.
+constexpr uint64_t kTrimNs = 1'000'000'000;
 // How long a peer that was refused has to read why and hang up, and how many may be at it at a time: what such a link
 // holds is little, but it is somebody's who did wrong.
 constexpr uint64_t kLeaveNs = 1'000'000'000;
 constexpr size_t kLeavingMost = 64;
+// Names of tenants that have nothing here: how many are kept at the most, and for how long; and how many of all names
+// are looked at in one look.
+constexpr size_t kIdleNamesMost = 1024;
+constexpr uint64_t kIdleNameNs = 600'000'000'000;
+constexpr int kSweptAtOnce = 64;
 static_assert(kLeaveNs >= kLookEveryNs, "a peer that was refused has less time than a look takes to come round");
 
 // FNV-1a of the name; numbers of sessions stay far below the bit that tells the two apart.
@@ -32,6 +47,7 @@ void Reactor::refuse(LinkState& state, Status status, std::string_view reason) {
     ++counters_.sessions_refused;
   } else if (status != Status::timeout) {
     ++counters_.protocol_errors;
+    ++state.session->share->did.protocol_errors;
   }
   if (status != Status::draining) complaints_.add(state.link->peer(), status, reason);
   send_off(state, status, reason);
@@ -43,6 +59,7 @@ void Reactor::on_violation(ServerLink& link, Status status, std::string_view rea
   CAIRN_CHECK(state.link.get() == &link, "a rule is broken under the number of another link");
   CAIRN_CHECK(!state.dead, "a link that was closed breaks a rule");
   ++counters_.protocol_errors;
+  if (state.session != nullptr) ++state.session->share->did.protocol_errors;
   complaints_.add(link.peer(), status, reason);
   send_off(state, status, reason);
 }
@@ -51,7 +68,8 @@ void Reactor::send_off(LinkState& state, Status status, std::string_view reason)
   if (state.dead) return;
   CAIRN_CHECK(!state.leaving, "a link is sent off twice");
   let_go(state);
-  end_half_open(state);  // who was refused and is on its way out holds no place
+  state.link->hold(false);  // what comes is thrown away
+  end_half_open(state);     // who was refused and is on its way out holds no place
   state.leaving = true;
   state.left_ns = clock_.now_ns();
   leaving_.push_back(state.link->number);
@@ -134,6 +152,7 @@ Session* Reactor::open_session(const LinkState& state, const HelloView& hello, u
   const bool fresh = sessions_.emplace(opened->id, std::move(session)).second;
   CAIRN_CHECK(fresh, "two sessions have one number");
   ++counters_.sessions_opened;
+  ++opened->share->did.sessions_opened;
   return opened;
 }
 
@@ -146,6 +165,11 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
     return refuse(state, Status::bad_version, "this service speaks version 1 of the protocol only");
   }
   if (draining_) return refuse(state, Status::draining, "the service is shutting down");
+  if ((state.link->features() & kFeatureRings & ~hello.fixed.features) != 0) {
+    return refuse(
+        state, Status::bad_version,
+        "over shm this service speaks through rings in shared memory, which this client does not know; upgrade it");
+  }
   Session* session = nullptr;
   if (hello.fixed.join == SessionTag{}) {
     if (sessions_.size() >= options_.sessions_most)
@@ -156,8 +180,11 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
       return refuse(state, Status::denied, "the connection was made for another tenant");
     const TenantNames::Found tenant = names_.find(hello.tenant);
     if (tenant.status != Status::ok) return refuse(state, tenant.status, tenant.reason);
-    if (const std::string no_room = no_room_for(state, tenant.number); !no_room.empty())
+    if (const std::string no_room = no_room_for(state, tenant.number); !no_room.empty()) {
+      if (!shares_.all().contains(tenant.number)) forget_tenant(tenant.number);
       return refuse(state, Status::busy, no_room);
+    }
+    if (auto ready = state.link->prepare(); !ready) return refuse(state, Status::busy, ready.error().message);
     session = open_session(state, hello, tenant.number);
   } else {
     session = find_session(hello.fixed.join);
@@ -167,8 +194,9 @@ void Reactor::say_hello(LinkState& state, const FrameHeader& header, ConstByteSp
     if (session->lanes.size() >= kSessionLanesMost)
       return refuse(state, Status::too_large, "the session has as many lanes as it may");
     CAIRN_CHECK(!session->lanes.empty(), "a session without lanes is still there");
-    state.link->share_regions(*session->lanes.front());
+    if (auto ready = state.link->prepare(); !ready) return refuse(state, Status::busy, ready.error().message);
   }
+  work_.forget(state);  // it is the tenant's from now on
   session->lanes.push_back(state.link.get());
   CAIRN_CHECK(session->lanes.size() <= kSessionLanesMost, "a session has more lanes than it may");
   CAIRN_CHECK(session->share != nullptr, "a session belongs to no tenant");
@@ -183,7 +211,7 @@ void Reactor::welcome(LinkState& state, Session& session) {
   body.features = state.link->features();
   body.server_id = server_id_;
   body.session_id = session.id;
-  body.block_bytes_most = kBlockBytesMost;
+  body.block_bytes_most = store_.block_bytes_most();
   body.window_bytes = options_.session_window_bytes;
   body.credits = options_.credits;
   body.batch_items_most = kBatchItemsMost;
@@ -192,8 +220,9 @@ void Reactor::welcome(LinkState& state, Session& session) {
   FrameBuilder frame(FrameType::welcome, 0, sizeof(body));
   frame.header().tag = session.tag;
   frame.append(body);
-  state.link->send(frame.finish());
+  state.link->send_welcome(frame.finish());
   state.link->set_tag(session.tag);
+  touch(*state.link);  // from here on it may be one that is polled
 }
 
 void Reactor::on_closed(ServerLink& link, Status status, std::string_view reason) {
@@ -202,6 +231,7 @@ void Reactor::on_closed(ServerLink& link, Status status, std::string_view reason
   CAIRN_CHECK(state.link.get() == &link, "a link breaks under the number of another");
   if (status != Status::disconnected && !state.leaving) {
     ++counters_.protocol_errors;
+    if (state.session != nullptr) ++state.session->share->did.protocol_errors;
     complaints_.add(link.peer(), status, reason);
   }
   state.dead = true;
@@ -213,22 +243,33 @@ void Reactor::on_payload_sent(ServerLink& link, uint64_t bytes) {
   counters_.sent_bytes += bytes;
   Session* session = links_.at(link.number).session;
   CAIRN_CHECK(session != nullptr, "payload was sent to a link without a session");
+  session->share->did.sent_bytes += bytes;
   shares_.give_back(*session, bytes);
 }
 
 void Reactor::check_links() {
   const uint64_t now = clock_.now_ns();
   next_look_ns_ = now + kLookEveryNs;
+  forget_idle();
+  sweep_names();
   const auto older = [now](uint64_t since_ns, uint64_t limit_ms) { return now - since_ns > limit_ms * 1'000'000; };
   for (auto& [number, state] : links_) {
     if (state.dead || state.leaving) continue;
-    const uint64_t moved = state.link->moved_bytes();
-    CAIRN_CHECK(moved >= state.moved_bytes, "a link has moved fewer bytes than it had before");
-    if (moved != state.moved_bytes || !state.link->busy()) state.moved_ns = now;
-    state.moved_bytes = moved;
+    const Dues dues = state.link->dues();
+    bool stuck = false;
+    for (size_t i = 0; i < kDueKinds; ++i) {
+      DueState& seen = state.dues[i];
+      if (dues[i].done != seen.done || !dues[i].open) seen.since_ns = now;
+      seen.done = dues[i].done;
+      stuck = stuck || older(seen.since_ns, options_.stall_timeout_ms);
+    }
+    if (!state.awake && !state.trimmed && now - state.active_ns > kTrimNs) {
+      state.trimmed = true;
+      state.link->trim();
+    }
     if (state.session == nullptr && older(state.opened_ns, options_.handshake_timeout_ms)) {
       refuse(state, Status::timeout, "no hello came in time");
-    } else if (older(state.moved_ns, options_.stall_timeout_ms)) {
+    } else if (stuck) {
       ++counters_.timeouts;
       complaints_.add(state.link->peer(), Status::timeout, "nothing of what is under way has moved for too long");
       hang_up(state);
@@ -251,13 +292,65 @@ void Reactor::bury_dead() {
   }
 }
 
+// --- names of tenants ----------------------------------------------------------------------------------------
+
+bool Reactor::forget_tenant(uint32_t number) {
+  if (names_.configured(number)) return false;
+  const auto share = shares_.all().find(number);
+  if (share != shares_.all().end() && (share->second.sessions > 0 || share->second.deletes > 0)) return false;
+  if (!store_.forget_tenant(number)) return false;
+  // Nobody has a million events a second for as long as the service runs: no number that it had is larger.
+  if (!events_.forget(number, (clock_.now_ns() - started_ns_) / 1000)) return false;
+  const bool gone = shares_.forget(number);
+  CAIRN_CHECK(gone, "a tenant is forgotten that has something on its way");
+  names_.forget(number);
+  texts_.erase(number);
+  ++counters_.names_expired;
+  return true;
+}
+
+void Reactor::forget_idle() {
+  while (!idle_.empty()) {
+    const auto [since_ns, number] = idle_.front();
+    if (idle_.size() <= kIdleNamesMost && clock_.now_ns() - since_ns < kIdleNameNs) break;
+    idle_.pop_front();
+    const auto share = shares_.all().find(number);
+    // Who came back meanwhile is in here once more, or has a session.
+    if (share != shares_.all().end() && share->second.idle_since_ns == since_ns) forget_tenant(number);
+  }
+}
+
+// Those that had something when their last session ended, and have not any more; and those that were met on drives
+// only.
+void Reactor::sweep_names() {
+  for (int i = 0; i < kSweptAtOnce; ++i) {
+    const auto share = shares_.all().lower_bound(swept_);
+    const uint32_t next = std::min({share == shares_.all().end() ? UINT32_MAX : share->first, names_.next_seen(swept_),
+                                    store_.next_tenant(swept_)});
+    if (next == UINT32_MAX) {
+      swept_ = 0;
+      return;
+    }
+    swept_ = next + 1;
+    const auto known = shares_.all().find(next);
+    const uint64_t since_ns = known == shares_.all().end() ? started_ns_ : known->second.idle_since_ns;
+    if (clock_.now_ns() - since_ns >= kIdleNameNs) forget_tenant(next);
+  }
+}
+
 // The last lane went, and everything of the session with it.
 void Reactor::bury(Session& session) {
   CAIRN_CHECK(session.requests.empty(), "a session ends with requests open");
   CAIRN_CHECK(session.queue.empty(), "a session ends with requests that wait to be started");
   CAIRN_CHECK(session.items_open == 0, "a session ends with items open");
   CAIRN_CHECK(watches_.of_session(session) == 0, "a session ends with watches open");
+  Share& share = *session.share;
   shares_.leave(session);
+  if (share.sessions == 0) {
+    share.idle_since_ns = clock_.now_ns();
+    idle_.emplace_back(share.idle_since_ns, share.number);
+    forget_idle();
+  }
   peers_.closed(session.host);
   const size_t gone = sessions_.erase(session.id);
   CAIRN_CHECK(gone == 1, "a session ends that is not known");
@@ -277,7 +370,11 @@ void Reactor::let_go(LinkState& state) {
       finish(*request);
     }
     for (Watch* watch : watches_.of_link(*session, link)) watches_.remove(*watch);
+    if (session->share->deletes_waiting.holds(state)) session->share->deletes_waiting.remove(state);
   }
+  work_.forget(state);
+  state.unfinished.reset();
+  if (std::exchange(state.paused, false)) std::erase(paused_, &state);
   for (const auto& [number, task] : removes_) task->forget(link);
 }
 
@@ -286,6 +383,7 @@ void Reactor::bury(LinkState& state) {
   ServerLink* link = state.link.get();
   let_go(state);
   end_half_open(state);
+  output_bytes_ -= std::exchange(state.queued_bytes, 0);
   if (state.leaving) std::erase(leaving_, link->number);
   if (Session* session = state.session) {
     const size_t lanes = std::erase(session->lanes, link);
@@ -294,6 +392,7 @@ void Reactor::bury(LinkState& state) {
   }
   std::erase(unwatched_, link);
   std::erase(touched_, link);
+  std::erase(awake_, link);
 }
 
 }  // namespace cairn

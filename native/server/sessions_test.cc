@@ -1,4 +1,9 @@
 // Who is let in, who is not, and how links end: the real reactor, on drives and links in memory.
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "testing/reactor_fixture.h"
 
 namespace cairn {

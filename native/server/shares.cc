@@ -1,6 +1,9 @@
 #include "server/shares.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "wire/limits.h"
 
@@ -82,6 +85,20 @@ void Shares::leave(Session& session) {
   CAIRN_CHECK(share.sessions > 0 || share.in_flight_bytes == 0, "a tenant without sessions has payload on its way");
   CAIRN_CHECK(share.sessions > 0 || share.ready.empty(), "a tenant without sessions has one that waits for its turn");
   session.share = nullptr;
+}
+
+bool Shares::forget(uint32_t tenant) {
+  const auto found = shares_.find(tenant);
+  if (found == shares_.end()) return true;
+  Share& share = found->second;
+  if (share.sessions > 0 || share.deletes > 0) return false;
+  CAIRN_CHECK(share.in_flight_bytes == 0, "a tenant without sessions has payload on its way");
+  CAIRN_CHECK(share.request_bytes == 0, "a tenant without sessions has requests open");
+  CAIRN_CHECK(share.asking.empty(), "a tenant without sessions has something to say");
+  CAIRN_CHECK(!Tenants::holds(share), "a tenant without sessions waits for its turn");
+  std::erase(present_, &share);
+  shares_.erase(found);
+  return true;
 }
 
 // The payload of a tenant is the sum of that of its sessions, and whose window is full does not wait for its turn.

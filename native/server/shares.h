@@ -8,24 +8,47 @@
 // counts for its share at most, so that it holds up nobody else.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <vector>
 
-#include "server/ring.h"
+#include "base/ring.h"
 #include "server/session.h"
 #include "store/tenants.h"
 
 namespace cairn {
 
+// What one tenant asked for since the start.
+struct TenantActivity {
+  static constexpr size_t kKinds = 11;  // of operations, in the order of kOperations
+  struct Operation {
+    uint64_t requests = 0, items = 0, max_us = 0;
+  };
+  uint64_t sessions_opened = 0, protocol_errors = 0, requests = 0, timeouts = 0, cancelled = 0;
+  uint64_t received_bytes = 0, sent_bytes = 0;
+  std::array<Operation, kKinds> operations;
+};
+
 // A tenant as the reactor knows it.
 struct Share {
   uint32_t number = 0;
+  uint64_t idle_since_ns = 0;  // when its last session ended
+  TenantActivity did;
   uint64_t weight = 1;
   uint64_t window_bytes = 0;     // most payload on its way; 0: no limit of its own
   uint64_t in_flight_bytes = 0;  // payload on its way
   uint64_t started_bytes = 0;    // payload of everything that was ever started
   uint64_t sessions = 0;
+  uint64_t request_bytes = 0;  // of memory that its open requests take, apart from payload
+  uint64_t deletes = 0;        // on their way
+  Ring<LinkState, &LinkState::delete_link> deletes_waiting;
+
+  // For Work alone.
+  RingLink<Share> work_link;
+  Ring<LinkState, &LinkState::asking_link> asking;  // links with something to say
+  int64_t work_left_ns = 0;                         // below 0: done ahead of its turn
 
   // For Shares alone.
   RingLink<Share> link;
@@ -69,6 +92,8 @@ class Shares {
   // Before anything else is done with the session, and after everything.
   void join(Session& session, uint32_t tenant);
   void leave(Session& session);
+  // Lets go of a tenant without sessions. False: something is still on its way for it.
+  bool forget(uint32_t tenant);
 
   // The session has something to start.
   void wake(Session& session, uint64_t now_ns);

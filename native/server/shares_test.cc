@@ -3,9 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <random>
+#include <utility>
+#include <vector>
 
 #include "wire/limits.h"
 

@@ -1,7 +1,12 @@
 #include "server/tenant_names.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/crc32c.h"

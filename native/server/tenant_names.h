@@ -2,7 +2,9 @@
 // names that would meet in one, the later is refused. One reactor thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -36,6 +38,15 @@ class TenantNames {
   Found find(std::string_view name);
   // "" when no name with that number was met.
   std::string name_of(uint32_t number) const;
+  // Whether the number is a configured tenant's, or that of "default".
+  bool configured(uint32_t number) const { return number == 0 || names_.contains(number); }
+  // A name that is not configured and has nothing here any more: it, or another, may have the number again.
+  void forget(uint32_t number) { seen_.erase(number); }
+  // The least number of one that is not configured, from this one on; UINT32_MAX: there is none.
+  uint32_t next_seen(uint32_t from) const {
+    const auto found = seen_.lower_bound(from);
+    return found == seen_.end() ? UINT32_MAX : found->first;
+  }
 
  private:
   Result<Unit> check(const std::vector<TenantOptions>& tenants) const;

@@ -1,6 +1,11 @@
 #include "server/watches.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "base/check.h"
 
@@ -33,10 +38,15 @@ void Watches::remove(Watch& watch) {
   tenant->second[watch.place] = tenant->second.back();
   tenant->second.pop_back();
   if (tenant->second.empty()) tenants_.erase(tenant);
-  const size_t timed = deadlines_.erase({watch.deadline_ns, watch.number});
-  CAIRN_CHECK(timed == 1, "a watch ends that has no deadline");
-  if (watch.due) std::erase(due_, &watch);
-  CAIRN_CHECK(due_.size() <= deadlines_.size(), "more watches are due than there are");
+  if (watch.due) {
+    CAIRN_CHECK(due_[watch.due_place] == &watch, "another watch is due where one says that it is");
+    due_.back()->due_place = watch.due_place;
+    due_[watch.due_place] = due_.back();
+    due_.pop_back();
+  } else {
+    const size_t timed = deadlines_.erase({watch.deadline_ns, watch.number});
+    CAIRN_CHECK(timed == 1, "a watch ends that has no deadline");
+  }
   const auto session = sessions_.find(watch.session);
   CAIRN_CHECK(session != sessions_.end(), "a watch ends whose session has none");
   const size_t ended = session->second.erase(watch.request_id);  // destroys it
@@ -61,8 +71,20 @@ size_t Watches::of_session(const Session& session) const {
 
 void Watches::make_due(Watch& watch) {
   if (std::exchange(watch.due, true)) return;
+  const size_t timed = deadlines_.erase({watch.deadline_ns, watch.number});
+  CAIRN_CHECK(timed == 1, "a watch is due that had no deadline");
+  watch.due_place = due_.size();
   due_.push_back(&watch);
-  CAIRN_CHECK(due_.size() <= deadlines_.size(), "more watches are due than there are");
+}
+
+std::vector<Watch*> Watches::some_due() {
+  constexpr size_t kSome = 256;
+  const size_t count = std::min(kSome, due_.size());
+  std::vector<Watch*> some;
+  some.reserve(count);
+  for (size_t i = 0; i < count; ++i) some.push_back(due_[(due_at_ + i) % due_.size()]);
+  due_at_ = due_.empty() ? 0 : (due_at_ + count) % due_.size();
+  return some;
 }
 
 void Watches::make_due(uint32_t tenant, uint64_t newest) {
@@ -75,17 +97,11 @@ void Watches::make_due(uint32_t tenant, uint64_t newest) {
 }
 
 void Watches::make_due_until(uint64_t now_ns) {
-  for (const auto& [key, watch] : deadlines_) {
-    if (key.first > now_ns) return;
-    make_due(*watch);
-  }
+  while (!deadlines_.empty() && deadlines_.begin()->first.first <= now_ns) make_due(*deadlines_.begin()->second);
 }
 
 uint64_t Watches::next_deadline_ns() const {
-  for (const auto& [key, watch] : deadlines_) {
-    if (!watch->due) return key.first;
-  }
-  return UINT64_MAX;
+  return deadlines_.empty() ? UINT64_MAX : deadlines_.begin()->first.first;
 }
 
 std::vector<Watch*> Watches::of_link(const Session& session, const ServerLink* link) const {

@@ -1,14 +1,26 @@
 // Long polls for events: begun, answered at the end of a turn, ended.
 #include <algorithm>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
 
 #include "server/reactor.h"
 
 namespace cairn {
 
+namespace {
+
+constexpr int64_t kFrameCostNs = 2'000;
+constexpr int64_t kEventCostNs = 20;
+
+}  // namespace
+
 void Reactor::begin_watch(LinkState& state, const FrameHeader& header, ConstByteSpan body) {
   WatchBody asked;
   if (const char* wrong = decode_watch(body, asked)) return refuse(state, Status::invalid, wrong);
   ++counters_.requests;
+  ++state.session->share->did.requests;
   if (draining_) {
     return fail_request(*state.link, header.request_id, header.tag, Status::draining, "the service is shutting down");
   }
@@ -36,13 +48,15 @@ void Reactor::answer_watches() {
   events_.for_each_fresh([this](uint32_t tenant) { watches_.make_due(tenant, events_.newest(tenant)); });
   if (watches_.size() == 0) return;
   watches_.make_due_until(clock_.now_ns());
-  for (Watch* watch : watches_.due()) {
+  for (Watch* watch : watches_.some_due()) {
     CAIRN_CHECK(watch->due, "a watch is answered that is not due");
     ServerLink& link = *watch->link;
-    if (links_.at(link.number).dead) continue;
+    const LinkState& state = links_.at(link.number);
+    // Of one that is full its event tells when it is not; it is not asked for each watch.
+    if (state.dead || (state.writable_wanted && link.wants_write())) continue;
     touch(link);
     link.flush();
-    if (links_.at(link.number).dead || link.wants_write()) continue;
+    if (state.dead || link.queued_bytes() > 0) continue;
     answer_watch(*watch);
   }
 }
@@ -63,7 +77,8 @@ void Reactor::answer_watch(Watch& watch) {
   frame.append(events_.range(watch.tenant));
   frame.append_bytes(std::as_bytes(std::span(events)));
   watch.link->send(frame.finish());
-  count(FrameType::watch, events.size(), watch.started_ns);
+  work_.charge(links_.at(watch.link->number), kFrameCostNs + static_cast<int64_t>(events.size()) * kEventCostNs);
+  count(*watch.session->share, FrameType::watch, events.size(), watch.started_ns);
   watches_.remove(watch);
 }
 

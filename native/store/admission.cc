@@ -1,6 +1,8 @@
 #include "store/admission.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <vector>
 
 #include "base/check.h"
 #include "store/index.h"

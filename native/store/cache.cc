@@ -1,6 +1,10 @@
 #include "store/cache.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <utility>
 #include <vector>
 
 namespace cairn {
@@ -27,6 +31,7 @@ void Cache::insert(const BlockId& id, const Buffer& buffer, uint64_t birth, uint
   erase(id);
   List& list = lists_[id.tenant];
   list.order.push_front({id, buffer, birth, crc});
+  buffer.set_cached(true);
   entries_[id] = list.order.begin();
   list.bytes += buffer.capacity();
   bytes_ += buffer.capacity();
@@ -46,6 +51,7 @@ void Cache::drop(List& list, Order::iterator at) {
   list.bytes -= bytes;
   const size_t listed = entries_.erase(at->id);
   CAIRN_CHECK(listed == 1, "a block leaves the cache that was not found in it");
+  at->buffer.set_cached(false);
   list.order.erase(at);
   check_list(list);
 }
@@ -69,6 +75,13 @@ bool Cache::evict_one() {
   }
   std::stable_sort(by_excess.begin(), by_excess.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
   return std::any_of(by_excess.begin(), by_excess.end(), [this](const auto& one) { return evict_from(*one.second); });
+}
+
+void Cache::forget(uint32_t tenant) {
+  const auto found = lists_.find(tenant);
+  if (found == lists_.end()) return;
+  CAIRN_CHECK(found->second.bytes == 0, "a tenant is forgotten that has blocks in the cache");
+  lists_.erase(found);
 }
 
 uint64_t Cache::bytes_of(uint32_t tenant) const {

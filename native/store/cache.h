@@ -2,6 +2,7 @@
 // recently used out first; who is furthest beyond its share gives. So one tenant's flood leaves the others' share.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <map>
@@ -41,6 +42,7 @@ class Cache {
   uint64_t bytes() const { return bytes_; }
   uint64_t blocks() const { return entries_.size(); }
   uint64_t bytes_of(uint32_t tenant) const;
+  void forget(uint32_t tenant);  // one that has nothing here
 
  private:
   using Order = std::list<Entry>;  // front: most recently used

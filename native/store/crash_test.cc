@@ -2,9 +2,19 @@
 // drops what no flush covered, then the oracle: absent, exactly these bytes, or in doubt.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
 #include <map>
+#include <memory>
 #include <random>
 #include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "store/log.h"
 #include "testing/store_fixture.h"

@@ -1,5 +1,13 @@
 // Drives: opened with the store, taken in while it runs, set aside, drained, let go.
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "store/evictor.h"
 #include "store/jobs.h"
@@ -118,7 +126,7 @@ Result<LogStore::Slot*> LogStore::place(IdentifiedDrive drive) {
                                                  " are the same Cairn drive (" + uuid_text(drive.uuid) +
                                                  "); name it once");
   }
-  if ((slot != nullptr && (busy(*slot) || slot->loader != nullptr)) || members_->knows(drive.uuid)) {
+  if ((slot != nullptr && (busy(*slot) || slot->leaving || slot->loader != nullptr)) || members_->knows(drive.uuid)) {
     return drive_error(Status::busy, path + " came back while requests to it are still open; try again in a moment");
   }
   if (auto looked = members_->look_at(path, drive.uuid, identity.record); !looked) return looked.error();
@@ -207,6 +215,26 @@ void LogStore::set_aside(Slot& slot) {
   emit(EventKind::drive_lost, {}, {}, 0, 0);
 }
 
+Result<Unit> LogStore::resume(const std::string& uuid) {
+  Slot* slot = slot_of(uuid);
+  if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);
+  if (slot->log->retry_now() || slot->log->state() == DriveState::serving) return Unit{};
+  return drive_error(Status::busy, slot->log->drive().info().path + " is " + name_of(slot->log->state()) +
+                                       ": only a drive whose writes failed is resumed");
+}
+
+uint64_t LogStore::block_bytes_most() const {
+  uint64_t most = 0;
+  for (const Slot& slot : slots_) {
+    if (slot.log == nullptr || !slot.log->readable()) continue;
+    const uint64_t record = format::payload_bytes_most(slot.log->superblock().segment_bytes);
+    most = std::max(most, record >= format::kPartBytes ? kBlockBytesMost : record);
+  }
+  CAIRN_CHECK(most <= kBlockBytesMost, "a drive takes longer blocks than there are");
+  // Nobody can put where no drive is; what one that comes will take is not known.
+  return std::min(most == 0 ? kBlockBytesMost : most, slab_.total_bytes() / 2);
+}
+
 Result<Unit> LogStore::drain(const std::string& uuid) {
   Slot* slot = slot_of(uuid);
   if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);
@@ -225,7 +253,7 @@ Result<Unit> LogStore::drain(const std::string& uuid) {
   return Unit{};
 }
 
-Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
+Result<Unit> LogStore::begin_detach(const std::string& uuid, bool even_if_draining) {
   Slot* slot = slot_of(uuid);
   if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);
   if (slot->log->state() == DriveState::draining && !even_if_draining) {
@@ -234,31 +262,50 @@ Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
         slot->log->drive().info().path + " is being drained; wait until it is, or say that what is left may be lost");
   }
   const DriveState before = slot->log->state();
-  const bool reads = slot->loader != nullptr || slot->standing == Standing::waiting;
+  // What it held is given up, and it says so: where it can be written to, and was known.
+  const bool known = slot->loader == nullptr && slot->standing != Standing::waiting;
+  slot->says_so = slot->says_so || (before != DriveState::failed && known && slot->writable);
+  slot->emptied = slot->emptied || before == DriveState::drained;
   if (before != DriveState::failed) {
     if (slot->evictor != nullptr) slot->evictor->stop();
     if (slot->scrubber != nullptr) slot->scrubber->stop();
     slot->log->fail("it was removed");
   }
   if (!slot->set_aside) set_aside(*slot);
-  while (busy(*slot)) {
-    slot->log->drive().wait(10);
+  slot->leaving = true;
+  return Unit{};
+}
+
+void LogStore::let_leave(Slot& slot) {
+  CAIRN_CHECK(slot.set_aside, "a drive goes whose blocks are still served");
+  if (busy(slot)) return;
+  if (slot.loader != nullptr) loading_done(slot);
+  if (slot.says_so) {
+    slot.evictor.reset();
+    slot.scrubber.reset();
+    members_->let_go(slot, slot.emptied);
+  }
+  retire(slot);
+  // Index entries that point here stay stale for whoever comes into the slot next.
+  const uint8_t next_use = slot.next_use;
+  std::erase_if(elders_, [&](const Elder& one) { return &slots_[one.drive] == &slot; });
+  slot = Slot{};
+  slot.next_use = next_use;
+  if (members_->waits()) members_->plan();
+}
+
+bool LogStore::detached(const std::string& uuid) const {
+  return std::none_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
+    return slot.log != nullptr && uuid_text(slot.log->superblock().drive) == uuid;
+  });
+}
+
+Result<Unit> LogStore::detach(const std::string& uuid, bool even_if_draining) {
+  if (auto begun = begin_detach(uuid, even_if_draining); !begun) return begun;
+  while (Slot* slot = slot_of(uuid)) {
+    if (busy(*slot)) slot->log->drive().wait(10);
     poll();
   }
-  if (slot->loader != nullptr) loading_done(*slot);
-  // What it held is given up, and it says so: where it can be written to, and was known.
-  if (before != DriveState::failed && !reads && slot->writable) {
-    slot->evictor.reset();
-    slot->scrubber.reset();
-    members_->let_go(*slot, before == DriveState::drained);
-  }
-  retire(*slot);
-  // Index entries that point here stay stale for whoever comes into the slot next.
-  const uint8_t next_use = slot->next_use;
-  std::erase_if(elders_, [&](const Elder& one) { return &slots_[one.drive] == slot; });
-  *slot = Slot{};
-  slot->next_use = next_use;
-  if (members_->waits()) members_->plan();
   return Unit{};
 }
 

@@ -1,7 +1,14 @@
 // Drives that come, go, come back, are drained, and are not what they seem; blocks on several of them.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
 
 #include "store/recovery.h"
 #include "testing/store_fixture.h"

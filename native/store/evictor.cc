@@ -1,6 +1,12 @@
 #include "store/evictor.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
 
 namespace cairn {
 

@@ -2,6 +2,9 @@
 // stay, carries tombstones on that are still needed, and frees it. The same walk drains a drive. Reactor thread.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <list>
 #include <map>

@@ -1,5 +1,10 @@
 // Reading: what a get finds in memory, what it reads from drives.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "store/jobs.h"
 
@@ -157,38 +162,54 @@ uint32_t LogStore::ReadJob::whole_crc() const {
 void LogStore::get(GetOp& op) {
   ++counters_.gets;
   ++tenants_.at(op.id.tenant).counters.gets;
-  start_get(op, true);
+  start_get(op, false);
 }
 
-void LogStore::get_failed(GetOp& op, Status status) {
+bool LogStore::get_failed(GetOp& op, Status status) {
   CAIRN_CHECK(status != Status::ok, "a get that succeeds is counted as a miss");
   if (status == Status::not_found || status == Status::corrupt || status == Status::io_error) ++counters_.misses;
   op.done(status);
+  return true;
 }
 
-void LogStore::start_get(GetOp& op, bool queue) {
+bool LogStore::wait_for_memory(GetOp& op, uint64_t bytes, bool waited) {
+  MemoryLine& line = tenants_.at(op.id.tenant).memory;
+  op.waiter.get = &op;
+  if (waited) {
+    slab_shares_.wait_again(line, op.waiter, bytes);
+  } else {
+    slab_shares_.wait(line, op.waiter, bytes);
+  }
+  return false;
+}
+
+bool LogStore::start_get(GetOp& op, bool waited) {
   Index::Entry* entry = find(op.id);
   if (entry == nullptr) return get_failed(op, Status::not_found);
   const uint64_t length = entry->length();
   if (op.offset >= length || op.length > length - op.offset) return get_failed(op, Status::bad_range);
   entry->hit();
+  const MemoryLine& line = tenants_.at(op.id.tenant).memory;
   const Cache::Entry* cached = cache_.find(op.id);
   if (cached != nullptr && cached->birth == entry->birth) {
+    // What a client takes in cannot be given up meanwhile: it is held like anything else.
+    const bool room = !cached->buffer.unique() || slab_shares_.may_hold(line, length);
+    if (!room) return wait_for_memory(op, length, waited);
     return serve(op, cached->buffer, 0, length, cached->birth, cached->crc, true);
   }
-  if (queue && !hungry_.empty()) {
-    hungry_.push_back({&op, nullptr});
-  } else if (!start_read(op, *entry)) {
-    if (queue) {
-      hungry_.push_back({&op, nullptr});
-    } else {
-      hungry_.push_front({&op, nullptr});
-    }
-  }
+  if (!waited && !line.waiting.empty()) return wait_for_memory(op, get_bytes(op.id, op.offset, op.length), waited);
+  return start_read(op, *entry) || wait_for_memory(op, get_bytes(op.id, op.offset, op.length), waited);
+}
+
+LogStore::Range LogStore::range_of(const Index::Entry& head, uint64_t offset, uint64_t length) {
+  const uint64_t whole = head.length();
+  const uint8_t shift = format::chunk_shift_for(std::min(whole, head.single ? whole : format::kPartBytes));
+  const uint64_t end = length == 0 ? whole : offset + length;
+  return {offset >> shift << shift, std::min(whole, (((end - 1) >> shift) + 1) << shift)};
 }
 
 // `buffer` holds the block from byte `buffer_start` on, or all of it.
-void LogStore::serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uint64_t block_length, uint64_t sequence,
+bool LogStore::serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uint64_t block_length, uint64_t sequence,
                      uint32_t whole_crc, bool from_memory) {
   const bool whole = op.offset == 0 && (op.length == 0 || op.length == block_length);
   if (op.length == 0) op.length = block_length - op.offset;
@@ -211,8 +232,10 @@ void LogStore::serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uin
   counters_.get_bytes += op.length;
   TenantCounters& tenant = tenants_.at(op.id.tenant).counters;
   ++tenant.hits;
+  tenant.hits_memory += from_memory ? 1 : 0;
   tenant.get_bytes += op.length;
   op.done(Status::ok);
+  return true;
 }
 
 bool LogStore::start_read(GetOp& op, const Index::Entry& head) {
@@ -223,15 +246,14 @@ bool LogStore::start_read(GetOp& op, const Index::Entry& head) {
   const uint64_t part_most = head.single ? length : format::kPartBytes;
   const bool whole = op.offset == 0 && (op.length == 0 || op.length == length);
   if (const auto found = whole_reads_.find(op.id); found != whole_reads_.end() && found->second->sequence == birth) {
-    found->second->waiters.push_back(&op);
+    found->second->add_waiter(op);
     return true;
   }
-  const uint8_t shift = format::chunk_shift_for(std::min(length, part_most));
-  const uint64_t end = op.length == 0 ? length : op.offset + op.length;
-  const uint64_t from = op.offset >> shift << shift;
-  const uint64_t to = std::min(length, (((end - 1) >> shift) + 1) << shift);
+  const auto [from, to] = range_of(head, op.offset, op.length);
+  MemoryLine& line = tenants_.at(op.id.tenant).memory;
+  if (!slab_shares_.may_hold(line, to - from)) return false;
   // Giving memory back may not touch the index, so `head` stays what it is.
-  Buffer buffer = take_memory(to - from);
+  Buffer buffer = take_memory(to - from, &line.account);
   if (!buffer) return false;
   auto job = std::make_unique<ReadJob>(*this, op.id, std::move(buffer));
   job->length = length;
@@ -239,7 +261,7 @@ bool LogStore::start_read(GetOp& op, const Index::Entry& head) {
   job->to = to;
   job->whole = whole;
   job->sequence = birth;
-  job->waiters.push_back(&op);
+  job->add_waiter(op);
   for (uint32_t part = 0; part < part_count; ++part) {
     const uint64_t begins = part * part_most;
     const uint64_t bytes = std::min(part_most, length - begins);
@@ -289,8 +311,9 @@ void LogStore::read_done(ReadJob& job) {
   for (size_t i = 0; i < job.waiters.size(); ++i) {
     GetOp* op = std::exchange(job.waiters[i], nullptr);
     if (op == nullptr) continue;
+    op->reading = nullptr;
     if (again) {
-      start_get(*op, true);
+      start_get(*op, false);
     } else if (status != Status::ok) {
       get_failed(*op, status);
     } else {
@@ -301,10 +324,12 @@ void LogStore::read_done(ReadJob& job) {
 }
 
 void LogStore::cancel(GetOp& op) {
-  std::erase_if(hungry_, [&](const Hungry& one) { return one.get == &op; });
+  slab_shares_.leave(op.waiter);
+  if (op.reading == nullptr) return;
   // A gap is as good as a removal, and read_done() may be walking the list.
-  for (const auto& job : reads_)
-    std::replace(job->waiters.begin(), job->waiters.end(), &op, static_cast<GetOp*>(nullptr));
+  auto& job = *static_cast<ReadJob*>(std::exchange(op.reading, nullptr));
+  CAIRN_CHECK(job.waiters[op.place] == &op, "a get does not wait where it says");
+  job.waiters[op.place] = nullptr;
 }
 
 }  // namespace cairn

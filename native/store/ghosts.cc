@@ -1,5 +1,8 @@
 #include "store/ghosts.h"
 
+#include <cstdint>
+#include <vector>
+
 #include "base/check.h"
 
 namespace cairn {

@@ -1,6 +1,9 @@
 #include "store/graveyard.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "store/index.h"
 

@@ -2,6 +2,7 @@
 // Bounded: of what is older than the oldest it remembers, floor() says how far. One reactor thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <unordered_map>

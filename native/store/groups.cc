@@ -1,6 +1,8 @@
 #include "store/groups.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 
 #include "base/check.h"
 #include "store/index.h"

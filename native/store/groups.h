@@ -3,6 +3,7 @@
 // later. One reactor thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <unordered_map>
 #include <vector>

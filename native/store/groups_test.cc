@@ -1,6 +1,10 @@
 // Groups, scopes, leases and times to live: what exists, goes and is kept together.
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <functional>
+#include <string>
+
 #include "testing/store_fixture.h"
 
 namespace cairn {

@@ -6,6 +6,8 @@
 // (store/names.h). A block that is striped has one entry a part.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>

@@ -3,10 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <cstring>
 #include <map>
 #include <random>
 #include <set>
+#include <utility>
 
 namespace cairn {
 namespace {

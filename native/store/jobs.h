@@ -3,8 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <list>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "store/log_store.h"
@@ -82,6 +85,11 @@ class LogStore::ReadJob final : public RecordRead::Owner {
   // Adds the part's record, of which payload bytes [first, last) are wanted; then start_all().
   void add(DriveLog& log, const Place& place, const RecordRead::Expected& expected, uint64_t first, uint64_t last);
   void start_all();
+  void add_waiter(GetOp& op) {
+    op.reading = this;
+    op.place = waiters.size();
+    waiters.push_back(&op);
+  }
   uint32_t whole_crc() const;
   bool reads_from(const DriveLog& log) const {
     return std::any_of(parts_.begin(), parts_.end(), [&](const Part& part) { return &part.read->log() == &log; });

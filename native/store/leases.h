@@ -1,9 +1,11 @@
 // Who asked that a block be kept, and until when. Leases live in memory: they end with the process. One reactor thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <map>
+#include <set>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "store/cache.h"
@@ -23,9 +25,14 @@ class Leases {
   };
   explicit Leases(Watcher& watcher) : watcher_(watcher) {}
 
+  static constexpr size_t kHoldersMost = 1024;           // of one block
+  static constexpr uint64_t kLeasesMost = 131'072;       // of one tenant: each holder of each block
+  static constexpr uint64_t kLeasesOfAllMost = 1 << 20;  // of all tenants together
+
   // A holder's lease of a block runs until `until_ms` (of the monotonic clock), or as long as it did if that is later.
-  // The block's group and bytes are handed back to the watcher when it ends.
-  void take(const BlockId& id, uint32_t group, uint64_t bytes, uint64_t holder, uint64_t until_ms);
+  // However often it is renewed it is one entry. The block's group and bytes are handed back to the watcher when it
+  // ends. False: there are as many leases as there may be.
+  bool take(const BlockId& id, uint32_t group, uint64_t bytes, uint64_t holder, uint64_t until_ms);
   // False when the holder has none.
   bool release(const BlockId& id, uint64_t holder);
   // The block is gone, and its leases with it.
@@ -44,14 +51,18 @@ class Leases {
   struct Held {
     uint32_t group = 0;
     uint64_t bytes = 0;
+    uint64_t look_ms = 0;  // when to look at it again: no later than the first of them ends
     std::vector<Lease> leases;
   };
-
+  bool may_take(const BlockId& id) const;
+  void count(uint32_t tenant, uint64_t fewer);
   void check_ends() const;
 
   Watcher& watcher_;
   std::unordered_map<BlockId, Held, BlockIdHash> leases_;
-  std::multimap<uint64_t, BlockId> ends_;  // when to look at a block again; may be out of date
+  std::set<std::pair<uint64_t, BlockId>> ends_;       // by look_ms, each block once
+  std::unordered_map<uint32_t, uint64_t> of_tenant_;  // how many each has
+  uint64_t all_ = 0;
 };
 
 }  // namespace cairn

@@ -1,7 +1,12 @@
 #include "store/loader.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "store/log.h"
 

@@ -3,6 +3,7 @@
 // segment than what it deletes, so what was read may be served before the rest is. One reactor thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>

@@ -1,6 +1,11 @@
 // Loading: what a drive holds becomes known; and what it missed is written to it.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "store/evictor.h"
 #include "store/jobs.h"

@@ -3,7 +3,15 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <deque>
+#include <memory>
+#include <new>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "store/index.h"
 
@@ -16,6 +24,9 @@ namespace {
 // A drive that fails this many writes in a row takes no more of them; this many reads, and it is set aside.
 constexpr uint32_t kWriteErrorsMost = 3;
 constexpr uint32_t kReadErrorsMost = 16;
+// … and so long it rests before it is tried again: twice as long each time.
+constexpr uint64_t kRetryFirstMs = 1000;
+constexpr uint64_t kRetryMostMs = 60'000;
 // What a head of weight 1 places before the others have their turn.
 constexpr uint64_t kShareBytes = 4 * kMiB;
 constexpr uint32_t kHeadsMost = 64;
@@ -185,7 +196,7 @@ void DriveLog::retire_front(Head& head) {
 // Places the head's next record, if there is a segment for it.
 bool DriveLog::place_next(Head& head) {
   std::deque<AppendOp*>* queue = next_queue(head);
-  if (queue == nullptr || head.open.empty() || writes_ >= writes_most_) return false;
+  if (queue == nullptr || head.open.empty() || writes_ >= writes_at_once()) return false;
   AppendOp* op = queue->front();
   const uint64_t pages = format::appended_pages(op->header->body.type, op->header->body.length);
   const uint64_t entries = op->header->body.type == format::RecordType::block ? 1 : op->dead.size();
@@ -206,10 +217,10 @@ bool DriveLog::place_next(Head& head) {
 
 // Heads take turns, each with as many bytes: a tenant's flood of puts leaves the others theirs.
 void DriveLog::serve_heads() {
-  for (bool any = true; any && writes_ < writes_most_;) {
+  for (bool any = true; any && writes_ < writes_at_once();) {
     any = false;
     auto at = heads_.lower_bound(next_head_);
-    for (size_t i = 0; i < heads_.size() && writes_ < writes_most_; ++i, ++at) {
+    for (size_t i = 0; i < heads_.size() && writes_ < writes_at_once(); ++i, ++at) {
       if (at == heads_.end()) at = heads_.begin();
       Head& head = at->second;
       if (head.share_bytes == 0) head.share_bytes = kShareBytes;
@@ -286,6 +297,7 @@ void DriveLog::check_counts() const {
 
 void DriveLog::poll(uint64_t next_sequence) {
   check_counts();
+  try_again();
   if (state_ != DriveState::serving && state_ != DriveState::draining && state_ != DriveState::loading)
     fail_waiting(state_ == DriveState::failed ? Status::io_error : Status::read_only);
   serve_heads();
@@ -318,16 +330,44 @@ void AppendOp::completed(int error) {
 void DriveLog::note_write(int error) {
   if (error == 0) {
     write_errors_in_a_row_ = 0;
+    if (!on_probation_) return;
+    on_probation_ = false;
+    retry_ms_ = 0;
+    why_failed_.clear();
     return;
   }
   ++counters.write_errors;
   if (gone(error)) return fail("the drive is gone: " + cause_and_advice(error));
   if (++write_errors_in_a_row_ >= kWriteErrorsMost &&
       (state_ == DriveState::serving || state_ == DriveState::draining)) {
-    // What is on it may still be read: many drives end their lives that way.
+    // What is on it may still be read: many drives end their lives that way. Others were only full for a while.
+    CAIRN_CHECK(!rests_, "a drive that rests was written to");
+    before_ = state_;
     state_ = DriveState::read_only;
+    rests_ = true;
+    on_probation_ = false;
+    retry_ms_ = std::clamp(2 * retry_ms_, kRetryFirstMs, kRetryMostMs);
+    retry_at_ms_ = clock_.now_ms() + retry_ms_;
     why_failed_ = "writes fail, one after another: " + cause_and_advice(error);
   }
+}
+
+bool DriveLog::retry_now() {
+  if (on_probation_) return true;
+  if (!rests_ || state_ != DriveState::read_only) return false;
+  retry_at_ms_ = 0;
+  return true;
+}
+
+// One write at a time, and the first that fails ends it. It goes where every write goes: behind what was acknowledged.
+void DriveLog::try_again() {
+  if (!rests_ || state_ != DriveState::read_only || clock_.now_ms() < retry_at_ms_) return;
+  CAIRN_CHECK(!on_probation_, "a drive rests while it is tried again");
+  CAIRN_CHECK(before_ == DriveState::serving || before_ == DriveState::draining, "a drive is to write that never did");
+  state_ = before_;
+  rests_ = false;
+  on_probation_ = true;
+  write_errors_in_a_row_ = kWriteErrorsMost - 1;
 }
 
 void DriveLog::note_read(int error) {

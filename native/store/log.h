@@ -9,6 +9,7 @@
 // earlier, and a tombstone is not lost before the blocks that it deletes.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -133,6 +134,10 @@ class DriveLog {
   // … from now on, and sends no more.
   void fail(const std::string& why);
   const std::string& why_failed() const { return why_failed_; }
+  // What people are told: a drive that is tried again after its writes failed takes blocks when one got there.
+  DriveState shown_state() const { return on_probation_ ? DriveState::read_only : state_; }
+  // Tries again now, and not only when its time has come. False: it is not writes that failed.
+  bool retry_now();
   void note_read(int error);
   bool idle() const;
 
@@ -205,6 +210,8 @@ class DriveLog {
   void settle(AppendOp& op, Status status);
   void check_counts() const;
   void note_write(int error);
+  void try_again();
+  uint32_t writes_at_once() const { return !on_probation_ ? writes_most_ : opening_ == nullptr ? 1 : 0; }
 
   void refuse_the_stuck();
   void open_where_needed(uint64_t next_sequence);
@@ -225,6 +232,10 @@ class DriveLog {
   DriveState state_ = DriveState::loading;
   std::string why_failed_;
   uint32_t write_errors_in_a_row_ = 0, read_errors_in_a_row_ = 0;
+  // After its writes failed: what it was before, when it is tried again, and whether that is under way.
+  DriveState before_ = DriveState::serving;
+  bool rests_ = false, on_probation_ = false;
+  uint64_t retry_at_ms_ = 0, retry_ms_ = 0;
 
   std::vector<Segment> segments_;
   std::deque<uint32_t> free_;    // in the order they will be used

@@ -2,6 +2,13 @@
 #include "store/log_store.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "store/evictor.h"
 #include "store/jobs.h"
@@ -12,8 +19,7 @@ namespace cairn {
 
 namespace {
 
-constexpr uint64_t kSweepSlots = 4096;  // a turn: some 20 µs
-constexpr size_t kDrivesMost = 32;      // what a place in the index can name
+constexpr size_t kDrivesMost = 32;  // what a place in the index can name
 static_assert(kDrivesMost <= sizeof(uint32_t) * 8, "a set of drives does not fit a bit each");
 // Of what a tenant may hold, this part may be leased: the rest has to stay evictable, or nothing new fits.
 constexpr uint64_t kLeasedPart = 4;
@@ -24,6 +30,7 @@ LogStore::LogStore(Slab& slab, const Clock& clock, const StoreOptions& options)
     : slab_(slab),
       clock_(clock),
       options_(options),
+      slab_shares_(slab),
       index_([this](const Index::Entry& entry) { return fresh(entry); },
              [this](const Index::Entry& entry) { dropped(entry); }),
       cache_(tenants_),
@@ -370,6 +377,13 @@ bool LogStore::touch(const BlockId& id) {
   return true;
 }
 
+uint64_t LogStore::get_bytes(const BlockId& id, uint64_t offset, uint64_t length) {
+  const Index::Entry* entry = find(id);
+  if (entry == nullptr || offset >= entry->length() || length > entry->length() - offset) return 0;
+  const Range range = range_of(*entry, offset, length);
+  return range.to - range.from;
+}
+
 Status LogStore::lease(const BlockId& id, uint64_t holder, uint64_t duration_ms) {
   if (duration_ms > options_.lease_ms_most) return Status::lease_too_long;
   const Index::Entry* entry = find(id);
@@ -381,14 +395,13 @@ Status LogStore::lease(const BlockId& id, uint64_t holder, uint64_t duration_ms)
       if (slot.log != nullptr && slot.log->writable())
         room += slot.log->superblock().segment_count * slot.log->superblock().segment_bytes;
     }
-    uint64_t leased = 0;
-    for (const auto& [number, row] : tenants_.rows()) leased += row.leased_bytes;
     const uint64_t own = tenant.options.quota_bytes == 0 ? room : tenant.options.quota_bytes;
-    if (tenant.leased_bytes + entry->length() > own / kLeasedPart || leased + entry->length() > room / kLeasedPart)
+    if (tenant.leased_bytes + entry->length() > own / kLeasedPart ||
+        leased_bytes_ + entry->length() > room / kLeasedPart)
       return Status::quota_exceeded;
   }
-  leases_.take(id, entry->group(), entry->length(), holder, clock_.now_ms() + duration_ms);
-  return Status::ok;
+  const bool taken = leases_.take(id, entry->group(), entry->length(), holder, clock_.now_ms() + duration_ms);
+  return taken ? Status::ok : Status::quota_exceeded;
 }
 
 Status LogStore::release(const BlockId& id, uint64_t holder) {
@@ -400,8 +413,10 @@ void LogStore::lease_changed(const BlockId& id, uint32_t group, uint64_t bytes, 
   CAIRN_CHECK(begins || tenant.leased_bytes >= bytes, "a lease ends that was not counted");
   if (begins) {
     tenant.leased_bytes += bytes;
+    leased_bytes_ += bytes;
   } else {
     tenant.leased_bytes -= bytes;
+    leased_bytes_ -= bytes;
   }
   groups_.lease(group, begins);
 }
@@ -410,79 +425,10 @@ void LogStore::set_tenants(const std::vector<TenantOptions>& tenants) {
   tenants_.configure(tenants);
 }
 
-Buffer LogStore::take_memory(uint64_t length) {
+Buffer LogStore::take_memory(uint64_t length, SlabAccount* account) {
   while (true) {
-    Buffer buffer = slab_.allocate(length);
+    Buffer buffer = slab_.allocate(length, account);
     if (buffer || !cache_.evict_one()) return buffer;
-  }
-}
-
-// --- the turn --------------------------------------------------------------------------------------------
-
-void LogStore::poll() {
-  tell_dropped();
-  if (!departed_.empty()) std::erase_if(departed_, [this](const auto& log) { return !in_use(*log); });
-  for (Slot& slot : slots_) {
-    if (slot.log == nullptr) continue;
-    slot.log->poll(next_sequence_);
-    if (slot.loader != nullptr) load(slot);
-    if (slot.log->state() == DriveState::failed && !slot.set_aside) set_aside(slot);
-    if (slot.evictor != nullptr) slot.evictor->poll();
-    if (slot.scrubber != nullptr) slot.scrubber->poll();
-  }
-  members_->poll();
-  if (members_->durable() || members_->closed()) release_held();
-  leases_.expire(clock_.now_ms());
-  if (!write_waiting_.empty() && (writes_open() || members_->closed())) {
-    std::deque<PutOp*> now;
-    now.swap(write_waiting_);
-    restart_.insert(restart_.end(), now.begin(), now.end());
-    restart_waiters();
-  }
-  if (!remove_waiting_.empty()) {
-    std::deque<DeleteOp*> now;
-    now.swap(remove_waiting_);
-    for (DeleteOp* op : now) remove(*op);
-  }
-  if (!quota_waiting_.empty()) feed_quota();
-  feed_hungry();
-  // What the callbacks asked for goes out in this turn; where completions were left, the next turn is at hand.
-  for (Slot& slot : slots_) {
-    if (slot.log != nullptr && !slot.log->drive().behind()) slot.log->poll(next_sequence_);
-  }
-  const uint64_t now = std::min(sweep_left_, kSweepSlots);
-  if (now > 0) index_.sweep(now);
-  sweep_left_ -= now;
-  tell_dropped();
-}
-
-bool LogStore::behind() const {
-  return std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
-    return slot.log != nullptr && (slot.log->drive().behind() || slot.log->drive().unsent());
-  });
-}
-
-std::vector<int> LogStore::event_fds() const {
-  std::vector<int> fds;
-  for (const Slot& slot : slots_) {
-    if (slot.log != nullptr && slot.log->drive().event_fd() >= 0) fds.push_back(slot.log->drive().event_fd());
-  }
-  return fds;
-}
-
-bool LogStore::idle() const {
-  if (!reads_.empty() || !writes_.empty() || !removes_.empty() || !members_->idle()) return false;
-  return std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
-    return (slot.log == nullptr || slot.log->idle()) && (slot.evictor == nullptr || slot.evictor->idle()) &&
-           (slot.scrubber == nullptr || slot.scrubber->idle());
-  });
-}
-
-void LogStore::close() {
-  write_what_waits();
-  settle_down();
-  for (const Slot& slot : slots_) {
-    if (slot.log != nullptr && slot.loader == nullptr) slot.log->close(next_sequence_);
   }
 }
 

@@ -1,16 +1,22 @@
 // The log-structured store behind store.h: an index over one log a drive, with a read cache in the slab.
 //   log_store.cc  the index, and what is asked of it     gets.cc  puts.cc  removes.cc  operations
+//   turn.cc       the turn, and the end                  members.cc  which drives are the store
 //   evictor.cc    making room, moving what stays         drives.cc  drives that come and go
-//   loading.cc    what a drive holds becomes known       members.cc  which drives are the store
+//   loading.cc    what a drive holds becomes known
 //   scrubber.cc   reading in the background              jobs.h  I/O in flight      figures.cc  statistics
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <deque>
+#include <functional>
 #include <list>
 #include <memory>
 #include <optional>
 #include <set>
+#include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "store/cache.h"
@@ -42,15 +48,23 @@ class LogStore final : public Store, private Leases::Watcher {
 
   bool exists(const BlockId& id) override;
   bool touch(const BlockId& id) override;
+  uint64_t get_bytes(const BlockId& id, uint64_t offset, uint64_t length) override;
   Status lease(const BlockId& id, uint64_t holder, uint64_t duration_ms) override;
   Status release(const BlockId& id, uint64_t holder) override;
   StoreStats stats() const override;
+  StoreStats stats_of(uint32_t tenant) const override;
+  bool forget_tenant(uint32_t tenant) override;
+  uint32_t next_tenant(uint32_t from) const override;
   void set_tenants(const std::vector<TenantOptions>& tenants) override;
   void add_event_sink(EventSink& sink) override { sinks_.push_back(&sink); }
   void remove_event_sink(EventSink& sink) override { std::erase(sinks_, &sink); }
   void set_absent_drives(uint32_t count) override { options_.absent_drives = count; }
   Result<Unit> attach(IdentifiedDrive drive) override;
+  Result<Unit> resume(const std::string& uuid) override;
+  uint64_t block_bytes_most() const override;
   Result<Unit> drain(const std::string& uuid) override;
+  Result<Unit> begin_detach(const std::string& uuid, bool even_if_draining) override;
+  bool detached(const std::string& uuid) const override;
   Result<Unit> detach(const std::string& uuid, bool even_if_draining) override;
   bool loaded() const override;
   void get(GetOp& op) override;
@@ -60,10 +74,11 @@ class LogStore final : public Store, private Leases::Watcher {
   void cancel(GetOp& op) override;
   void cancel(PutOp& op) override;
   void poll() override;
-  bool hungry() const override { return !hungry_.empty() || !quota_waiting_.empty() || !write_waiting_.empty(); }
+  bool hungry() const override { return !slab_shares_.empty() || !quota_waiting_.empty() || !write_waiting_.empty(); }
   bool behind() const override;
   std::vector<int> event_fds() const override;
-  void close() override;
+  using Store::close;
+  void close(const std::function<void(const std::string&)>& sealed) override;
 
   // For open(): one turn that may sleep; and what kept every drive from being loaded, empty if one was.
   void wait_for_drives();
@@ -95,6 +110,9 @@ class LogStore final : public Store, private Leases::Watcher {
     bool writable = true;
     bool trusted = true;     // what it held was believed
     bool set_aside = false;  // failed, and its blocks are misses
+    bool leaving = false;    // it goes as soon as nothing of its own is on its way
+    bool says_so = false;    // … and what it held is given up on it then
+    bool emptied = false;    // … of which it was drained
     uint8_t next_use = 0;    // the count of use that no index entry of this slot has
     // What members.h knows of it.
     Standing standing = Standing::out;
@@ -122,11 +140,6 @@ class LogStore final : public Store, private Leases::Watcher {
     uint64_t bytes = 0;  // counted against the tenant's quota
     std::deque<PutOp*> waiters;
     std::vector<std::pair<std::shared_ptr<Removal>, size_t>> removals;  // … and which of its ids
-  };
-  // An operation that waits for slab memory.
-  struct Hungry {
-    GetOp* get = nullptr;
-    PutOp* put = nullptr;
   };
 
   // --- the index (log_store.cc) ---
@@ -179,15 +192,24 @@ class LogStore final : public Store, private Leases::Watcher {
   void forget(const BlockId& id, Gone why);
   void emit(EventKind kind, const BlockId& id, const GroupId& group, Scope scope, uint64_t sequence);
   void lease_changed(const BlockId& id, uint32_t group, uint64_t bytes, bool begins) override;
-  Buffer take_memory(uint64_t length);
+  // Whatever the cache can give up is given up for it. Counted for the tenant, or (nullptr) for nobody.
+  Buffer take_memory(uint64_t length, SlabAccount* account = nullptr);
 
   // --- gets ---
-  void start_get(GetOp& op, bool queue);
-  void serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uint64_t block_length, uint64_t sequence,
-             uint32_t whole_crc, bool from_memory);
+  // `waited`: it was granted the memory that it waits for, ahead of those that came later.
+  // False: it waits for memory again; else `op` may be gone.
+  bool start_get(GetOp& op, bool waited);
+  bool wait_for_memory(GetOp& op, uint64_t bytes, bool waited);  // false
+  struct Range {
+    uint64_t from, to;
+  };
+  // The whole chunks of a block that a get of `length` bytes of it reads.
+  static Range range_of(const Index::Entry& head, uint64_t offset, uint64_t length);
+  bool serve(GetOp& op, const Buffer& buffer, uint64_t buffer_start, uint64_t block_length, uint64_t sequence,
+             uint32_t whole_crc, bool from_memory);  // true
   bool start_read(GetOp& op, const Index::Entry& entry);
   void read_done(ReadJob& job);
-  void get_failed(GetOp& op, Status status);
+  bool get_failed(GetOp& op, Status status);  // true
 
   // --- puts ---
   Status refuse_put(const PutOp& op);
@@ -220,6 +242,9 @@ class LogStore final : public Store, private Leases::Watcher {
   bool any_away() const;
   bool any_hidden() const;
 
+  TenantStats figures_of(uint32_t number, const Tenants::Row& row) const;
+  static DriveStats facts_of(const Slot& slot);
+
   // --- drives ---
   Result<Slot*> place(IdentifiedDrive drive);
   bool all_read() const;
@@ -243,14 +268,17 @@ class LogStore final : public Store, private Leases::Watcher {
   // Whether something of the slot's own is still on its way: to its drive, or from it to another.
   static bool busy(const Slot& slot);
   void retire(Slot& slot);
+  void let_leave(Slot& slot);
   void turn_drives();
   void write_what_waits();
   void settle_down();
+  void let_members_settle();
 
   Slab& slab_;
   const Clock& clock_;
   StoreOptions options_;
   // In this order: whoever is destroyed first may not be needed by those behind it.
+  SlabShares slab_shares_;
   Tenants tenants_;
   Names keyspaces_, scopes_;
   Groups groups_;
@@ -258,6 +286,7 @@ class LogStore final : public Store, private Leases::Watcher {
   Index index_;
   Cache cache_;
   Leases leases_;
+  uint64_t leased_bytes_ = 0;  // of all tenants
   Admission admission_;
   std::vector<EventSink*> sinks_;
   uint64_t next_event_ = 1;
@@ -296,7 +325,6 @@ class LogStore final : public Store, private Leases::Watcher {
   std::list<std::unique_ptr<ReadJob>> reads_;
   std::list<std::unique_ptr<WriteJob>> writes_;
   std::list<std::unique_ptr<RemoveJob>> removes_;
-  std::deque<Hungry> hungry_;
   std::deque<PutOp*> restart_;        // waited for a key that is free now; here so that cancel() finds them
   std::deque<PutOp*> write_waiting_;  // until a drive takes writes
   std::deque<PutOp*> quota_waiting_;  // until their tenant's own blocks made room

@@ -3,8 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <list>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "store/recovery.h"
 #include "testing/store_fixture.h"
@@ -358,6 +364,52 @@ TEST(DriveLogTest, ThreeWritesThatFailInARowEndWritingAlsoWhileItIsDrained) {
     EXPECT_EQ(world.append(0, 5000).ended, std::vector{Status::read_only});
     EXPECT_TRUE(world.log->readable());
   }
+}
+
+// A volume that is full for a while, or a path that comes back, cost an operator what the drive held: nothing but "lose
+// what is left" made it take blocks again.
+TEST(DriveLogTest, WritesAreTriedAgainAfterARestThatGrows) {
+  for (const DriveState state : {DriveState::serving, DriveState::draining}) {
+    LogWorld world(8);
+    const Record& kept = world.append(0, 5000);
+    EXPECT_EQ(kept.ended, std::vector{Status::ok});
+    world.log->set_state(state);
+    world.drive->faults.for_ever = true;
+    world.drive->faults.fail_write = 1;
+    for (int i = 0; i < 3; ++i) world.append(0, 5000);
+    ASSERT_EQ(world.log->shown_state(), DriveState::read_only);
+    for (uint64_t rest_ms = 1000; rest_ms < 200'000; rest_ms *= 2) {
+      const uint64_t errors = world.log->counters.write_errors;
+      world.clock.advance_ms(std::min<uint64_t>(rest_ms, 60'000) - 1);
+      EXPECT_EQ(world.append(0, 5000).ended, std::vector{Status::read_only});
+      EXPECT_EQ(world.log->counters.write_errors, errors) << "it rests";
+      world.clock.advance_ms(1);
+      world.append(0, 5000);
+      EXPECT_EQ(world.log->counters.write_errors, errors + 1) << "one write, and no more";
+      EXPECT_EQ(world.log->shown_state(), DriveState::read_only);
+    }
+    world.drive->faults = {};
+    world.clock.advance_ms(60'000);
+    EXPECT_EQ(world.append(0, 5000).ended, std::vector{Status::ok});
+    EXPECT_EQ(world.log->shown_state(), state);
+    EXPECT_EQ(world.log->why_failed(), "");
+  }
+}
+
+TEST(DriveLogTest, AnOrderTriesAtOnceAndWithoutABlock) {
+  LogWorld world(8);
+  world.append(0, 5000);
+  EXPECT_FALSE(world.log->retry_now()) << "nothing is wrong with it";
+  world.drive->faults.for_ever = true;
+  world.drive->faults.fail_write = 1;
+  for (int i = 0; i < 3; ++i) world.append(0, 5000);
+  ASSERT_EQ(world.log->shown_state(), DriveState::read_only);
+  world.drive->faults = {};
+  ASSERT_TRUE(world.log->retry_now());
+  world.run();
+  EXPECT_EQ(world.log->shown_state(), DriveState::serving) << "the next segment was opened early";
+  world.log->set_state(DriveState::read_only);
+  EXPECT_FALSE(world.log->retry_now()) << "that was an order";
 }
 
 TEST(DriveLogTest, SixteenReadsThatFailInARowSetItAside) {

@@ -1,6 +1,13 @@
 #include "store/members.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "base/entropy.h"
 #include "store/evictor.h"

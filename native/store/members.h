@@ -3,10 +3,14 @@
 // their records which of them heard every word. Never waits for a drive. Reactor thread.
 #pragma once
 
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,6 +59,8 @@ class LogStore::Members {
   // Nothing new is begun, and nobody is told any more.
   void stop() { stopped_ = true; }
   bool idle() const { return out_ == 0; }
+  // Nothing is on its way of what makes members, or of what tells who was let go.
+  bool settled() const;
   void tell(StoreStats& stats) const;
 
  private:

@@ -1,5 +1,12 @@
 // How the members of a store change: a record on every one of them, before another word is acknowledged.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "store/evictor.h"
 #include "store/jobs.h"
@@ -89,6 +96,12 @@ bool LogStore::Members::durable() const {
     listed += is ? 1 : 0;
   }
   return listed == members_.size();
+}
+
+bool LogStore::Members::settled() const {
+  if (out_ > 0 || change_ != nullptr) return false;
+  if (stopped_ || closed_ || waits_ || !store_.loaded_once_) return true;
+  return leaving_.empty() && durable();
 }
 
 // A drive that takes no more writes hears no more words, though it may be read: it is no member, unless nobody else is.

@@ -1,7 +1,13 @@
 #include "store/membership.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "store/log.h"
 #include "store/recovery.h"

@@ -2,6 +2,13 @@
 // there may be a miss, but the service goes on, and so does what it stored afterwards.
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <span>
+#include <vector>
+
 #include "store/recovery.h"
 #include "testing/store_fixture.h"
 

@@ -1,6 +1,8 @@
 #include "store/names.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 
 #include "base/check.h"
 #include "store/index.h"

@@ -3,6 +3,7 @@
 // older is absent from that moment on. One reactor thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <unordered_map>
 #include <vector>

@@ -1,5 +1,10 @@
 // Writing: from the grant of memory to the answer.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "store/jobs.h"
 #include "store/members.h"
@@ -146,6 +151,7 @@ void LogStore::answer_put(PutOp& op, Status status) {
     tenant.put_bytes += op.length;
   } else if (status == Status::exists) {
     ++counters_.put_exists;
+    ++tenant.put_exists;
   } else if (status == Status::no_space) {
     ++counters_.no_space;
   } else if (status == Status::io_error) {
@@ -234,10 +240,10 @@ void LogStore::start_put(PutOp& op) {
   mine.owner = &op;
   mine.bytes = op.length;
   tenants_.at(op.id.tenant).pending_bytes += op.length;
-  if (!hungry_.empty() || !grant(op)) {
-    hungry_.push_back({nullptr, &op});
-    return;
-  }
+  MemoryLine& line = tenants_.at(op.id.tenant).memory;
+  op.waiter.put = &op;
+  if (!line.waiting.empty() || !slab_shares_.may_hold(line, op.length) || !grant(op))
+    return slab_shares_.wait(line, op.waiter, op.length);
   op.ready();
 }
 
@@ -275,25 +281,21 @@ void LogStore::feed_quota() {
 
 bool LogStore::grant(PutOp& op) {
   CAIRN_CHECK(!op.buffer, "a put is granted memory twice");
-  op.buffer = take_memory(op.length);
+  op.buffer = take_memory(op.length, &tenants_.at(op.id.tenant).memory.account);
   return static_cast<bool>(op.buffer);
 }
 
 void LogStore::feed_hungry() {
-  // In order; the first that still finds no memory ends it, so a large one is not starved by small ones.
-  while (!hungry_.empty()) {
-    const Hungry next = hungry_.front();
-    CAIRN_CHECK((next.get == nullptr) != (next.put == nullptr), "what waits for memory is neither a get nor a put");
-    if (next.put != nullptr) {
-      if (!grant(*next.put)) return;
-      hungry_.pop_front();
-      next.put->ready();
+  if (slab_shares_.empty()) return;
+  slab_shares_.look_for_elder();
+  while (MemoryWaiter* waiter = slab_shares_.next()) {
+    if (waiter->get != nullptr) {
+      if (!start_get(*waiter->get, true)) return;  // what is free lies in too many pieces, or is not the clients'
       continue;
     }
-    hungry_.pop_front();
-    const size_t before = hungry_.size();
-    start_get(*next.get, false);
-    if (hungry_.size() > before && hungry_.front().get == next.get) return;
+    PutOp& op = *waiter->put;
+    if (!grant(op)) return slab_shares_.wait_again(tenants_.at(op.id.tenant).memory, op.waiter, op.length);
+    op.ready();
   }
 }
 
@@ -418,7 +420,7 @@ void LogStore::restart_waiters() {
 }
 
 void LogStore::cancel(PutOp& op) {
-  std::erase_if(hungry_, [&](const Hungry& one) { return one.put == &op; });
+  slab_shares_.leave(op.waiter);
   std::erase(restart_, &op);
   std::erase(write_waiting_, &op);
   std::erase(quota_waiting_, &op);

@@ -1,9 +1,15 @@
 #include "store/recovery.h"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "store/log.h"
 #include "wire/status.h"

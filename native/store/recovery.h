@@ -1,6 +1,7 @@
 // Reading a drive: its superblock, and what proves that a page is what it says it is.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>

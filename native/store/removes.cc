@@ -1,5 +1,10 @@
 // Deleting: out of the index at once, and a tombstone on every drive, so that it stays so.
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "store/evictor.h"
 #include "store/jobs.h"

@@ -1,7 +1,11 @@
 #include "store/scrubber.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <iterator>
+#include <memory>
+#include <utility>
 
 namespace cairn {
 

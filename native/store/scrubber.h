@@ -3,6 +3,8 @@
 // that one that vanished is noticed although nobody wants anything of it. Reactor thread.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <vector>
 

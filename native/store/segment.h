@@ -1,6 +1,7 @@
 // What the store keeps in memory of one segment of a drive.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>

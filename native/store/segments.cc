@@ -2,7 +2,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "base/entropy.h"
 #include "store/log.h"
@@ -226,6 +231,7 @@ bool DriveLog::may_open(const Head& head) const {
   if (head.open.empty() && !head.making_room.empty()) return true;
   if (free_.size() <= kFreeKept) return false;
   if (head.open.empty()) return !head.waiting.empty() || !head.deletes.empty();
+  if (on_probation_) return writes_ == 0;  // to find out whether it can be written, without anybody's block
   // The next segment is opened before it is needed, so that nobody waits for it.
   return segments_[head.open.front()].next_page > segment_pages_ / 2;
 }

@@ -1,6 +1,9 @@
 // Some seeds of cairn-simulate: those that once found something, and a few more; and that a seed replays.
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <string>
+
 #include "testing/sim_world.h"
 
 namespace cairn {

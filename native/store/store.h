@@ -16,7 +16,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,6 +28,7 @@
 #include "base/slab.h"
 #include "drive/drive.h"
 #include "store/admission.h"
+#include "store/slab_shares.h"
 #include "store/tenants.h"
 #include "wire/limits.h"
 #include "wire/status.h"
@@ -67,6 +70,10 @@ class GetOp {
   uint64_t sequence = 0;
   uint32_t crc = 0;  // CRC32C of the bytes asked for
   bool from_memory = false;
+  // The store's.
+  MemoryWaiter waiter;
+  void* reading = nullptr;  // the read that it waits for, and its place there
+  size_t place = 0;
 
   // ok, not_found, bad_range, corrupt, io_error. May be called before get() returns.
   virtual void done(Status status) = 0;
@@ -90,6 +97,7 @@ class PutOp {
   // Out: set before ready(); the caller fills bytes [0, length) and then calls commit().
   Buffer buffer;
   uint64_t sequence = 0;  // set before done(ok) and done(exists)
+  MemoryWaiter waiter;    // the store's
 
   // Memory is granted. May be called before begin_put() returns.
   virtual void ready() = 0;
@@ -191,8 +199,8 @@ struct TenantStats {
   std::string name;
   uint64_t quota_bytes = 0, weight = 1;
   uint64_t blocks = 0, payload_bytes = 0, cache_bytes = 0, leased_bytes = 0;
-  uint64_t puts = 0, put_bytes = 0, gets = 0, hits = 0, get_bytes = 0, deletes = 0;
-  uint64_t evicted_blocks = 0, evicted_bytes = 0, expired_blocks = 0, refused_quota = 0, refused_admission = 0;
+  uint64_t held_bytes = 0;  // of the slab, on its way to or from clients and drives
+  TenantCounters did{};     // since the start
 };
 
 struct StoreStats {
@@ -210,6 +218,7 @@ struct StoreStats {
   std::string members_state, members_reason;
   std::vector<DriveStats> drives;
   std::vector<TenantStats> tenants;
+  TenantCounters forgotten;  // what tenants did that are known no more
 };
 
 class Store {
@@ -224,14 +233,24 @@ class Store {
   // --- answered at once, from the index ---
   virtual bool exists(const BlockId& id) = 0;  // expired blocks do not exist, nor members of a group that is not whole
   virtual bool touch(const BlockId& id) = 0;   // marks as used; false if absent
+  // How many bytes a get of this would move from memory or from its drive; 0: it would be a miss.
+  virtual uint64_t get_bytes(const BlockId& id, uint64_t offset, uint64_t length) = 0;
   // Keeps the block from eviction for that long, or as long as an earlier lease of the same holder runs: ok, not_found,
   // lease_too_long, quota_exceeded (the tenant may lease no more). Leases end with the process.
   virtual Status lease(const BlockId& id, uint64_t holder, uint64_t duration_ms) = 0;
   virtual Status release(const BlockId& id, uint64_t holder) = 0;  // ok, not_found: the holder has none
   virtual StoreStats stats() const = 0;
+  // What one tenant may know: its own row, what was found at the start, and of each drive what it is, not what was done
+  // with it. Costs nothing that grows with the other tenants, or with what the drives hold.
+  virtual StoreStats stats_of(uint32_t tenant) const = 0;
 
   // Replaces what is known of the tenants' limits.
   virtual void set_tenants(const std::vector<TenantOptions>& tenants) = 0;
+  // Lets go of all that is known of a tenant that has nothing here any more. False: it has, or is one of those limits.
+  virtual bool forget_tenant(uint32_t tenant) = 0;
+  // The tenant with the least number that is no less than this one, of those that anything is known of; UINT32_MAX:
+  // none.
+  virtual uint32_t next_tenant(uint32_t from) const = 0;
   // Tells a sink of all that happens from now on. It is taken away before it or the store ends.
   virtual void add_event_sink(EventSink& sink) = 0;
   virtual void remove_event_sink(EventSink& sink) = 0;
@@ -245,13 +264,23 @@ class Store {
   // comes back this way, too. What it holds is given up where it missed what nobody remembers. A drive of another store
   // is an Error, drive_foreign.
   virtual Result<Unit> attach(IdentifiedDrive drive) = 0;
+  // Writes again, at once, to a drive that takes no more blocks because writes failed: its state says what came of it.
+  // Nothing that it holds is touched.
+  virtual Result<Unit> resume(const std::string& uuid) = 0;
   // Moves what the drive holds to the others; its state says when it is drained.
   virtual Result<Unit> drain(const std::string& uuid) = 0;
-  // Lets a drive go: what it still holds is given up. Blocks until its requests are done; that it was let go is written
-  // on it after that, and until then it cannot be attached again (busy).
+  // Lets a drive go: what it still holds is a miss from now on. It is gone when its requests are done, which poll()
+  // sees to: detached() says when.
+  virtual Result<Unit> begin_detach(const std::string& uuid, bool even_if_draining = false) = 0;
+  virtual bool detached(const std::string& uuid) const = 0;
+  // What it still holds is given up, and it says so: that is written after the drive was let go, and until then it
+  // cannot be attached again (busy).
+  // Both, for who has nothing else to do: waits for the drive.
   virtual Result<Unit> detach(const std::string& uuid, bool even_if_draining = false) = 0;
   // Whether every drive was read.
   virtual bool loaded() const = 0;
+  // The longest block that its drives and its memory take.
+  virtual uint64_t block_bytes_most() const = 0;
 
   // --- answered through the operation ---
   virtual void get(GetOp& op) = 0;
@@ -271,9 +300,13 @@ class Store {
   virtual bool behind() const = 0;
   // Readable when poll() has work; the reactor adds them to its wait set. -1s are left out.
   virtual std::vector<int> event_fds() const = 0;
-  // Seals open segments so that the next open() scans nothing. Blocks until the drives are idle.
-  // No operation may be outstanding. Nothing may be called afterwards but the destructor.
-  virtual void close() = 0;
+  // Seals open segments so that the next open() scans nothing. Blocks until the drives are idle; one that does not
+  // answer keeps the others from nothing. `sealed` is told of each by its path. No operation may be outstanding.
+  // Nothing may be called afterwards but the destructor.
+  virtual void close(const std::function<void(const std::string&)>& sealed) = 0;
+  void close() {
+    close([](const std::string&) {});
+  }
 };
 
 struct FormatOptions {

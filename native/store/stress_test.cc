@@ -2,8 +2,14 @@
 // with completions in any order, errors and sessions that end; and deletes against the turn of the drive.
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <memory>
 #include <random>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "testing/store_fixture.h"
 

@@ -1,7 +1,15 @@
 // Tenants do not see, evict or crowd out each other; admission; events.
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
 #include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "store/format.h"
 #include "testing/fault_drive.h"

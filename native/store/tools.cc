@@ -2,6 +2,14 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "base/entropy.h"
 #include "base/json.h"

@@ -1,6 +1,11 @@
 // What cairn-torture runs for minutes, for a second each: that the tool still works, and finds nothing where it looks.
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "testing/torture.h"
 #include "testing/torture_crash.h"
 

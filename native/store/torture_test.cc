@@ -2,6 +2,12 @@
 // was found by cairn-torture.
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "store/format.h"
 #include "testing/store_fixture.h"
 

@@ -2,6 +2,11 @@
 // changed (docs/on-disk-format.md, at its end).
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
 #include "store/recovery.h"
 #include "testing/store_fixture.h"
 

@@ -6,11 +6,15 @@
 // relaxed puts of fresh 4 KiB blocks, 64 a call, which the store writes to DRIVE. Prints one JSON object of items a
 // second.
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"

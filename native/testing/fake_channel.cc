@@ -1,12 +1,16 @@
 #include "testing/fake_channel.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <deque>
+#include <memory>
+#include <random>
+#include <span>
+#include <utility>
+#include <vector>
 
 namespace cairn {
 
@@ -14,8 +18,6 @@ struct ChannelPair::Wire {
   explicit Wire(const ChannelFaults& with) : faults(with), random(with.seed) {}
   struct Direction {
     std::deque<std::byte> bytes;
-    std::deque<std::pair<uint64_t, int>> descriptors;  // (position of the byte it travels with, descriptor)
-    uint64_t sent = 0, received = 0;
     bool closed = false;  // the sender says nothing more
     bool unread = false;  // the receiver is gone
   };
@@ -35,8 +37,6 @@ class ChannelPair::End final : public ByteChannel {
   ~End() override {
     out_.closed = in_.unread = true;
     in_.bytes.clear();
-    for (const auto& [position, descriptor] : in_.descriptors) ::close(descriptor);
-    in_.descriptors.clear();
   }
   End(const End&) = delete;
   End& operator=(const End&) = delete;
@@ -53,18 +53,10 @@ class ChannelPair::End final : public ByteChannel {
       left -= take;
       moved += static_cast<long>(take);
     }
-    out_.sent += static_cast<uint64_t>(moved);
     return moved;
   }
 
-  long send_descriptor(std::span<const iovec> from, int descriptor) override {
-    const uint64_t position = out_.sent;
-    const long moved = send(from);
-    if (moved > 0) out_.descriptors.emplace_back(position, fcntl(descriptor, F_DUPFD_CLOEXEC, 0));
-    return moved;
-  }
-
-  long receive(std::span<const iovec> into, std::vector<int>& descriptors) override {
+  long receive(std::span<const iovec> into, ByteWitness* witness) override {
     if (wire_->is_cut) return 0;
     if (in_.bytes.empty()) return in_.closed ? 0 : -EAGAIN;
     if (wire_->nothing_now()) return -EAGAIN;
@@ -74,13 +66,9 @@ class ChannelPair::End final : public ByteChannel {
       const size_t take = std::min(part.iov_len, left);
       std::copy_n(in_.bytes.begin(), take, static_cast<std::byte*>(part.iov_base));
       in_.bytes.erase(in_.bytes.begin(), in_.bytes.begin() + static_cast<long>(take));
+      if (witness != nullptr && take > 0) witness->saw({static_cast<const std::byte*>(part.iov_base), take});
       left -= take;
       moved += static_cast<long>(take);
-    }
-    in_.received += static_cast<uint64_t>(moved);
-    while (!in_.descriptors.empty() && in_.descriptors.front().first < in_.received) {
-      descriptors.push_back(in_.descriptors.front().second);
-      in_.descriptors.pop_front();
     }
     return moved;
   }

@@ -2,6 +2,7 @@
 // ByteChannel runs on it as on the real thing, in one thread and without a system call.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <random>

@@ -2,7 +2,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 namespace cairn {
 

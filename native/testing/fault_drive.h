@@ -2,9 +2,11 @@
 // at a time. Crashes are taken between two requests, errors are made on the nth.
 #pragma once
 
+#include <cstdint>
 #include <deque>
 #include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "drive/drive.h"

@@ -1,6 +1,7 @@
 // Golden bytes that the format documents carry: what is written there and what the code makes must agree.
 #pragma once
 
+#include <cstddef>
 #include <fstream>
 #include <span>
 #include <sstream>

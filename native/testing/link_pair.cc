@@ -5,12 +5,27 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <functional>
 #include <future>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "base/clock.h"
+#include "transport/dialing.h"
 #include "transport/rdma_server.h"
+#include "transport/ring_channel.h"
 #include "transport/sockets.h"
 
 namespace cairn {
@@ -21,7 +36,8 @@ std::pair<int, int> tcp_pair() {
   Address address;
   address.host = "127.0.0.1";
   ListeningSocket listening = listen_socket(address).take();
-  const int client = connect_socket(listening.bound, 1000).take();
+  Patience patience(system_clock().now_ms() + 1000, nullptr);
+  const int client = dial(listening.bound, patience).take();
   int server = -1;
   while (server < 0) server = accept4(listening.socket, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
   ::close(listening.socket);
@@ -33,6 +49,36 @@ std::pair<int, int> unix_pair() {
   const int made = socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends);
   CAIRN_CHECK(made == 0, "no socket pair");
   return {ends[0], ends[1]};
+}
+
+// Copies min(total lengths) bytes from one list of ranges to another.
+void copy_vectors(std::span<const iovec> from, std::span<const iovec> to) {
+  size_t source = 0, target = 0, source_at = 0, target_at = 0;
+  while (source < from.size() && target < to.size()) {
+    const size_t step = std::min(from[source].iov_len - source_at, to[target].iov_len - target_at);
+    std::memcpy(static_cast<std::byte*>(to[target].iov_base) + target_at,
+                static_cast<const std::byte*>(from[source].iov_base) + source_at, step);
+    source_at += step;
+    target_at += step;
+    if (source_at == from[source].iov_len) {
+      ++source;
+      source_at = 0;
+    }
+    if (target_at == to[target].iov_len) {
+      ++target;
+      target_at = 0;
+    }
+  }
+}
+
+// Both ends of a shm link map the memory that the first of them made.
+std::unique_ptr<ByteChannel> channel_of(int socket, RingEnd end, bool shm) {
+  static int made = -1;
+  if (!shm) return socket_channel(socket);
+  if (end == RingEnd::service) return ring_channel(socket, SharedRings::make(kRingBytes, made).take(), end);
+  auto rings = SharedRings::map(made).take();
+  ::close(made);
+  return ring_channel(socket, std::move(rings), end);
 }
 
 }  // namespace
@@ -56,14 +102,14 @@ LinkPair::LinkPair(LinkKind kind, uint64_t seed, const Slab& slab) {
     ChannelFaults faults;
     if (kind == LinkKind::fake_dribbling) faults.seed = seed + 1;
     fake_ = std::make_unique<ChannelPair>(faults);
-    server = std::make_unique<StreamServerLink>(fake_->take_server(), "fake", true);
+    server = std::make_unique<StreamServerLink>(fake_->take_server(), "fake");
     client = std::make_unique<StreamClientLink>(fake_->take_client());
   } else {
     const bool shm = kind == LinkKind::shm;
     const auto [server_end, client_end] = shm ? unix_pair() : tcp_pair();
     raw_server_ = server_end;
-    server = std::make_unique<StreamServerLink>(socket_channel(server_end, shm), "peer", shm);
-    client = std::make_unique<StreamClientLink>(socket_channel(client_end, shm));
+    server = std::make_unique<StreamServerLink>(channel_of(server_end, RingEnd::service, shm), "peer");
+    client = std::make_unique<StreamClientLink>(channel_of(client_end, RingEnd::client, shm));
   }
   server->set_handler(this);
   client->set_handler(this);
@@ -116,7 +162,7 @@ const std::vector<ExtentBody>& LinkPair::let_in(uint64_t request_id, uint32_t in
   const ByteSpan range(static_cast<std::byte*>(found->second[0].iov_base), found->second[0].iov_len);
   Opened& opened = opened_.emplace_back();
   opened.memory = client->memory_domain()->expose(range).take();
-  const uint32_t key = client->let_in(request_id, *opened.memory, range, writes);
+  const uint32_t key = client->let_in(request_id, *opened.memory, range, writes).value();
   opened.extents = {{reinterpret_cast<uint64_t>(range.data()), range.size(), key, 0}};
   // The service learns of memory by a request, which goes behind.
   const size_t before = at_server.size();
@@ -167,8 +213,9 @@ void LinkPair::cut() {
   shutdown(raw_server_, SHUT_RDWR);
 }
 
-void LinkPair::on_frame(ServerLink&, const FrameHeader& header, ConstByteSpan body) {
+void LinkPair::on_frame(ServerLink& link, const FrameHeader& header, ConstByteSpan body) {
   at_server.push_back({header, {body.begin(), body.end()}});
+  if (hold_each > 0 && at_server.size() % hold_each == 0) link.hold(true);
 }
 
 // As the reactor does it: the peer is told.

@@ -3,11 +3,15 @@
 
 #include <sys/socket.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -58,6 +62,7 @@ class LinkPair final : public ServerLinkHandler, public ClientLinkHandler {
   std::vector<ArrivedFrame> at_server, at_client;
   std::vector<std::string> server_closed, client_closed, violations;
   uint64_t payload_sent = 0;
+  size_t hold_each = 0;  // the server's link is held after so many frames, each time; 0: never
   // Memory of (request, item) as the client offers it.
   std::map<std::pair<uint64_t, uint32_t>, std::vector<iovec>> memory;
 

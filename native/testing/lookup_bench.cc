@@ -6,8 +6,12 @@
 // not; blocks are put first, and their keys are fresh. Prints one JSON object: what a call took, from submit() until it
 // was done, by nearest rank.
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <chrono>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +19,8 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "base/clock.h"

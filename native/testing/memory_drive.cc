@@ -3,7 +3,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <deque>
+#include <memory>
+#include <random>
+#include <utility>
+#include <vector>
 
 namespace cairn {
 

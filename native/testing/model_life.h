@@ -6,9 +6,20 @@
 #include <bit>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
 #include <random>
+#include <set>
+#include <span>
+#include <string>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "base/entropy.h"
 #include "base/pattern.h"

@@ -3,6 +3,7 @@
 // steps taken since, so a history goes on from where another one was. One thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>

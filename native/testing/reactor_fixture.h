@@ -3,8 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "server/reactor.h"
@@ -20,11 +24,14 @@ inline constexpr uint64_t kBlock = 256 * kKiB;
 // A client that speaks frames: it says hello, puts blocks, and asks for them without end.
 class Caller final : public ClientLinkHandler {
  public:
-  // From an address, or from none as over shm. `speaks`: says hello.
-  Caller(Reactor& reactor, const std::string& tenant, const std::string& host = {}, bool speaks = true) {
+  // From an address, or from none as over shm. `speaks`: says hello. `room`: for bytes on their way, either way; by
+  // default the link is not what holds anybody up.
+  Caller(Reactor& reactor, const std::string& tenant, const std::string& host = {}, bool speaks = true,
+         size_t room = 64 * kMiB)
+      : pair_(ChannelFaults{.capacity = room}) {
     link_ = std::make_unique<StreamClientLink>(pair_.take_client());
     link_->set_handler(this);
-    auto server = std::make_unique<StreamServerLink>(pair_.take_server(), "caller", true, host);
+    auto server = std::make_unique<StreamServerLink>(pair_.take_server(), "caller", host);
     reactor.adopt(std::move(server));
     if (speaks) say_hello(tenant);
   }
@@ -40,10 +47,22 @@ class Caller final : public ClientLinkHandler {
   }
 
   void step() {
-    if (closed.empty() && !asleep) link_->progress(true, true);
+    if (closed.empty() && !asleep) link_->progress(!deaf, true);
     while (flooding && welcomed && open_ < 4) ask(FrameType::get, names);
   }
-  uint64_t ask(FrameType type, const std::vector<std::string>& blocks) {
+  // A batch of keys, or a command without any.
+  uint64_t ask_of_keys(FrameType type, const std::vector<std::string>& blocks, uint64_t duration_ms = 0) {
+    FrameBuilder frame(type, ++last_request_);
+    frame.header().tag = tag_;
+    frame.header().item_count = static_cast<uint32_t>(blocks.size());
+    BatchBody body;
+    body.duration_ms = duration_ms;
+    if (!blocks.empty()) frame.append(body);
+    for (const std::string& name : blocks) frame.append(key_of(name));
+    link_->send(frame.finish());
+    return last_request_;
+  }
+  uint64_t ask(FrameType type, const std::vector<std::string>& blocks, uint64_t room = kBlock) {
     FrameBuilder frame(type, ++last_request_);
     frame.header().tag = tag_;
     frame.header().item_count = static_cast<uint32_t>(blocks.size());
@@ -51,7 +70,7 @@ class Caller final : public ClientLinkHandler {
     for (const std::string& name : blocks) {
       ItemBody item;
       item.key = key_of(name);
-      item.length = kBlock;
+      item.length = room;
       frame.append(item);
     }
     ++open_;
@@ -81,6 +100,12 @@ class Caller final : public ClientLinkHandler {
     return true;
   }
   void on_frame(const FrameHeader& header, ConstByteSpan body) override {
+    ++frames;
+    if (header.type == FrameType::statuses) {
+      ASSERT_EQ(decode_array(header, body, statuses), nullptr);
+      finished = header.request_id;
+    }
+    if (header.type == FrameType::matched) matched = load<uint64_t>(body.data());
     if (header.type == FrameType::welcome) {
       welcomed = true;
       tag_ = header.tag;
@@ -107,13 +132,16 @@ class Caller final : public ClientLinkHandler {
 
   const SessionTag& tag() const { return tag_; }
   bool welcomed = false, flooding = false, asleep = false;
+  bool deaf = false;  // it sends and takes nothing in
+  std::vector<Status> statuses;
+  uint64_t frames = 0, matched = 0;
   Status refused = Status::ok;
   std::string closed, why, text;
   std::vector<std::string> names;
   uint64_t ok_items = 0, other_items = 0, got_bytes = 0, finished = 0;
 
  private:
-  ChannelPair pair_{ChannelFaults{.capacity = 64 * kMiB}};  // the link is not what holds anybody up
+  ChannelPair pair_;
   std::unique_ptr<ClientLink> link_;
   SessionTag tag_{};
   uint64_t last_request_ = 0;
@@ -134,8 +162,8 @@ class ReactorTest : public testing::Test {
   void begin(const ReactorOptions& options = {}) {
     reactor_ = std::make_unique<Reactor>(*world_.store, clock_, options);
   }
-  Caller& call(const std::string& tenant, const std::string& host = {}, bool speaks = true) {
-    callers_.push_back(std::make_unique<Caller>(*reactor_, tenant, host, speaks));
+  Caller& call(const std::string& tenant, const std::string& host = {}, bool speaks = true, size_t room = 64 * kMiB) {
+    callers_.push_back(std::make_unique<Caller>(*reactor_, tenant, host, speaks, room));
     turns(3);
     return *callers_.back();
   }

@@ -5,6 +5,7 @@
 #include <sys/prctl.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 namespace cairn {

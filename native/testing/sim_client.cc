@@ -1,6 +1,13 @@
 #include "testing/sim_client.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/pattern.h"
 

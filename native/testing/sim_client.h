@@ -2,9 +2,12 @@
 // (gets go to anybody's). It cancels, runs into deadlines and dies as the seed says. One thread.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "testing/fake_channel.h"

@@ -1,6 +1,10 @@
 #include "testing/sim_drive.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdint>
+#include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 

@@ -2,9 +2,11 @@
 // may fail, hit another place, come back rotten, be held up for seconds; a flush may lie; the drive may vanish.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <random>
+#include <string>
 
 #include "testing/memory_drive.h"
 #include "testing/virtual_clock.h"

@@ -3,8 +3,12 @@
 // goes, or it is closed in order. The same seed gives the same run, event for event.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <list>
 #include <memory>
+#include <random>
+#include <span>
 #include <string>
 #include <vector>
 

@@ -1,5 +1,10 @@
 // The drives of a simulation: made, plugged in, pulled out, replaced, left out of a life.
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "store/format.h"
 #include "testing/sim_world.h"

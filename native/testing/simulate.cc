@@ -2,7 +2,9 @@
 //   cairn-simulate [--from SEED] [--seeds N] [--hours H] [--twice] [--stop-at SECONDS] [--trace TENANT:KEY]
 // Ends with 1 if anything was violated; each violation is a sentence with its seed, on stderr.
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 

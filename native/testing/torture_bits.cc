@@ -1,5 +1,9 @@
 // Damage to a drive at rest: every bit of its metadata, one at a time.
+#include <algorithm>
+#include <cstdint>
 #include <map>
+#include <memory>
+#include <string>
 
 #include "store/format.h"
 #include "testing/torture_drive.h"

@@ -1,7 +1,11 @@
 #include "testing/torture_crash.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <set>
+#include <string>
+#include <vector>
 
 namespace cairn {
 

@@ -1,8 +1,13 @@
 // Damage to a drive at rest, at random: rotten bits, lost sectors, pages that are those of another place or time.
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <memory>
 #include <random>
+#include <string>
+#include <vector>
 
 #include "store/format.h"
 #include "testing/torture_drive.h"

@@ -1,5 +1,10 @@
 #include "testing/torture_drive.h"
 
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "store/format.h"
 
 namespace cairn {

@@ -1,6 +1,8 @@
 // A small drive with everything on it that a drive may have, and what each of its pages is.
 #pragma once
 
+#include <cstdint>
+#include <string>
 #include <vector>
 
 #include "testing/torture_world.h"

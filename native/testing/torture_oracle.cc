@@ -1,6 +1,9 @@
 #include "testing/torture_oracle.h"
 
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "base/pattern.h"
 #include "testing/store_fixture.h"

@@ -1,6 +1,7 @@
 // What a block may be after all that was asked and answered: absent, exactly one of some versions, or either.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <unordered_map>

@@ -1,6 +1,11 @@
 // Every workload of up to three operations, a crash at every moment of it, everything that the crash may have left.
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "testing/torture_crash.h"
 

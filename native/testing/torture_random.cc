@@ -2,6 +2,11 @@
 // flush covered a random part is there, and now and then it stops again while it recovers.
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
 
 #include "testing/torture_crash.h"
 

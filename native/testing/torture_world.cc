@@ -1,7 +1,13 @@
 #include "testing/torture_world.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "base/crc32c.h"
 

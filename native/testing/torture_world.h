@@ -1,8 +1,12 @@
 // One store over fault drives, what is asked of it, and the oracle that is told of every question and answer.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <list>
 #include <memory>
+#include <random>
+#include <span>
 #include <string>
 #include <vector>
 

@@ -1,6 +1,8 @@
 // A request with memory of its own, for tests of drives.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <functional>
 #include <memory>

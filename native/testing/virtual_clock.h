@@ -1,6 +1,8 @@
 // A clock that stands until it is told to go.
 #pragma once
 
+#include <cstdint>
+
 #include "base/clock.h"
 
 namespace cairn {

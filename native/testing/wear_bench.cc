@@ -5,6 +5,8 @@
 // drive that lives in memory and keeps only pages that are not zero: headers, summaries, what is no payload. It takes
 // everything else, too: what is counted is what the store counts as written to its drive. Prints one JSON object.
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -13,6 +15,7 @@
 #include <memory>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"

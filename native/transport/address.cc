@@ -1,6 +1,10 @@
 #include <sys/un.h>
 
 #include <charconv>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <system_error>
 
 #include "transport/transport.h"
 

@@ -3,10 +3,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <array>
+#include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <cstddef>
 #include <cstring>
+#include <memory>
+#include <span>
+#include <vector>
 
 #include "base/check.h"
 
@@ -14,11 +18,9 @@ namespace cairn {
 
 namespace {
 
-constexpr size_t kDescriptorsMost = 16;  // in one receive; a peer that sends more loses the rest (MSG_CTRUNC)
-
 class SocketChannel final : public ByteChannel {
  public:
-  SocketChannel(int socket, bool passes_descriptors) : socket_(socket), passes_descriptors_(passes_descriptors) {
+  explicit SocketChannel(int socket) : socket_(socket) {
     CAIRN_CHECK(socket_ >= 0, "a channel over a socket that is none");
   }
   ~SocketChannel() override { ::close(socket_); }
@@ -35,48 +37,15 @@ class SocketChannel final : public ByteChannel {
     return sent >= 0 ? sent : -errno;
   }
 
-  long send_descriptor(std::span<const iovec> from, int descriptor) override {
-    if (!passes_descriptors_) return -EOPNOTSUPP;
-    CAIRN_CHECK(descriptor >= 0, "a descriptor is handed over that is none");
-    CAIRN_CHECK(!from.empty(), "a descriptor travels with the first byte, and there is none");
-    CAIRN_CHECK(from.size() <= IOV_MAX, "more ranges are sent with a descriptor than the system takes at once");
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = const_cast<iovec*>(from.data());
-    message.msg_iovlen = from.size();
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &descriptor, sizeof(int));
-    const ssize_t sent = sendmsg(socket_, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    return sent >= 0 ? sent : -errno;
-  }
-
-  long receive(std::span<const iovec> into, std::vector<int>& descriptors) override {
+  long receive(std::span<const iovec> into, ByteWitness* witness) override {
     CAIRN_CHECK(!into.empty(), "a receive of nothing: it would look as if the peer had gone");
     CAIRN_CHECK(into.size() <= IOV_MAX, "more ranges are received than the system takes at once");
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(kDescriptorsMost * sizeof(int))> control;
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(into.data());
     message.msg_iovlen = into.size();
-    if (passes_descriptors_) {
-      message.msg_control = control.data();
-      message.msg_controllen = control.size();
-    }
-    const ssize_t got = recvmsg(socket_, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const ssize_t got = recvmsg(socket_, &message, MSG_DONTWAIT);
     if (got < 0) return -errno;
-    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
-      if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-      const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-      for (size_t i = 0; i < count; ++i) {
-        int descriptor = -1;
-        std::memcpy(&descriptor, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
-        descriptors.push_back(descriptor);
-      }
-    }
+    if (witness != nullptr) show(into, static_cast<size_t>(got), *witness);
     return got;
   }
 
@@ -86,14 +55,21 @@ class SocketChannel final : public ByteChannel {
   int event_fd() const override { return socket_; }
 
  private:
+  static void show(std::span<const iovec> into, size_t bytes, ByteWitness& witness) {
+    for (const iovec& part : into) {
+      const size_t take = std::min(part.iov_len, bytes);
+      if (take > 0) witness.saw({static_cast<const std::byte*>(part.iov_base), take});
+      bytes -= take;
+    }
+  }
+
   int socket_;
-  bool passes_descriptors_;
 };
 
 }  // namespace
 
-std::unique_ptr<ByteChannel> socket_channel(int socket, bool passes_descriptors) {
-  return std::make_unique<SocketChannel>(socket, passes_descriptors);
+std::unique_ptr<ByteChannel> socket_channel(int socket) {
+  return std::make_unique<SocketChannel>(socket);
 }
 
 }  // namespace cairn

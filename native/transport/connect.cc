@@ -1,14 +1,27 @@
 // The client's handshake: connect, HELLO, WELCOME. Blocks, within its time.
 #include <poll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <ctime>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "base/clock.h"
+#include "transport/dialing.h"
 #include "transport/handshake.h"
 #include "transport/rdma_listener.h"
+#include "transport/ring_channel.h"
 #include "transport/sockets.h"
 #include "transport/stream_client.h"
 
@@ -16,13 +29,19 @@ namespace cairn {
 
 namespace {
 
+constexpr const char* kNoRings =
+    "the service's shared memory did not arrive: this process is at its limit of open files; raise it (ulimit -n)";
+
+// Over the socket alone: a link is made of it when both sides have spoken.
 class Handshake {
  public:
-  Handshake(int socket, int timeout_ms, bool passes_descriptors)
-      : channel_(socket_channel(socket, passes_descriptors)),
-        deadline_ms_(system_clock().now_ms() + static_cast<uint64_t>(timeout_ms)) {
-    CAIRN_CHECK(timeout_ms > 0, "a handshake that has no time");
+  Handshake(int socket, Patience& patience, bool rings) : socket_(socket), rings_(rings), patience_(patience) {}
+  ~Handshake() {
+    if (socket_ >= 0) ::close(socket_);
+    for (const int descriptor : descriptors_) ::close(descriptor);
   }
+  Handshake(const Handshake&) = delete;
+  Handshake& operator=(const Handshake&) = delete;
 
   std::variant<Connected, ConnectFailure> run(const ConnectOptions& options) {
     if (!send_hello(options)) return failure_;
@@ -43,19 +62,30 @@ class Handshake {
   std::variant<Connected, ConnectFailure> understand(const FrameHeader& header, ConstByteSpan body) {
     Connected connected;
     if (auto failure = understand_welcome(header, body, connected.welcome)) return std::move(*failure);
-    connected.link = std::make_unique<StreamClientLink>(std::move(channel_));
+    if (!rings_) {
+      connected.link = std::make_unique<StreamClientLink>(socket_channel(std::exchange(socket_, -1)));
+      return connected;
+    }
+    if ((connected.welcome.body.features & kFeatureRings) == 0)
+      return ConnectFailure{Status::bad_version, "the service knows no rings in shared memory; upgrade it"};
+    if (descriptors_.empty() && cut_off_) return ConnectFailure{Status::busy, kNoRings};
+    if (descriptors_.size() != 1)
+      return ConnectFailure{Status::invalid, "the service did not hand its shared memory over with its welcome"};
+    auto rings = SharedRings::map(descriptors_.front());
+    if (!rings) return ConnectFailure{Status::busy, rings.error().message};
+    connected.link =
+        std::make_unique<StreamClientLink>(ring_channel(std::exchange(socket_, -1), rings.take(), RingEnd::client));
     return connected;
   }
 
   bool send_hello(const ConnectOptions& options) {
-    std::vector<std::byte> bytes = build_hello(options);
+    std::vector<std::byte> bytes = build_hello(options, rings_ ? kFeatureRings : 0);
     for (size_t at = 0; at < bytes.size();) {
-      const iovec part{bytes.data() + at, bytes.size() - at};
-      const long sent = channel_->send({&part, 1});
+      const ssize_t sent = ::send(socket_, bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL | MSG_DONTWAIT);
       if (sent >= 0) {
         at += static_cast<size_t>(sent);
         CAIRN_CHECK(at <= bytes.size(), "more was sent than the hello holds");
-      } else if (!await(sent, POLLOUT)) {
+      } else if (!await(errno, POLLOUT)) {
         return false;
       }
     }
@@ -63,12 +93,8 @@ class Handshake {
   }
 
   bool read_exactly(std::byte* to, size_t length) {
-    std::vector<int> descriptors;
     while (length > 0) {
-      const iovec part{to, length};
-      const long got = channel_->receive({&part, 1}, descriptors);
-      for (const int descriptor : descriptors) ::close(descriptor);
-      descriptors.clear();
+      const ssize_t got = receive(to, length);
       if (got > 0) {
         CAIRN_CHECK(static_cast<size_t>(got) <= length, "more was received than there is memory for");
         to += got;
@@ -76,44 +102,72 @@ class Handshake {
       } else if (got == 0) {
         failure_ = {Status::disconnected, "the service closed the connection during the handshake"};
         return false;
-      } else if (!await(got, POLLIN)) {
+      } else if (!await(errno, POLLIN)) {
         return false;
       }
     }
     return true;
   }
 
-  // Waits until the channel may be tried again; false when it is broken or the time is up.
-  bool await(long error, short events) {
-    CAIRN_CHECK(error < 0, "a handshake waits although bytes moved");
-    CAIRN_CHECK(events == POLLIN || events == POLLOUT, "a handshake waits for nothing it can go on with");
-    if (error != -EAGAIN && error != -EINTR) {
-      failure_ = {Status::disconnected,
-                  std::string("the handshake failed: ") + std::strerror(static_cast<int>(-error))};
-      return false;
+  // With whatever descriptors come along: they are ours.
+  ssize_t receive(std::byte* to, size_t length) {
+    constexpr size_t kDescriptorsMost = 4;
+    iovec part{to, length};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(kDescriptorsMost * sizeof(int))> control;
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    if (rings_) {
+      message.msg_control = control.data();
+      message.msg_controllen = control.size();
     }
-    const uint64_t now = system_clock().now_ms();
-    pollfd waiting{channel_->event_fd(), events, 0};
-    if (now >= deadline_ms_ || poll(&waiting, 1, static_cast<int>(deadline_ms_ - now)) == 0) {
-      failure_ = {Status::timeout, "the service did not answer the handshake in time"};
-      return false;
+    const ssize_t got = recvmsg(socket_, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (got < 0 || !rings_) return got;
+    cut_off_ = cut_off_ || (message.msg_flags & MSG_CTRUNC) != 0;
+    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+      if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+      const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+      for (size_t i = 0; i < count; ++i) {
+        int descriptor = -1;
+        std::memcpy(&descriptor, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
+        descriptors_.push_back(descriptor);
+      }
     }
-    return true;
+    return got;
   }
 
-  std::unique_ptr<ByteChannel> channel_;
-  uint64_t deadline_ms_;
+  // Waits until the socket may be tried again; false when it is broken or the time is up.
+  bool await(int number, short events) {
+    CAIRN_CHECK(events == POLLIN || events == POLLOUT, "a handshake waits for nothing it can go on with");
+    if (number != EAGAIN && number != EINTR) {
+      failure_ = {Status::disconnected, std::string("the handshake failed: ") + std::strerror(number)};
+      return false;
+    }
+    pollfd waiting{socket_, events, 0};
+    if (patience_.poll({&waiting, 1}, patience_.left_ms()) > 0) return true;
+    failure_ = patience_.interrupted()
+                   ? ConnectFailure{Status::cancelled, "the handshake was interrupted"}
+                   : ConnectFailure{Status::timeout, "the service did not answer the handshake in time"};
+    return false;
+  }
+
+  int socket_;
+  bool rings_;
+  Patience& patience_;
+  std::vector<int> descriptors_;
+  bool cut_off_ = false;  // a descriptor came, and this process could not take it
   ConnectFailure failure_;
 };
 
 }  // namespace
 
-std::vector<std::byte> build_hello(const ConnectOptions& options) {
+std::vector<std::byte> build_hello(const ConnectOptions& options, uint32_t features) {
   CAIRN_CHECK(options.tenant.size() <= kNameBytesMost, "a tenant's name does not fit a hello");
   CAIRN_CHECK(options.token.size() <= kNameBytesMost, "a token does not fit a hello");
   CAIRN_CHECK(options.name.size() <= kNameBytesMost, "a client's name does not fit a hello");
   FrameBuilder frame(FrameType::hello);
   HelloBody hello;
+  hello.features = features;
   hello.join = options.join;
   hello.tenant_bytes = static_cast<uint16_t>(options.tenant.size());
   hello.token_bytes = static_cast<uint16_t>(options.token.size());
@@ -129,7 +183,10 @@ std::optional<ConnectFailure> understand_welcome(const FrameHeader& header, Cons
   if (header.type == FrameType::refuse) {
     ReasonView refused;
     if (const char* wrong = decode_reason(body, refused)) return ConnectFailure{Status::invalid, wrong};
-    return ConnectFailure{refused.status, "the service refused the session: " + std::string(refused.reason)};
+    // A status that this side has no row for comes from a newer service, and a success is none.
+    const bool known = static_cast<size_t>(refused.status) < kStatusTable.size() && refused.status != Status::ok;
+    return ConnectFailure{known ? refused.status : Status::invalid,
+                          "the service refused the session: " + std::string(refused.reason)};
   }
   if (header.type != FrameType::welcome)
     return ConnectFailure{Status::invalid, "the service did not answer with a welcome"};
@@ -139,6 +196,17 @@ std::optional<ConnectFailure> understand_welcome(const FrameHeader& header, Cons
   return std::nullopt;
 }
 
+ConnectFailure failure_of(const Error& error) {
+  switch (error.system_errno) {
+    case ETIMEDOUT:
+      return {Status::timeout, error.message};
+    case ECANCELED:
+      return {Status::cancelled, error.message};
+    default:
+      return {Status::unreachable, error.message};
+  }
+}
+
 std::variant<Connected, ConnectFailure> connect_to(const Address& address, const ConnectOptions& options) {
   static_assert(kNameBytesMost == 256, "the sentence below names another length");
   if (options.tenant.size() > kNameBytesMost || options.token.size() > kNameBytesMost ||
@@ -146,15 +214,11 @@ std::variant<Connected, ConnectFailure> connect_to(const Address& address, const
     return ConnectFailure{Status::invalid, "tenant, token and name have at most 256 bytes each"};
   }
   if (address.kind == Address::Kind::rdma) return connect_rdma(address, options);
-  const uint64_t start_ms = system_clock().now_ms();
-  auto socket = connect_socket(address, options.timeout_ms);
-  if (!socket) {
-    const Status status = socket.error().system_errno == ETIMEDOUT ? Status::timeout : Status::unreachable;
-    return ConnectFailure{status, socket.error().message};
-  }
+  Patience patience(system_clock().now_ms() + static_cast<uint64_t>(options.timeout_ms), options.interruption);
+  auto socket = dial(address, patience);
+  if (!socket) return failure_of(socket.error());
   tune_socket(socket.value(), address.kind);
-  const int left_ms = options.timeout_ms - static_cast<int>(system_clock().now_ms() - start_ms);
-  return Handshake(socket.value(), std::max(left_ms, 1), address.kind == Address::Kind::shm).run(options);
+  return Handshake(socket.value(), patience, address.kind == Address::Kind::shm).run(options);
 }
 
 }  // namespace cairn

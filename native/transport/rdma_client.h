@@ -1,9 +1,15 @@
 // The client's end of RDMA. See transport.h for the contract.
 #pragma once
 
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "transport/rdma_end.h"
@@ -29,6 +35,8 @@ class RdmaClientDomain final : public MemoryDomain, public std::enable_shared_fr
   Result<std::unique_ptr<ExposedMemory>> expose_dma_buf(ByteSpan memory, int descriptor, uint64_t offset) override;
   const Verbs& verbs() const { return verbs_; }
   bool gone() override { return hold_->gone(); }
+  bool holds_on() const override { return holds_on_; }
+  void hold_on() { holds_on_ = true; }
   ibv_context* context() const { return hold_->context(); }
   ibv_pd* handle() const { return domain_; }
   bool windows() const { return windows_; }
@@ -41,6 +49,7 @@ class RdmaClientDomain final : public MemoryDomain, public std::enable_shared_fr
   ibv_pd* domain_ = nullptr;
   ibv_device_attr facts_{};
   bool windows_ = false;
+  std::atomic<bool> holds_on_{false};
 };
 
 class RdmaExposed final : public ExposedMemory {
@@ -52,6 +61,7 @@ class RdmaExposed final : public ExposedMemory {
   };
   RdmaExposed(std::shared_ptr<RdmaClientDomain> domain, RdmaMemory memory, By by)
       : domain_(std::move(domain)), memory_(std::move(memory)), by_(by) {}
+  ~RdmaExposed() override;
   bool stays_open() const override { return by_ != By::windows; }
   By by() const { return by_; }
   const RdmaMemory& memory() const { return memory_; }
@@ -97,11 +107,11 @@ class RdmaClientLink final : public ClientLink, private RdmaEnd {
   bool poll() override;
   bool rest() override;
   void send(std::vector<std::byte> frame) override;
-  void send_with_descriptor(std::vector<std::byte> frame, int) override { send(std::move(frame)); }
   void forget(uint64_t) override {}  // no payload passes through here
   void close() override;
   std::shared_ptr<MemoryDomain> memory_domain() override { return dialled_->domain; }
-  uint32_t let_in(uint64_t request_id, const ExposedMemory& memory, ByteSpan range, bool writes) override;
+  std::optional<uint32_t> let_in(uint64_t request_id, const ExposedMemory& memory, ByteSpan range,
+                                 bool writes) override;
 
  private:
   struct Window {
@@ -122,6 +132,7 @@ class RdmaClientLink final : public ClientLink, private RdmaEnd {
   void failed(Status status, std::string_view reason) override;
 
   uint32_t take_window();
+  bool end_regions(uint64_t request_id);
   void shut(Window& window, uint32_t index);
   void invalidated(uint32_t key);
   void clear_event();

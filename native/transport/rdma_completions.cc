@@ -3,6 +3,13 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "transport/rdma_hold.h"

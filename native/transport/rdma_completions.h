@@ -4,6 +4,7 @@
 // one queue holds (soft-RoCE: 32,767), and then there are several.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>

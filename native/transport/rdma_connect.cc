@@ -3,9 +3,21 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "base/clock.h"
+#include "transport/dialing.h"
 #include "transport/handshake.h"
 #include "transport/rdma_client.h"
 #include "transport/rdma_listener.h"
@@ -25,7 +37,7 @@ class Dialling {
       : verbs_(verbs),
         address_(address),
         options_(options),
-        deadline_ms_(deadline_ms),
+        patience_(deadline_ms, options.interruption),
         dialled_(std::make_unique<RdmaDialled>(verbs)) {}
   ~Dialling() {
     if (id_ != nullptr) verbs_.destroy_id(id_);
@@ -39,10 +51,10 @@ class Dialling {
     if (dialled_->events == nullptr) return errno;
     if (const int code = set_nonblocking(dialled_->events->fd); code != 0) return code;
     if (verbs_.create_id(dialled_->events, &id_, nullptr, RDMA_PS_TCP) != 0) return errno;
-    if (verbs_.resolve_addr(id_, nullptr, const_cast<sockaddr*>(to), left_ms()) != 0) return errno;
+    if (verbs_.resolve_addr(id_, nullptr, const_cast<sockaddr*>(to), wait_ms()) != 0) return errno;
     if (const int code = await(RDMA_CM_EVENT_ADDR_RESOLVED); code != 0) return code;
     if (id_->verbs == nullptr) return ENODEV;  // a loopback address resolves to no device at all
-    if (verbs_.resolve_route(id_, left_ms()) != 0) return errno;
+    if (verbs_.resolve_route(id_, wait_ms()) != 0) return errno;
     return await(RDMA_CM_EVENT_ROUTE_RESOLVED);
   }
 
@@ -52,12 +64,13 @@ class Dialling {
   }
 
  private:
-  int left_ms() const {
-    const uint64_t now = system_clock().now_ms();
-    return now >= deadline_ms_ ? 1 : static_cast<int>(deadline_ms_ - now);
-  }
+  int wait_ms() const { return std::max(patience_.left_ms(), 1); }
 
   bool fail(int code, const std::string& what) {
+    if (code == ECANCELED) {
+      failure_ = {Status::cancelled, "cannot connect to " + to_url(address_) + ": interrupted"};
+      return false;
+    }
     if (code == ETIMEDOUT) {
       failure_ = {Status::timeout, "cannot connect to " + to_url(address_) + ": " + what + " in time"};
       return false;
@@ -73,14 +86,17 @@ class Dialling {
     while (verbs_.get_cm_event(dialled_->events, &event) != 0) {
       if (errno != EAGAIN && errno != EINTR) return errno;
       pollfd waiting{dialled_->events->fd, POLLIN, 0};
-      if (system_clock().now_ms() >= deadline_ms_ || ::poll(&waiting, 1, left_ms()) == 0) return ETIMEDOUT;
+      if (patience_.poll({&waiting, 1}, wait_ms()) == 0) return patience_.interrupted() ? ECANCELED : ETIMEDOUT;
     }
     const rdma_cm_event_type what = event->event;
     const int status = event->status;
     if (event->param.conn.private_data != nullptr &&
         (what == RDMA_CM_EVENT_CONNECT_RESPONSE || what == RDMA_CM_EVENT_REJECTED)) {
       const auto* from = static_cast<const std::byte*>(event->param.conn.private_data);
-      answer_.assign(from, from + event->param.conn.private_data_len);
+      // No memory is asked for: an event that is not acknowledged would keep its id from ever ending.
+      const size_t bytes = std::min<size_t>(event->param.conn.private_data_len, answered_.size());
+      std::copy_n(from, bytes, answered_.begin());
+      answer_ = std::span(answered_).first(bytes);
     }
     verbs_.ack_cm_event(event);
     if (what == expected) return 0;
@@ -101,6 +117,7 @@ class Dialling {
       dialled_->domain = created.take();
     }
     const RdmaClientDomain& domain = *dialled_->domain;
+    if (domain.facts().max_qp_wr <= 0) return fail(EOPNOTSUPP, "the device takes no work");
     QueueSizes sizes;
     sizes.requests = std::min<uint32_t>(sizes.requests, static_cast<uint32_t>(domain.facts().max_qp_wr));
     sizes.sges = 1;
@@ -206,7 +223,8 @@ class Dialling {
     link->send(build_hello(options_));
     while (!first.ended) {
       pollfd waiting{link->event_fd(), POLLIN, 0};
-      if (system_clock().now_ms() >= deadline_ms_ || (link->rest() && ::poll(&waiting, 1, left_ms()) == 0)) {
+      if (patience_.over() || (link->rest() && patience_.poll({&waiting, 1}, wait_ms()) == 0)) {
+        if (patience_.interrupted()) return ConnectFailure{Status::cancelled, "the handshake was interrupted"};
         return ConnectFailure{Status::timeout, "the service did not answer the handshake in time"};
       }
       link->progress(true, true);
@@ -221,9 +239,10 @@ class Dialling {
   const Verbs& verbs_;
   const Address& address_;
   const ConnectOptions& options_;
-  uint64_t deadline_ms_;
+  Patience patience_;
   rdma_cm_id* id_ = nullptr;
-  std::vector<std::byte> answer_;
+  std::array<std::byte, UINT8_MAX> answered_;  // as long as private data can be
+  std::span<const std::byte> answer_;
   ConnectFailure failure_;
   std::unique_ptr<RdmaDialled> dialled_;  // before the id ends
 };
@@ -243,11 +262,12 @@ bool post_client_receive(RdmaQueue& queue, MessagePool& pool, uint32_t slot) {
 std::variant<Connected, ConnectFailure> connect_rdma(const Address& address, const ConnectOptions& options) {
   auto verbs = load_verbs();
   if (!verbs) return ConnectFailure{Status::unsupported, verbs.error().message};
-  auto found = resolve_host(address, false);
-  if (!found) return ConnectFailure{Status::unreachable, found.error().message};
+  const uint64_t until_ms = system_clock().now_ms() + static_cast<uint64_t>(options.timeout_ms);
+  Patience patience(until_ms, options.interruption);
+  auto found = look_up_host(address, patience);
+  if (!found) return failure_of(found.error());
   std::vector<const sockaddr*> places;
   for (const addrinfo* one = found.value().get(); one != nullptr; one = one->ai_next) places.push_back(one->ai_addr);
-  const uint64_t until_ms = system_clock().now_ms() + static_cast<uint64_t>(options.timeout_ms);
   int code = EADDRNOTAVAIL;
   for (size_t i = 0; i < places.size(); ++i) {
     // An address that does not answer leaves time for the others.
@@ -255,6 +275,7 @@ std::variant<Connected, ConnectFailure> connect_rdma(const Address& address, con
     const uint64_t share_ms = (until_ms > now_ms ? until_ms - now_ms : 0) / (places.size() - i);
     Dialling dialling(*verbs.value(), address, options, now_ms + share_ms);
     code = dialling.resolve(places[(options.lane + i) % places.size()]);
+    if (code == ECANCELED) break;
     if (code != 0) continue;
     auto connected = dialling.run();
     const auto* failure = std::get_if<ConnectFailure>(&connected);
@@ -263,6 +284,7 @@ std::variant<Connected, ConnectFailure> connect_rdma(const Address& address, con
     if (!silent || i + 1 == places.size()) return connected;
   }
   const std::string what = "cannot connect to " + to_url(address);
+  if (code == ECANCELED) return ConnectFailure{Status::cancelled, what + ": interrupted"};
   if (code == ETIMEDOUT) return ConnectFailure{Status::timeout, what + ": its address does not answer in time"};
   if (code == ENODEV)
     return ConnectFailure{Status::unreachable, Error::from_errno(code, what, "; this host has no RDMA device").message};

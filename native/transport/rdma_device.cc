@@ -4,8 +4,16 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include "base/clock.h"
 #include "transport/rdma_server.h"
@@ -24,6 +32,7 @@ constexpr uint16_t kCredits = 24;  // of one client: messages on their way to us
 constexpr uint32_t kReceivesEach = kCredits + 2;
 constexpr uint32_t kReceivesMost = 8192;
 constexpr uint32_t kDomainsMost = 256;
+constexpr size_t kUnmetMost = 16;  // domains of those who connected and were not let in yet
 constexpr uint32_t kInlineBytes = 220;
 constexpr uint64_t kLingerNs = 1'000'000'000;
 constexpr uint64_t kLastWordsNs = 200'000'000;
@@ -47,8 +56,8 @@ std::string peer_of(rdma_cm_id* id) {
 // --- domains ---------------------------------------------------------------------------------------------
 
 Result<std::unique_ptr<RdmaDomain>> RdmaDomain::create(const Verbs& verbs, ibv_context* context, ByteSpan slab,
-                                                       uint32_t receives_most, uint64_t mark) {
-  std::unique_ptr<RdmaDomain> domain(new RdmaDomain(verbs, mark));
+                                                       uint32_t receives_most) {
+  std::unique_ptr<RdmaDomain> domain(new RdmaDomain(verbs));
   domain->domain_ = verbs.alloc_pd(context);
   if (domain->domain_ == nullptr) return Error::from_errno(errno, "cannot make a protection domain");
   auto registered = register_own(verbs, domain->domain_, slab);
@@ -108,7 +117,8 @@ bool RdmaDomain::post_receives() {
 
 // --- the device ------------------------------------------------------------------------------------------
 
-Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, rdma_cm_id* id, ByteSpan slab) {
+Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, rdma_cm_id* id, ByteSpan slab,
+                                                       std::function<void()> told) {
   auto hold = RdmaHold::create(verbs, id);
   if (!hold) return hold.error();
   ibv_context* context = id->verbs;
@@ -120,6 +130,9 @@ Result<std::unique_ptr<RdmaDevice>> RdmaDevice::create(const Verbs& verbs, rdma_
   auto completions = Completions::create(verbs, context, entries_most);
   if (!completions) return Error{0, what + ": " + completions.error().message};
   device->completions_ = completions.take();
+  const uint32_t receives = std::min(kReceivesMost, static_cast<uint32_t>(std::max(device->facts_.max_srq_wr, 1)));
+  const auto make = [&verbs, context, slab, receives] { return RdmaDomain::create(verbs, context, slab, receives); };
+  device->spares_ = std::make_unique<RdmaSpares>(kDomainsMost, make, std::move(told));
   return device;
 }
 
@@ -127,6 +140,7 @@ RdmaDevice::~RdmaDevice() {
   CAIRN_CHECK(links_.empty(), "a device ends with links on it");
   if (!taken_away_) say_last_words();
   for (Lingering& one : lingering_) drop_queue(std::move(one.queue), *one.domain);
+  spares_.reset();
   domains_.clear();
 }
 
@@ -143,34 +157,38 @@ void RdmaDevice::say_last_words() {
 
 // Whoever named tenants that there are not left domains behind in which nobody is. True if there were any.
 bool RdmaDevice::reclaim(const RdmaDomain* keep) {
-  return std::erase_if(domains_, [&](const auto& one) {
-           const RdmaDomain& domain = *one.second;
-           if (domain.links > 0 || &domain == keep) return false;
-           completions_->release_receives(domain.receives_provided());
-           return true;
-         }) > 0;
+  const size_t ended = std::erase_if(domains_, [&](const auto& one) {
+    const RdmaDomain& domain = *one.second;
+    if (domain.links > 0 || &domain == keep) return false;
+    completions_->release_receives(domain.receives_provided());
+    return true;
+  });
+  spares_->ended(ended);
+  return ended > 0;
 }
 
 RdmaDomain* RdmaDevice::domain_of(uint64_t mark, Refusal& refusal) {
+  size_t unmet = 0;
+  RdmaDomain* idle = nullptr;
   for (const auto& [number, domain] : domains_) {
     if (domain->mark() == mark) return domain.get();
+    if (domain->links == 0) idle = domain.get();
+    unmet += domain->links > 0 && !domain->met ? 1 : 0;
   }
-  if (domains_.size() >= kDomainsMost && !reclaim(nullptr)) {
-    refusal.reason = "the service has as many tenants on this device as it takes";
+  if (unmet >= kUnmetMost) {
+    refusal.reason = "too many tenants have connected and said no hello yet";
     return nullptr;
   }
-  const uint32_t receives = std::min(kReceivesMost, static_cast<uint32_t>(std::max(facts_.max_srq_wr, 1)));
-  auto created = RdmaDomain::create(verbs_, context_, slab_, receives, mark);
-  if (!created && reclaim(nullptr)) created = RdmaDomain::create(verbs_, context_, slab_, receives, mark);
-  if (!created) {
-    refusal.reason = created.error().message;
-    return nullptr;
+  // Nothing of whoever had it before can be reached by a key of the next: its connections are gone.
+  if (idle == nullptr) {
+    auto spare = spares_->take(refusal.later, refusal.reason);
+    if (spare == nullptr) return nullptr;
+    spare->number = next_domain_++;
+    idle = spare.get();
+    domains_.emplace(idle->number, std::move(spare));
   }
-  auto domain = created.take();
-  domain->number = next_domain_++;
-  RdmaDomain* made = domain.get();
-  domains_.emplace(made->number, std::move(domain));
-  return made;
+  idle->become(mark);
+  return idle;
 }
 
 std::unique_ptr<RdmaQueue> RdmaDevice::make_queue(rdma_cm_id* id, RdmaDomain& domain, Refusal& refusal) {
@@ -213,6 +231,9 @@ void RdmaDevice::drop_queue(std::unique_ptr<RdmaQueue> queue, RdmaDomain& domain
   CAIRN_CHECK(domain.links > 0, "a link leaves a domain that has none");
   const ibv_cq* completions = queue->pair()->send_cq;
   const uint32_t requests = queue->sizes().requests;
+  // It may be writing to memory that others get next.
+  const bool over = queue->end();
+  CAIRN_CHECK(over, "a queue pair does not end");
   queue.reset();
   completions_->release_work(completions, requests);
   --domain.links;
@@ -245,11 +266,13 @@ bool RdmaDevice::answer(RdmaQueue& queue, const RdmaRequest& request, const Rdma
 }
 
 std::unique_ptr<RdmaServerLink> RdmaDevice::accept(rdma_cm_id* id, const rdma_conn_param& wanted,
-                                                   const RdmaRequest& request, const RdmaPath& path) {
+                                                   const RdmaRequest& request, const RdmaPath& path, bool& later) {
   Refusal refusal;
   const uint32_t reads = std::min<uint32_t>(
       {kReadsMost, static_cast<uint32_t>(std::max(facts_.max_qp_init_rd_atom, 0)), wanted.initiator_depth});
   RdmaDomain* domain = domain_of(request.tenant, refusal);
+  later = refusal.later;
+  if (later) return nullptr;
   auto queue = domain == nullptr ? nullptr : make_queue(id, *domain, refusal);
   if (queue == nullptr || !answer(*queue, request, path, reads, refusal)) {
     reject(verbs_, id, refusal.status, refusal.reason);
@@ -327,7 +350,8 @@ bool RdmaDevice::end_lingering(const ibv_wc& completion) {
                                   [&](const Lingering& one) { return one.queue->number() == completion.qp_num; });
   if (found == lingering_.end()) return false;
   Work work;
-  while (completion.status == IBV_WC_SUCCESS && found->queue->next_done(completion.wr_id, work)) {
+  const bool known = completion.status == IBV_WC_SUCCESS && found->queue->is_open(completion.wr_id);
+  while (known && found->queue->next_done(completion.wr_id, work)) {
     if (work.pool != nullptr) work.pool->give_back(work.slot);
   }
   if (completion.status != IBV_WC_SUCCESS || found->queue->idle()) found->until_ns = 0;

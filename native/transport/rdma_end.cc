@@ -1,9 +1,24 @@
 #include "transport/rdma_end.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 namespace cairn {
+
+namespace {
+
+// What keeping a frame costs besides its bytes, more or less.
+constexpr uint64_t kFrameKeptBytes = 512;
+
+}  // namespace
 
 RdmaEnd::RdmaEnd(std::unique_ptr<RdmaQueue> queue, SendChain& chain, MessagePool& pool, EndSizes sizes)
     : queue_(std::move(queue)), chain_(chain), pool_(pool), sizes_(sizes), credits_(sizes.peer_credits) {
@@ -16,6 +31,8 @@ RdmaEnd::~RdmaEnd() = default;
 std::unique_ptr<RdmaQueue> RdmaEnd::take_queue() {
   open_ = false;
   line_.clear();
+  queued_ = 0;
+  kept_.clear();
   reads_.clear();
   return std::move(queue_);
 }
@@ -24,12 +41,15 @@ void RdmaEnd::fail(Status status, std::string_view reason) {
   if (!open_) return;
   open_ = false;
   line_.clear();
+  queued_ = 0;
+  kept_.clear();
   failed(status, reason);
 }
 
 void RdmaEnd::stop_hearing() {
   CAIRN_CHECK(hears_, "a peer that is not heard is stopped from being heard");
-  hears_ = false;  // the frame that was taken in last may still be looked at
+  hears_ = held_ = false;  // the frame that was taken in last may still be looked at
+  kept_.clear();
   credits_ = std::min<uint32_t>(credits_, sizes_.peer_credits);
 }
 
@@ -41,6 +61,7 @@ void RdmaEnd::queue_frame(std::vector<std::byte> frame, FrameOptions options) {
   Job job;
   job.frame = std::move(frame);
   job.options = options;
+  queued_ += job.frame.size() + kFrameKeptBytes;
   line_.push_back(std::move(job));
 }
 
@@ -119,7 +140,11 @@ void RdmaEnd::pump() {
   if (!open_) return;
   CAIRN_CHECK(chain_.empty(), "another link left work in the chain");
   CAIRN_CHECK(reads_out_ <= sizes_.reads, "more reads are on their way than the peer serves");
-  while (open_ && !line_.empty() && advance(line_.front())) line_.pop_front();
+  while (open_ && !line_.empty() && advance(line_.front())) {
+    const Job& done = line_.front();
+    if (done.kind == Job::Kind::frame) queued_ -= done.frame.size() + kFrameKeptBytes;
+    line_.pop_front();
+  }
   while (open_ && !reads_.empty() && reads_out_ < sizes_.reads && chain_ready()) {
     if (transfer_piece(reads_.front(), WorkKind::read)) reads_.pop_front();
   }
@@ -180,6 +205,7 @@ bool RdmaEnd::send_message(Job& job) {
   const auto flags = static_cast<uint16_t>((job.sent == 0 ? kMessageFirst : 0) | (last ? kMessageLast : 0));
   const uint32_t bytes = fill_message(slot, piece, flags);
   --credits_;
+  sent_ += bytes;
   ibv_send_wr& request = queue_->begin(chain_, Work{WorkKind::message, true, slot, bytes, nullptr, &pool_, {}});
   request.opcode = IBV_WR_SEND;
   if (last && job.options.has_invalidate) {
@@ -266,6 +292,7 @@ void RdmaEnd::finish_work(const Work& work) {
       break;
   }
   moved_ += work.bytes + 1;
+  if (work.kind != WorkKind::message) sent_ += work.bytes + 1;
   if (work.kind != WorkKind::message) work_done(work);
 }
 
@@ -286,6 +313,8 @@ void RdmaEnd::completed(const ibv_wc& completion) {
                     std::string("the connection broke: ") + queue_->status_text(completion.status));
     }
   }
+  if (!queue_->is_open(completion.wr_id))
+    return fail(Status::disconnected, "the device completes work that it was not given");
   Work work;
   while (open_ && queue_->next_done(completion.wr_id, work)) finish_work(work);
 }
@@ -306,6 +335,31 @@ void RdmaEnd::received(ConstByteSpan message) {
   if (!open_) return;
   if (!hears_) return hear_credit(message);
   moved_ += message.size();
+  received_ += message.size();
+  if (!held_ && kept_.empty()) return take_message(message);
+  MessagePrefix prefix;
+  if (message.size() >= sizeof(prefix)) {
+    prefix = load<MessagePrefix>(message.data());
+    // Its credit is taken at once: what waits to be sent may wait for it, and this link for that.
+    credits_ += prefix.credits;
+    if (credits_ > sizes_.peer_credits) return broke_rule(Status::invalid, "more credit comes back than was used");
+    prefix.credits = 0;
+    if (prefix.flags == 0 && prefix.bytes == 0 && message.size() == sizeof(prefix)) return;
+  }
+  if (kept_.size() >= sizes_.own_credits) return broke_rule(Status::invalid, "more messages than there was credit for");
+  std::vector<std::byte>& kept = kept_.emplace_back(message.begin(), message.end());
+  if (kept.size() >= sizeof(prefix)) store_bytes(kept.data(), prefix);
+}
+
+void RdmaEnd::take_kept() {
+  while (open_ && hears_ && !held_ && !kept_.empty()) {
+    const std::vector<std::byte> message = std::move(kept_.front());
+    kept_.pop_front();
+    take_message(message);
+  }
+}
+
+void RdmaEnd::take_message(ConstByteSpan message) {
   bool ended = false;
   Status status = Status::invalid;
   if (const char* wrong = assembly_.take(message, ended, status)) return broke_rule(status, wrong);

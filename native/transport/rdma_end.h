@@ -6,6 +6,7 @@
 // writes before it, in whatever order their packets came.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -79,6 +80,17 @@ class RdmaEnd {
   // link fails.
   void stop_hearing();
   bool hears() const { return open_ && hears_; }
+  // While it is held no message is looked at but for the credit that it brings; those with pieces of frames are kept,
+  // and their own credit with them, so that the peer sends no more than it had.
+  void hold_input(bool held) { held_ = held && hears_; }
+  bool input_held() const { return held_; }
+  // What was kept is taken in, as far as it is not held again.
+  void take_kept();
+  // What frames in the line take of memory.
+  uint64_t queued() const { return queued_; }
+  // What left the line, and what came.
+  uint64_t sent() const { return sent_; }
+  uint64_t received_bytes() const { return received_; }
   bool leaving() const { return open_ && !hears_; }
   RdmaQueue& queue() { return *queue_; }
   // Nobody is called any more; what is on its way goes on in the queue.
@@ -117,6 +129,7 @@ class RdmaEnd {
   uint32_t fill_message(uint32_t slot, std::span<const std::byte> piece, uint16_t flags);
   void finish_work(const Work& work);
   void hear_credit(ConstByteSpan message);
+  void take_message(ConstByteSpan message);
 
   std::unique_ptr<RdmaQueue> queue_;
   SendChain& chain_;
@@ -131,7 +144,9 @@ class RdmaEnd {
   uint32_t reads_out_ = 0;  // posted and not done
   uint32_t orphans_ = 0;    // … whose op is gone
   FrameAssembly assembly_;
-  uint64_t moved_ = 0;
+  uint64_t moved_ = 0, sent_ = 0, received_ = 0, queued_ = 0;
+  bool held_ = false;
+  std::deque<std::vector<std::byte>> kept_;  // messages that came while it was held
 };
 
 }  // namespace cairn

@@ -4,11 +4,20 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <deque>
 #include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include "base/clock.h"
 #include "transport/rdma_server.h"
@@ -21,6 +30,9 @@ namespace {
 constexpr int kBacklog = 256;
 constexpr int kWokenMost = 8;  // by devices, before the connection manager is heeded in any case
 constexpr uint64_t kAttemptEveryNs = 250'000'000;
+// Requests to connect that wait for a protection domain, and how long they do.
+constexpr size_t kWaitingMost = 64;
+constexpr uint64_t kWaitNs = 4'000'000'000;
 
 class RdmaListener final : public Listener {
  public:
@@ -29,7 +41,9 @@ class RdmaListener final : public Listener {
   }
   ~RdmaListener() override {
     stop_accepting();
+    turn_away([](const Waiting&) { return true; }, Status::draining, "the service is shutting down");
     devices_.clear();
+    if (told_ >= 0) ::close(told_);
     if (channel_ != nullptr) verbs_.destroy_event_channel(channel_);
     if (waits_ >= 0) ::close(waits_);
   }
@@ -40,6 +54,8 @@ class RdmaListener final : public Listener {
   int begin(const Address& address, const sockaddr* at) {
     waits_ = epoll_create1(EPOLL_CLOEXEC);
     if (waits_ < 0) return errno;
+    told_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (told_ < 0 || !watch(told_)) return errno;
     channel_ = verbs_.create_event_channel();
     if (channel_ == nullptr) return errno;
     if (int code = set_nonblocking(channel_->fd); code != 0) return code;
@@ -58,9 +74,14 @@ class RdmaListener final : public Listener {
   const std::string& url() const override { return url_; }
 
   std::unique_ptr<ServerLink> accept() override {
+    uint64_t ignored = 0;
+    (void)!::read(told_, &ignored, sizeof(ignored));
     bool woken = false;
     for (const auto& [context, device] : devices_) woken = device->clear_event() || woken;
     if (woken) poll();
+    if (!waiting_.empty()) {
+      if (auto link = ask_again()) return link;
+    }
     // A look at the manager is a system call, and its events stay until they are read.
     if (woken && ++unheeded_ < kWokenMost) return nullptr;
     unheeded_ = 0;
@@ -146,6 +167,8 @@ class RdmaListener final : public Listener {
     if (what == RDMA_CM_EVENT_DEVICE_REMOVAL) {
       const auto device = devices_.find(context);
       if (device != devices_.end()) device->second->take_away();
+      const auto on_it = [context](const Waiting& one) { return one.id->verbs == context; };
+      turn_away(on_it, Status::busy, "the device was taken away");
       if (id == id_) stop_listening();
       return nullptr;
     }
@@ -176,7 +199,43 @@ class RdmaListener final : public Listener {
     std::string reason;
     RdmaDevice* device = device_of(id, reason);
     if (device == nullptr) return refuse(Status::busy, reason);
-    return device->accept(id, wanted, request, options_.path);
+    bool later = false;
+    auto link = device->accept(id, wanted, request, options_.path, later);
+    if (!later) return link;
+    if (waiting_.size() >= kWaitingMost) return refuse(Status::busy, "too many others wait to be let in; try again");
+    waiting_.push_back({id, wanted, request, device, system_clock().now_ns() + kWaitNs});
+    return nullptr;
+  }
+
+  // Those that wait, the first come first.
+  std::unique_ptr<ServerLink> ask_again() {
+    const uint64_t now = system_clock().now_ns();
+    turn_away([now](const Waiting& one) { return now >= one.until_ns; }, Status::busy,
+              "the service is still making room for another tenant; try again");
+    while (!waiting_.empty()) {
+      const Waiting first = waiting_.front();
+      bool later = false;
+      auto link = first.device->accept(first.id, first.wanted, first.request, options_.path, later);
+      if (later) return nullptr;
+      waiting_.pop_front();
+      if (link != nullptr) return link;
+    }
+    return nullptr;
+  }
+
+  template <class Whom>
+  void turn_away(Whom whom, Status status, std::string_view reason) {
+    std::erase_if(waiting_, [&](const Waiting& one) {
+      if (!whom(one)) return false;
+      reject(verbs_, one.id, status, reason);
+      verbs_.destroy_id(one.id);
+      return true;
+    });
+  }
+
+  void tell() const {
+    const uint64_t one = 1;
+    (void)!::write(told_, &one, sizeof(one));  // EAGAIN: it was told already
   }
 
   RdmaDevice* device_of(rdma_cm_id* id, std::string& reason) {
@@ -187,7 +246,7 @@ class RdmaListener final : public Listener {
       reason = "the device was taken away";
       return nullptr;
     }
-    auto created = RdmaDevice::create(verbs_, id, options_.slab->memory());
+    auto created = RdmaDevice::create(verbs_, id, options_.slab->memory(), [this] { tell(); });
     if (!created) {
       reason = created.error().message;
       return nullptr;
@@ -201,8 +260,17 @@ class RdmaListener final : public Listener {
     return devices_.emplace(context, std::move(device)).first->second.get();
   }
 
+  struct Waiting {
+    rdma_cm_id* id;
+    rdma_conn_param wanted;
+    RdmaRequest request;
+    RdmaDevice* device;
+    uint64_t until_ns;
+  };
   const Verbs& verbs_;
   ListenOptions options_;
+  std::deque<Waiting> waiting_;
+  int told_ = -1;  // an event: a device may have an answer
   AcceptFilter* filter_ = nullptr;
   int waits_ = -1;
   int unheeded_ = 0;
@@ -226,7 +294,7 @@ void reject(const Verbs& verbs, rdma_cm_id* id, Status status, std::string_view 
 Result<std::unique_ptr<Listener>> listen_rdma(const Address& address, const ListenOptions& options) {
   auto verbs = load_verbs();
   if (!verbs) return verbs.error();
-  auto found = resolve_host(address, true);
+  auto found = resolve_passive(address);
   if (!found) return found.error();
   int code = EADDRNOTAVAIL;
   for (const addrinfo* one = found.value().get(); one != nullptr; one = one->ai_next) {

@@ -1,6 +1,9 @@
 // Where RDMA meets the rest of the transports. Only transport.cc's dispatch on the kind of an address calls this.
 #pragma once
 
+#include <memory>
+#include <variant>
+
 #include "transport/transport.h"
 
 namespace cairn {

@@ -3,6 +3,10 @@
 #include <sys/mman.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "transport/rdma_hold.h"
@@ -18,17 +22,15 @@ Result<RdmaMemory> register_with(const Verbs& verbs, ibv_pd* domain, ByteSpan me
   if (region != nullptr) return RdmaMemory(verbs, region);
   const int number = errno;
   const std::string what = "cannot register " + std::to_string(memory.size()) + " bytes of memory for RDMA";
-  if (number == ENOMEM || number == EAGAIN)
-    return Error::from_errno(number, what, "; raise the limit of locked memory (ulimit -l, LimitMEMLOCK=infinity)");
+  if (number == ENOMEM || number == EAGAIN) return Error::from_errno(number, what, advice_on_locked_memory());
   return Error::from_errno(number, what);
 }
 
 }  // namespace
 
-RdmaMemory::~RdmaMemory() {
-  if (region_ == nullptr) return;
-  const int code = verbs_->dereg_mr(region_);
-  CAIRN_CHECK(has_ended(code), "memory is let go of while a window is bound to it");
+bool RdmaMemory::end() {
+  ibv_mr* region = std::exchange(region_, nullptr);
+  return region == nullptr || has_ended(verbs_->dereg_mr(region));
 }
 
 Result<RdmaMemory> register_own(const Verbs& verbs, ibv_pd* domain, ByteSpan memory) {
@@ -82,6 +84,7 @@ bool MessagePool::grow() {
   if (!registered) return false;
   piece.memory = registered.take();
   const auto first = static_cast<uint32_t>(pieces_.size()) * kPieceSlots;
+  free_.reserve(first + kPieceSlots);
   pieces_.push_back(std::move(piece));
   for (uint32_t i = kPieceSlots; i > 0; --i) free_.push_back(first + i - 1);
   return true;

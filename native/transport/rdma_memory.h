@@ -4,8 +4,10 @@
 // anything to a peer (DESIGN §2). Memory of a client is exposed, by register_exposed() and register_dma_buf() alone.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/bytes.h"
@@ -23,7 +25,9 @@ class RdmaMemory {
  public:
   RdmaMemory() = default;
   RdmaMemory(const Verbs& verbs, ibv_mr* region) : verbs_(&verbs), region_(region) {}
-  ~RdmaMemory();
+  ~RdmaMemory() { (void)end(); }
+  // The device gives the memory up. False: it refuses, and whoever could reach it may still.
+  bool end();
   RdmaMemory(RdmaMemory&& other) noexcept { swap(other); }
   RdmaMemory& operator=(RdmaMemory&& other) noexcept {
     swap(other);
@@ -68,6 +72,7 @@ class MessagePool {
   uint32_t take();  // kNone when there is no memory left
   void give_back(uint32_t slot);
   std::byte* at(uint32_t slot) const;
+  bool holds(uint32_t slot) const { return slot < pieces_.size() * kPieceSlots; }
   uint32_t key_of(uint32_t slot) const { return pieces_[slot / kPieceSlots].memory.local_key(); }
   uint32_t slot_bytes() const { return slot_bytes_; }
   size_t taken() const { return pieces_.size() * kPieceSlots - free_.size(); }

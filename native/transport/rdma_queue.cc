@@ -1,7 +1,11 @@
 #include "transport/rdma_queue.h"
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstdint>
+#include <memory>
+#include <utility>
 
 #include "base/check.h"
 #include "transport/rdma_hold.h"
@@ -50,10 +54,7 @@ Result<std::unique_ptr<RdmaQueue>> RdmaQueue::create(const Verbs& verbs, rdma_cm
 
 RdmaQueue::~RdmaQueue() {
   // The device stops before the memory that it may be writing goes back.
-  if (pair_ != nullptr) {
-    const int code = verbs_.destroy_qp(pair_);
-    CAIRN_CHECK(has_ended(code), "a queue pair does not end");
-  }
+  (void)end();
   for_each_open([](Work& work) {
     if (work.pool != nullptr) work.pool->give_back(work.slot);
   });
@@ -92,11 +93,21 @@ int RdmaQueue::to_send(uint8_t reads, uint8_t rnr_retries) {
   return verbs_.modify_qp(pair_, &attributes, mask);
 }
 
-void RdmaQueue::stop() {
+bool RdmaQueue::stop() {
   ibv_qp_attr attributes{};
   attributes.qp_state = IBV_QPS_ERR;
-  const int code = verbs_.modify_qp(pair_, &attributes, IBV_QP_STATE);
-  CAIRN_CHECK(has_ended(code), "a queue pair does not stop");
+  return has_ended(verbs_.modify_qp(pair_, &attributes, IBV_QP_STATE));
+}
+
+bool RdmaQueue::end() {
+  if (pair_ == nullptr) return true;
+  if (has_ended(verbs_.destroy_qp(pair_))) {
+    pair_ = nullptr;
+    return true;
+  }
+  const bool stopped = stop();
+  pair_ = nullptr;  // it stays with the device
+  return stopped;
 }
 
 ibv_send_wr& RdmaQueue::begin(SendChain& chain, Work work) {

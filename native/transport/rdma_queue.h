@@ -66,8 +66,11 @@ class RdmaQueue {
   int to_receive(const RdmaPath& path);
   int to_send(uint8_t reads, uint8_t rnr_retries);
 
-  // Nothing of the peer is carried out any more, and nothing of ours.
-  void stop();
+  // Nothing of the peer is carried out any more, and nothing of ours. False: the device refuses.
+  bool stop();
+  // Destroys the queue pair. False: the device refused that and to stop it as well, so that it may go on to reach
+  // memory.
+  bool end();
 
   const char* status_text(ibv_wc_status status) const { return verbs_.wc_status_str(status); }
   uint32_t number() const { return pair_->qp_num; }
@@ -85,8 +88,10 @@ class RdmaQueue {
   // Hands the chain to the device and empties it. False: the queue pair is broken.
   bool post(SendChain& chain);
 
+  // Whether a completion can be of this queue: a device may say anything.
+  bool is_open(uint64_t work_id) const { return static_cast<uint32_t>(work_id) + 1 - retired_ <= posted_ - retired_; }
   // The next piece of work that a completion of this queue ends, in order; one completion ends all before it, too.
-  // False when there is no more.
+  // False when there is no more. Of work that is_open().
   bool next_done(uint64_t work_id, Work& done);
   // Every piece of work that is not done, for what has to be changed in it. `visit` returns nothing.
   template <class Visit>

@@ -1,6 +1,14 @@
 #include "transport/rdma_server.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "wire/frame.h"
 
@@ -41,6 +49,7 @@ void RdmaServerLink::set_tag(const SessionTag& tag) {
   CAIRN_CHECK(tag != SessionTag{}, "a link is given the tag of no session");
   tag_ = tag;
   tagged_ = true;
+  domain_.met = true;
 }
 
 // Of the frame that ends a request: it takes back the window that the client opened for it, and follows all reads.
@@ -94,6 +103,16 @@ void RdmaServerLink::send_results(uint64_t request_id, std::span<ResultItem> ite
   frame.header().flags = flags;
   frame.header().item_count = static_cast<uint32_t>(items.size());
   queue_frame(frame.finish(), options_of(request_id, (flags & kFrameLast) != 0));
+}
+
+void RdmaServerLink::progress(bool readable, bool) {
+  if (readable) take_kept();
+  pump();
+}
+
+// Blocks of puts are read by our own device: the peer has no part in it.
+Dues RdmaServerLink::dues() const {
+  return {Due{work_pending(), sent()}, Due{false, 0}, Due{mid_frame() && !input_held(), received_bytes()}};
 }
 
 void RdmaServerLink::pull(PullOp& op) {

@@ -4,14 +4,21 @@
 // domain (one for each tenant), link.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "transport/rdma_completions.h"
 #include "transport/rdma_end.h"
 #include "transport/rdma_hold.h"
+#include "transport/rdma_spares.h"
 
 namespace cairn {
 
@@ -23,7 +30,7 @@ class RdmaServerLink;
 class RdmaDomain {
  public:
   static Result<std::unique_ptr<RdmaDomain>> create(const Verbs& verbs, ibv_context* context, ByteSpan slab,
-                                                    uint32_t receives_most, uint64_t mark);
+                                                    uint32_t receives_most);
   ~RdmaDomain();
   RdmaDomain(const RdmaDomain&) = delete;
   RdmaDomain& operator=(const RdmaDomain&) = delete;
@@ -39,15 +46,22 @@ class RdmaDomain {
   ibv_srq* receives() const { return shared_; }
   MessagePool& pool() { return *pool_; }
   uint32_t slab_key() const { return slab_.local_key(); }
+  // Whose it is: while it has no link it may become another tenant's.
   uint64_t mark() const { return mark_; }
+  void become(uint64_t mark) {
+    CAIRN_CHECK(links == 0, "a protection domain changes hands with links in it");
+    mark_ = mark;
+    met = false;
+  }
 
   uint32_t number = 0;  // of its device; names it in the ids of receives
   uint32_t links = 0;   // queue pairs in it, closing ones too
+  bool met = false;     // the service has let its tenant in
 
  private:
-  RdmaDomain(const Verbs& verbs, uint64_t mark) : verbs_(verbs), mark_(mark) {}
+  explicit RdmaDomain(const Verbs& verbs) : verbs_(verbs) {}
   const Verbs& verbs_;
-  uint64_t mark_;
+  uint64_t mark_ = 0;
   ibv_pd* domain_ = nullptr;
   ibv_srq* shared_ = nullptr;
   RdmaMemory slab_;
@@ -70,19 +84,19 @@ class RdmaServerLink final : public ServerLink, public RdmaEnd {
   int event_fd() const override { return -1; }
   bool driven() const override { return true; }
   bool wants_write() const override { return false; }
-  void progress(bool, bool) override { pump(); }
+  void progress(bool readable, bool) override;
   void send(std::vector<std::byte> frame) override;
   void send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags) override;
   void pull(PullOp& op) override;
   void cancel(PullOp& op) override;
   void flush() override { pump(); }
-  Status add_region(const RegionBody&) override { return Status::unsupported; }
-  Status remove_region(uint32_t) override { return Status::not_found; }
-  void share_regions(ServerLink&) override {}
   void leave(std::vector<std::byte> frame) override;
   void close() override;
   uint64_t moved_bytes() const override { return moved(); }
-  bool busy() const override { return work_pending() || mid_frame(); }
+  Dues dues() const override;
+  uint64_t queued_bytes() const override { return queued(); }
+  void hold(bool held) override { hold_input(held); }
+  bool held() const override { return input_held(); }
 
   bool touched = false;  // of the device
 
@@ -116,15 +130,18 @@ void reject(const Verbs& verbs, rdma_cm_id* id, Status status, std::string_view 
 // One device as the connection manager names it: a port of a NIC, most often.
 class RdmaDevice {
  public:
-  // The one that the connection of `id` uses.
-  static Result<std::unique_ptr<RdmaDevice>> create(const Verbs& verbs, rdma_cm_id* id, ByteSpan slab);
+  // The one that the connection of `id` uses. `told` is called, on another thread, when accept() may have an answer
+  // that it had not before.
+  static Result<std::unique_ptr<RdmaDevice>> create(const Verbs& verbs, rdma_cm_id* id, ByteSpan slab,
+                                                    std::function<void()> told);
   ~RdmaDevice();
   RdmaDevice(const RdmaDevice&) = delete;
   RdmaDevice& operator=(const RdmaDevice&) = delete;
 
-  // Takes the id. nullptr: the connection was rejected, with the reason.
+  // Takes the id, unless `later` becomes true: then it is asked again. nullptr otherwise: the connection was rejected,
+  // with the reason.
   std::unique_ptr<RdmaServerLink> accept(rdma_cm_id* id, const rdma_conn_param& wanted, const RdmaRequest& request,
-                                         const RdmaPath& path);
+                                         const RdmaPath& path, bool& later);
   // Takes in what is complete. True if anything was.
   bool poll();
   // Asks to be woken. False when something is complete already.
@@ -147,6 +164,7 @@ class RdmaDevice {
   struct Refusal {
     Status status = Status::busy;
     std::string reason;
+    bool later = false;  // it may be otherwise in a moment
   };
   struct Lingering {
     std::unique_ptr<RdmaQueue> queue;
@@ -177,6 +195,7 @@ class RdmaDevice {
   std::unique_ptr<Completions> completions_;  // gone after every queue pair
   SendChain chain_;
   std::unordered_map<uint32_t, std::unique_ptr<RdmaDomain>> domains_;
+  std::unique_ptr<RdmaSpares> spares_;
   uint32_t next_domain_ = 1;
   std::unordered_map<uint32_t, RdmaServerLink*> links_;  // by the number of the queue pair
   std::vector<RdmaServerLink*> touched_;

@@ -4,30 +4,25 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
+#include <cstdint>
 #include <cstring>
 #include <memory>
+#include <string>
 
 namespace cairn {
 
 namespace {
 
 constexpr int kBacklog = 256;
-
-sockaddr_un unix_address(const std::string& path) {
-  sockaddr_un name{};
-  CAIRN_CHECK(!path.empty(), "a socket without a path");
-  CAIRN_CHECK(path.size() < sizeof(name.sun_path), "the path of a socket is longer than the system takes");
-  name.sun_family = AF_UNIX;
-  std::memcpy(name.sun_path, path.c_str(), path.size() + 1);  // parse_address held the length
-  return name;
-}
 
 Error cannot(const char* verb, const Address& address, int number) {
   return Error::from_errno(number, std::string("cannot ") + verb + " " + to_url(address));
@@ -74,35 +69,22 @@ uint16_t bound_port(int socket) {
   return ntohs(reinterpret_cast<const sockaddr_in*>(&name)->sin_port);
 }
 
-// Completes a non-blocking connect within the time; 0 or an errno.
-int await_connect(int socket, int timeout_ms) {
-  pollfd waiting{socket, POLLOUT, 0};
-  const int ready = poll(&waiting, 1, timeout_ms);
-  if (ready == 0) return ETIMEDOUT;
-  if (ready < 0) return errno;
-  int code = 0;
-  socklen_t length = sizeof(code);
-  getsockopt(socket, SOL_SOCKET, SO_ERROR, &code, &length);
-  return code;
-}
-
-Result<int> connect_one(const Address& address, int family, const sockaddr* name, socklen_t length, int timeout_ms) {
-  const int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return cannot("connect to", address, errno);
-  int code = connect(fd, name, length) == 0 ? 0 : errno;
-  if (code == EINPROGRESS) code = await_connect(fd, timeout_ms);
-  if (code == 0) return fd;
-  ::close(fd);
-  return cannot("connect to", address, code);
-}
-
 }  // namespace
 
-Result<Addresses> resolve_host(const Address& address, bool passive) {
+sockaddr_un unix_address(const std::string& path) {
+  sockaddr_un name{};
+  CAIRN_CHECK(!path.empty(), "a socket without a path");
+  CAIRN_CHECK(path.size() < sizeof(name.sun_path), "the path of a socket is longer than the system takes");
+  name.sun_family = AF_UNIX;
+  std::memcpy(name.sun_path, path.c_str(), path.size() + 1);  // parse_address held the length
+  return name;
+}
+
+Result<Addresses> resolve_passive(const Address& address) {
   CAIRN_CHECK(address.kind != Address::Kind::shm, "the path of a socket is looked for among hosts");
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
+  hints.ai_flags = AI_NUMERICSERV | AI_PASSIVE;
   addrinfo* found = nullptr;
   const int code = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
   if (code != 0) return Error{0, "cannot find the host '" + address.host + "': " + gai_strerror(code)};
@@ -116,7 +98,7 @@ int set_nonblocking(int fd) {
 
 Result<ListeningSocket> listen_socket(const Address& address) {
   if (address.kind == Address::Kind::shm) return listen_unix(address);
-  auto resolved = resolve_host(address, true);
+  auto resolved = resolve_passive(address);
   if (!resolved) return resolved.error();
   const addrinfo* at = resolved.value().get();
   const int listening = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -133,18 +115,11 @@ Result<ListeningSocket> listen_socket(const Address& address) {
   return ListeningSocket{listening, bound};
 }
 
-Result<int> connect_socket(const Address& address, int timeout_ms) {
-  if (address.kind == Address::Kind::shm) {
-    const sockaddr_un name = unix_address(address.path);
-    return connect_one(address, AF_UNIX, reinterpret_cast<const sockaddr*>(&name), sizeof(name), timeout_ms);
-  }
-  auto resolved = resolve_host(address, false);
-  if (!resolved) return resolved.error();
-  Result<int> connected = Error{0, "the host has no address"};
-  for (const addrinfo* at = resolved.value().get(); at != nullptr && !connected; at = at->ai_next) {
-    connected = connect_one(address, at->ai_family, at->ai_addr, at->ai_addrlen, timeout_ms);
-  }
-  return connected;
+int descriptors_for_links() {
+  constexpr rlim_t kKept = 320;  // dpu/cairn_dpu/limits.py counts on it
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > INT_MAX) return INT_MAX;
+  return static_cast<int>(limit.rlim_cur - std::min(kKept, limit.rlim_cur / 2));
 }
 
 void tune_socket(int socket, Address::Kind kind) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <netdb.h>
+#include <sys/un.h>
 
 #include <memory>
 #include <string>
@@ -16,8 +17,10 @@ struct FreeAddresses {
 };
 using Addresses = std::unique_ptr<addrinfo, FreeAddresses>;
 
-// Of an address with a host.
-Result<Addresses> resolve_host(const Address& address, bool passive);
+// Of an address with a host, to listen at. Blocks for as long as name servers take.
+Result<Addresses> resolve_passive(const Address& address);
+
+sockaddr_un unix_address(const std::string& path);
 
 // 0 or an errno.
 int set_nonblocking(int fd);
@@ -29,8 +32,9 @@ struct ListeningSocket {
 
 Result<ListeningSocket> listen_socket(const Address& address);
 
-// A connected, non-blocking socket, or an Error. Blocks for at most timeout_ms.
-Result<int> connect_socket(const Address& address, int timeout_ms);
+// Links get descriptors below this number. The rest of what the process may have is kept for drives, the admin API and
+// files, so that no number of links keeps an operator out.
+int descriptors_for_links();
 
 // The options a data socket wants: no Nagle, keep-alive. Harmless on a Unix socket.
 void tune_socket(int socket, Address::Kind kind);

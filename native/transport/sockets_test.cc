@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <sys/un.h>
 
+#include <string>
+
 namespace cairn {
 namespace {
 

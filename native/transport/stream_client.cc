@@ -1,10 +1,12 @@
 #include "transport/stream_client.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 namespace cairn {
 
@@ -56,22 +58,16 @@ void swap_for_filler(OutFrame& frame) {
 
 void StreamClientLink::progress(bool readable, bool writable) {
   CAIRN_CHECK(handler_ != nullptr, "a link is driven that reports to nobody");
-  if (writable) send_queued();
-  if (readable && open()) receive_some(kReceiveBudget);
+  progress_channel(readable, writable, kReceiveBudget);
+}
+
+bool StreamClientLink::poll() {
+  return poll_channel(kReceiveBudget);
 }
 
 void StreamClientLink::send(std::vector<std::byte> frame) {
   OutFrame out;
   out.head = std::move(frame);
-  enqueue(std::move(out));
-  send_queued();
-}
-
-void StreamClientLink::send_with_descriptor(std::vector<std::byte> frame, int descriptor) {
-  CAIRN_CHECK(descriptor >= 0, "a descriptor is handed over that is none");
-  OutFrame out;
-  out.head = std::move(frame);
-  out.descriptor = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
   enqueue(std::move(out));
   send_queued();
 }
@@ -95,6 +91,8 @@ const char* StreamClientLink::place_payload(const FrameHeader& header, ConstByte
   if (header.type != FrameType::results) return "payload behind a frame that carries none";
   if (const char* wrong = decode_array(header, body, results_)) return wrong;
   uint64_t placed = 0;
+  arriving_.clear();
+  arriving_at_ = 0;
   for (const ResultBody& result : results_) {
     if ((result.flags & kResultPayload) == 0) continue;
     if (result.length > kBlockBytesMost) return "a result longer than a block can be";
@@ -105,13 +103,30 @@ const char* StreamClientLink::place_payload(const FrameHeader& header, ConstByte
       into.push_back({nullptr, result.length});
     }
     placed += result.length;
+    arriving_.push_back({result.index, 0, result.length, result.length});
   }
   return placed == header.payload_bytes ? nullptr : "results whose lengths do not add up to the payload";
 }
 
 void StreamClientLink::frame_arrived(const FrameHeader& header, ConstByteSpan body) {
   if (header.type == FrameType::pull) return answer_pulls(header, body);
+  if (header.payload_bytes > 0 && watches_payload()) {
+    for (const Arriving& item : arriving_)
+      handler_->payload_arrived(header.request_id, item.index, item.length, item.crc);
+  }
   handler_->on_frame(header, body);
+}
+
+void StreamClientLink::payload_seen(ConstByteSpan bytes) {
+  while (!bytes.empty()) {
+    CAIRN_CHECK(arriving_at_ < arriving_.size(), "payload arrives that no result announced");
+    Arriving& item = arriving_[arriving_at_];
+    const ConstByteSpan its = bytes.first(std::min<uint64_t>(bytes.size(), item.left));
+    item.crc = crc32c(its, item.crc);
+    item.left -= its.size();
+    bytes = bytes.subspan(its.size());
+    if (item.left == 0) ++arriving_at_;
+  }
 }
 
 void StreamClientLink::failed(Status status, std::string_view reason) {

@@ -1,7 +1,11 @@
 // The client's end of a stream link: tcp and shm. See transport.h for the contract.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "transport/stream_io.h"
@@ -15,10 +19,12 @@ class StreamClientLink final : public ClientLink, private StreamIo {
   ~StreamClientLink() override = default;
 
   int event_fd() const override { return channel_fd(); }
-  bool wants_write() const override { return output_pending(); }
+  bool wants_write() const override { return waits_for_room(); }
   void progress(bool readable, bool writable) override;
+  bool polled() const override { return channel_polled(); }
+  bool poll() override;
+  bool rest() override { return rest_channel(); }
   void send(std::vector<std::byte> frame) override;
-  void send_with_descriptor(std::vector<std::byte> frame, int descriptor) override;
   void forget(uint64_t request_id) override;
   void close() override { shut(); }
 
@@ -31,7 +37,18 @@ class StreamClientLink final : public ClientLink, private StreamIo {
   void answer_pulls(const FrameHeader& header, ConstByteSpan body);
   void send_data(const FrameHeader& header, const PullBody& pull);
 
+  bool watches_payload() const override { return handler_->checks_payload(); }
+  void payload_seen(ConstByteSpan bytes) override;
+
+  // Of the results frame that is being received, those with payload.
+  struct Arriving {
+    uint32_t index;
+    uint32_t crc;
+    uint64_t length, left;
+  };
   std::vector<ResultBody> results_;
+  std::vector<Arriving> arriving_;
+  size_t arriving_at_ = 0;
 };
 
 }  // namespace cairn

@@ -2,6 +2,7 @@
 // lies elsewhere; input goes header → body → payload, the payload straight into the memory it is for.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -24,11 +25,11 @@ struct OutFrame {
   std::vector<Buffer> keep;
   uint64_t payload_bytes = 0;
   uint64_t request_id = 0;
+  uint64_t kept_bytes = 0;  // of memory while it waits, without its payload
   bool is_data = false;
-  int descriptor = -1;  // owned; travels with the first byte
 };
 
-class StreamIo {
+class StreamIo : private ByteWitness {
  public:
   virtual ~StreamIo();
   StreamIo(const StreamIo&) = delete;
@@ -47,6 +48,9 @@ class StreamIo {
   virtual void frame_sent(const OutFrame& frame) = 0;
   // Once: the peer went away, or broke the protocol and is not told so.
   virtual void failed(Status status, std::string_view reason) = 0;
+  // Whether payload_seen() is wanted: all payload in order, while it is in the cache.
+  virtual bool watches_payload() const { return false; }
+  virtual void payload_seen(ConstByteSpan) {}
   // The peer broke the protocol. Either fail()s or stop_hearing()s before it returns.
   virtual void broke_rule(Status status, std::string_view reason) { fail(status, reason); }
 
@@ -65,14 +69,36 @@ class StreamIo {
   bool hears() const { return channel_ != nullptr && hears_; }
   bool leaving() const { return channel_ != nullptr && !hears_; }
 
+  // While it is held nothing is received, and no frame of what was received before arrives.
+  void hold_input(bool held) { held_ = held && hears_; }
+  bool input_held() const { return held_; }
+
   bool open() const { return channel_ != nullptr; }
+  // What the frames in the queue take of memory, without their payload.
+  uint64_t queued() const { return queued_; }
+  uint64_t sent() const { return sent_; }
+  uint64_t received() const { return moved_ - sent_; }
+  uint64_t payload_received() const { return payload_received_; }
   bool output_pending() const { return !out_.empty(); }
+  // Whether the wait set is to tell when there is room. A polled channel finds out by itself, or is woken.
+  bool waits_for_room() const { return output_pending() && !channel_polled(); }
+
+  // As of ByteChannel.
+  Result<Unit> prepare_channel();
+  void send_welcome_frame(const std::vector<std::byte>& frame);
+  bool channel_polled() const { return channel_ != nullptr && channel_->polled(); }
+  // Of a polled channel: sends and receives what there is. True if anything moved, or the link closed.
+  bool poll_channel(uint64_t budget);
+  bool rest_channel() { return channel_ == nullptr || channel_->rest(output_pending()); }
+  void trim_channel() {
+    if (channel_ != nullptr) channel_->trim();
+  }
+  // What the wait set said of the link.
+  void progress_channel(bool readable, bool writable, uint64_t budget);
   // All bytes sent and received so far.
   uint64_t moved() const { return moved_; }
   bool mid_frame() const { return phase_ != Phase::header || body_have_ > 0; }
   int channel_fd() const { return channel_ == nullptr ? -1 : channel_->event_fd(); }
-  // The next descriptor that came with the stream, or -1; the caller owns it.
-  int take_descriptor();
 
   // For forget(): the frames queued, the first possibly half sent; and the payload being received.
   std::deque<OutFrame>& queue() { return out_; }
@@ -93,14 +119,19 @@ class StreamIo {
   void parse_staged();
   void discard_some();
   void check_input() const;
-  std::deque<OutFrame> release();
+  void release();
   void advance_payload(uint64_t count);
+  void saw(ConstByteSpan bytes) final;
+  void receive_failed(long code);
 
   std::unique_ptr<ByteChannel> channel_;
   std::deque<OutFrame> out_;
+  std::deque<OutFrame> dropped_;  // what was left when the link was shut
   size_t front_sent_ = 0;
-  uint64_t moved_ = 0;
+  uint64_t queued_ = 0;
+  uint64_t moved_ = 0, sent_ = 0, payload_received_ = 0;
   bool hears_ = true;
+  bool held_ = false;
   bool finished_ = false;   // no more is sent
   uint64_t discarded_ = 0;  // since nothing is heard
 
@@ -111,12 +142,11 @@ class StreamIo {
   std::vector<iovec> into_;
   size_t into_at_ = 0;
   uint64_t payload_left_ = 0;
+  uint64_t unseen_ = 0;  // of it, during a receive
 
   std::vector<std::byte> staged_;
   size_t staged_from_ = 0, staged_to_ = 0;
   std::vector<std::byte> sink_;
-  std::deque<int> descriptors_;
-  std::vector<int> arrived_;
   std::vector<iovec> vectors_;
 };
 

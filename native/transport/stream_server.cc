@@ -5,8 +5,17 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "transport/rdma_listener.h"
+#include "transport/ring_channel.h"
 #include "transport/sockets.h"
 
 namespace cairn {
@@ -14,18 +23,14 @@ namespace cairn {
 namespace {
 
 // What one link may receive before the reactor turns to the others.
-constexpr uint64_t kReceiveBudget = 8 * kMiB;
+constexpr uint64_t kReceiveBudget = 2 * kMiB;
 static_assert(kReceiveBudget >= kBodyBytesMost, "the largest command takes more than one turn");
 
 }  // namespace
 
-StreamServerLink::StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions,
-                                   std::string host)
-    : StreamIo(std::move(channel)),
-      peer_(std::move(peer)),
-      host_(std::move(host)),
-      regions_offered_(regions),
-      regions_(std::make_shared<RegionTable>()) {}
+StreamServerLink::StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, std::string host,
+                                   uint32_t features)
+    : StreamIo(std::move(channel)), peer_(std::move(peer)), host_(std::move(host)), features_(features) {}
 
 StreamServerLink::~StreamServerLink() {
   CAIRN_CHECK(pulls_.empty(), "a link was destroyed with pulls in flight");
@@ -33,8 +38,17 @@ StreamServerLink::~StreamServerLink() {
 
 void StreamServerLink::progress(bool readable, bool writable) {
   CAIRN_CHECK(handler_ != nullptr, "a link is driven that reports to nobody");
-  if (writable) send_queued();
-  if (readable && open()) receive_some(kReceiveBudget);
+  progress_channel(readable, writable, kReceiveBudget);
+}
+
+bool StreamServerLink::poll() {
+  return poll_channel(kReceiveBudget);
+}
+
+void StreamServerLink::send_welcome(std::vector<std::byte> frame) {
+  // Where it takes no road but the stream, it waits for its turn and for room as every frame does.
+  if ((features_ & kFeatureRings) == 0) return send(std::move(frame));
+  send_welcome_frame(frame);
 }
 
 void StreamServerLink::set_tag(const SessionTag& tag) {
@@ -52,15 +66,6 @@ void StreamServerLink::send(std::vector<std::byte> frame) {
   enqueue(std::move(out));
 }
 
-bool StreamServerLink::push_to_region(const ResultItem& item) {
-  from_.clear();
-  to_.clear();
-  if (!regions_->resolve(item.to, item.body.length, to_)) return false;
-  item.buffer.slice(item.buffer_offset, item.body.length, from_);
-  copy_vectors(from_, to_);
-  return true;
-}
-
 void StreamServerLink::send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags) {
   CAIRN_CHECK(!items.empty(), "an answer without results");
   CAIRN_CHECK(!leaving(), "results go behind the last word");
@@ -68,7 +73,6 @@ void StreamServerLink::send_results(uint64_t request_id, std::span<ResultItem> i
   CAIRN_CHECK(flags == 0 || flags == kFrameLast, "results with a flag that the format does not know");
   FrameBuilder frame(FrameType::results, request_id, items.size() * sizeof(ResultBody));
   OutFrame out;
-  uint64_t pushed = 0;
   for (ResultItem& item : items) {
     if (item.buffer && item.body.status == Status::ok) {
       CAIRN_CHECK(item.body.length > 0, "a result has memory and no bytes");
@@ -81,9 +85,7 @@ void StreamServerLink::send_results(uint64_t request_id, std::span<ResultItem> i
         item.buffer.slice(item.buffer_offset, item.body.length, out.payload);
         out.payload_bytes += item.body.length;
         out.keep.push_back(std::move(item.buffer));
-      } else if (push_to_region(item)) {
-        pushed += item.body.length;
-      } else {
+      } else {  // memory that this link does not reach
         item.body.status = Status::bad_region;
         item.body.length = 0;
       }
@@ -97,7 +99,6 @@ void StreamServerLink::send_results(uint64_t request_id, std::span<ResultItem> i
   out.head = frame.finish();
   out.request_id = request_id;
   enqueue(std::move(out));
-  if (pushed > 0) handler_->on_payload_sent(*this, pushed);
 }
 
 void StreamServerLink::pull(PullOp& op) {
@@ -105,14 +106,7 @@ void StreamServerLink::pull(PullOp& op) {
   CAIRN_CHECK(op.length <= kBlockBytesMost, "more is pulled than a block can hold");
   CAIRN_CHECK(op.buffer.capacity() >= op.length, "a pull without memory for it");
   if (!open()) return op.pulled(Status::disconnected);
-  if (!op.from.empty()) {
-    from_.clear();
-    to_.clear();
-    if (!regions_->resolve(op.from, op.length, from_)) return op.pulled(Status::bad_region);
-    op.buffer.slice(0, op.length, to_);
-    copy_vectors(from_, to_);
-    return op.pulled(Status::ok);
-  }
+  if (!op.from.empty()) return op.pulled(Status::bad_region);
   const bool fresh = pulls_.emplace(PullKey{op.request_id, op.index}, &op).second;
   CAIRN_CHECK(fresh, "an item is pulled twice");
   if (!asking_.empty() && asking_request_ != op.request_id) flush();
@@ -133,6 +127,13 @@ void StreamServerLink::flush() {
     enqueue(std::move(out));
   }
   send_queued();
+}
+
+// What waits here because it is held is not owed.
+Dues StreamServerLink::dues() const {
+  const Due reading{output_pending(), sent()};
+  if (input_held()) return {reading, {false, payload_received()}, {false, received()}};
+  return {reading, {!pulls_.empty(), payload_received()}, {mid_frame(), received()}};
 }
 
 PullOp* StreamServerLink::find_pull(uint64_t request_id, uint32_t index) {
@@ -225,17 +226,6 @@ void StreamServerLink::failed(Status status, std::string_view reason) {
   handler_->on_closed(*this, status, why);
 }
 
-Status StreamServerLink::add_region(const RegionBody& region) {
-  if (!regions_offered_) return Status::unsupported;
-  return regions_->add(region, take_descriptor());
-}
-
-void StreamServerLink::share_regions(ServerLink& with) {
-  CAIRN_CHECK(&with != this, "a link is to share its regions with itself");
-  // A lane over RDMA has none to share: then this one's are its own.
-  if (const auto* stream = dynamic_cast<const StreamServerLink*>(&with)) regions_ = stream->regions_;
-}
-
 void StreamServerLink::close() {
   send_queued();
   if (!open()) return;
@@ -272,12 +262,17 @@ class StreamListener final : public Listener {
       if (errno == EMFILE || errno == ENFILE) refuse_one();
       return nullptr;
     }
+    if (socket >= descriptors_for_links()) {
+      ::close(socket);
+      return nullptr;
+    }
     const Address::Kind kind = listening_.bound.kind;
-    const bool regions = kind == Address::Kind::shm;
     tune_socket(socket, kind);
     std::string host = kind == Address::Kind::tcp ? peer_host(socket) : std::string();
-    return std::make_unique<StreamServerLink>(socket_channel(socket, regions), peer_name(socket, kind), regions,
-                                              std::move(host));
+    const bool rings = kind == Address::Kind::shm;
+    auto channel = rings ? ring_channel(socket) : socket_channel(socket);
+    return std::make_unique<StreamServerLink>(std::move(channel), peer_name(socket, kind), std::move(host),
+                                              rings ? kFeatureRings : 0);
   }
 
  private:

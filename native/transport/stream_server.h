@@ -1,13 +1,16 @@
-// The server's end of a stream link: tcp, and shm with its regions. See transport.h for the contract.
+// The server's end of a stream link: tcp and shm. See transport.h for the contract.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
-#include "transport/regions.h"
 #include "transport/stream_io.h"
 #include "transport/transport.h"
 
@@ -15,28 +18,35 @@ namespace cairn {
 
 class StreamServerLink final : public ServerLink, private StreamIo {
  public:
-  StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, bool regions, std::string host = {});
+  StreamServerLink(std::unique_ptr<ByteChannel> channel, std::string peer, std::string host = {},
+                   uint32_t features = 0);
   ~StreamServerLink() override;
 
   void set_tag(const SessionTag& tag) override;
   const std::string& peer() const override { return peer_; }
   const std::string& host() const override { return host_; }
-  uint32_t features() const override { return regions_offered_ ? kFeatureRegions : 0; }
+  uint32_t features() const override { return features_; }
   int event_fd() const override { return channel_fd(); }
-  bool wants_write() const override { return output_pending(); }
+  bool wants_write() const override { return waits_for_room(); }
   void progress(bool readable, bool writable) override;
+  bool polled() const override { return channel_polled(); }
+  bool poll() override;
+  bool rest() override { return rest_channel(); }
+  void trim() override { trim_channel(); }
+  Result<Unit> prepare() override { return prepare_channel(); }
+  void send_welcome(std::vector<std::byte> frame) override;
   void send(std::vector<std::byte> frame) override;
   void send_results(uint64_t request_id, std::span<ResultItem> items, uint16_t flags) override;
   void pull(PullOp& op) override;
   void cancel(PullOp& op) override;
   void flush() override;
-  Status add_region(const RegionBody& region) override;
-  Status remove_region(uint32_t region) override { return regions_->remove(region); }
-  void share_regions(ServerLink& with) override;
   void leave(std::vector<std::byte> frame) override;
   void close() override;
   uint64_t moved_bytes() const override { return moved(); }
-  bool busy() const override { return output_pending() || mid_frame(); }
+  Dues dues() const override;
+  uint64_t queued_bytes() const override { return queued(); }
+  void hold(bool held) override { hold_input(held); }
+  bool held() const override { return input_held(); }
 
  private:
   struct PullKey {
@@ -59,22 +69,18 @@ class StreamServerLink final : public ServerLink, private StreamIo {
 
   void data_arrived(const FrameHeader& header, const DataBody& data);
   PullOp* find_pull(uint64_t request_id, uint32_t index);
-  // Copies an item's bytes into its extents; false when they are not inside the session's regions.
-  bool push_to_region(const ResultItem& item);
 
   bool has_right_tag(const FrameHeader& header) const override { return !tagged_ || header.tag == tag_; }
 
   std::string peer_, host_;
+  uint32_t features_;
   bool tagged_ = false;
   SessionTag tag_{};
-  bool regions_offered_;
-  std::shared_ptr<RegionTable> regions_;
   std::unordered_map<PullKey, PullOp*, PullKeyHash> pulls_;
   // Pulls of one request that wait to be asked for in one frame.
   uint64_t asking_request_ = 0;
   std::vector<PullBody> asking_;
   DataTrailer trailer_;
-  std::vector<iovec> from_, to_;
 };
 
 }  // namespace cairn

@@ -13,7 +13,7 @@
 //     the device cannot be called back) the link keeps a share of it until that is so: nobody else gets that memory.
 //  5. After forget(request) returned, a client link reads and writes no memory of that request, and no byte
 //     of a put that was forgotten half-way is ever reported as pulled. Where the peer reads and writes by itself
-//     (shm, rdma), it does until the last frame of the request, or until the link is closed.
+//     (rdma), it does until the last frame of the request, or until the link is closed.
 //  6. A link that closes says why, once; pulls in flight end as `disconnected`.
 //  7. What one peer sends — garbage included — ends at most its own link, with a reason, and the service's end can
 //  still
@@ -26,13 +26,19 @@
 
 #include <sys/uio.h>
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <variant>
 #include <vector>
 
+#include "base/patience.h"
 #include "base/result.h"
 #include "base/slab.h"
 #include "wire/frame.h"
@@ -80,6 +86,15 @@ class PullOp {
 
 class ServerLink;
 
+struct Due {
+  bool open = false;
+  uint64_t done = 0;
+};
+// To take in what is sent to it; to send the blocks of puts that it was asked for; to end a frame that it began.
+enum class DueKind : uint8_t { reading, blocks, frame };
+inline constexpr size_t kDueKinds = 3;
+using Dues = std::array<Due, kDueKinds>;
+
 class ServerLinkHandler {
  public:
   // A command frame with its body, checked for magic, version, lengths and CRC, not for meaning.
@@ -117,10 +132,21 @@ class ServerLink {
   // -1: the link has none. Then its listener drives it, where driven() says so, or it is looked at every turn.
   virtual int event_fd() const = 0;
   virtual bool driven() const { return false; }
+  // Whether poll() finds whatever came, without a look at the event and without a system call (shm, from the welcome
+  // on). The event of such a link tells only what comes after rest(), and that the peer is gone.
+  virtual bool polled() const { return false; }
+  virtual bool poll() { return false; }  // true if anything moved, or the link closed
+  virtual bool rest() { return true; }   // false: there is something to do
+  // Nothing has moved for a while: gives memory back that is kept for speed alone.
+  virtual void trim() {}
   virtual bool wants_write() const = 0;
   // Moves what can be moved (readable, writable: what the wait set said). Calls the handler.
   virtual void progress(bool readable, bool writable) = 0;
 
+  // Before a session is begun by this link: makes what it takes. The Error says why there can be none.
+  virtual Result<Unit> prepare() { return Unit{}; }
+  // The first frame of a session.
+  virtual void send_welcome(std::vector<std::byte> frame) { send(std::move(frame)); }
   virtual void send(std::vector<std::byte> frame) = 0;
   // One results frame for `items` of a request. Items whose extents are not inside the client's memory are
   // reported as bad_region instead. `flags`: kFrameLast or 0.
@@ -129,13 +155,6 @@ class ServerLink {
   virtual void cancel(PullOp& op) = 0;
   // Asks a frame's worth of work to be sent before the reactor sleeps: called once a turn.
   virtual void flush() = 0;
-
-  // The memory named by a region_add frame (its descriptor arrived with the frame). ok, invalid, too_large,
-  // unsupported.
-  virtual Status add_region(const RegionBody& region) = 0;
-  virtual Status remove_region(uint32_t region) = 0;
-  // The lanes of one session see the same regions.
-  virtual void share_regions(ServerLink& with) = 0;
 
   // The last word: `frame` goes behind what is queued, nothing that comes is heard any more, and pulls that are not
   // cancelled end as disconnected. The owner drives the link on until on_closed() says that the frame has left and the
@@ -146,10 +165,19 @@ class ServerLink {
   // Sends what is queued as far as the peer takes it at once, then closes. Of the handler only
   // on_payload_sent() is called, for what was still queued. The caller has cancelled its pulls.
   virtual void close() = 0;
-  // A number that grows whenever a byte moves, and whether the peer owes or is owed some: a link that is busy
-  // while its progress stands still has a stuck peer.
+  // All bytes that moved, either way.
   virtual uint64_t moved_bytes() const = 0;
-  virtual bool busy() const = 0;
+  // What its peer still has to do, by kind: each tells whether there is any of it, and a number that grows whenever the
+  // peer does some. A peer that leaves one of them as it is for too long is stuck, whatever else it does meanwhile.
+  virtual Dues dues() const = 0;
+
+  // What frames that wait to be sent take of memory; payload, which lies in the slab, is not counted.
+  virtual uint64_t queued_bytes() const = 0;
+  // While it is held it hands on no frame and takes in nothing: what its peer says waits with the peer. What is queued
+  // goes out all the same. It may be held from inside on_frame(), and then hands on no other; frames that it has taken
+  // in already come when it is driven again (progress, readable).
+  virtual void hold(bool held) = 0;
+  virtual bool held() const = 0;
 
  protected:
   ServerLinkHandler* handler_ = nullptr;
@@ -206,6 +234,10 @@ class ClientLinkHandler {
   virtual bool source(uint64_t request_id, uint32_t index, uint64_t offset, uint64_t length,
                       std::vector<iovec>& out) = 0;
   virtual bool destination(uint64_t request_id, uint32_t index, uint64_t length, std::vector<iovec>& out) = 0;
+  // Whether payload_arrived() is wanted. It comes before the results whose bytes are in frames, for each in its order:
+  // the bytes are in place, and this is their CRC32C, taken on the way.
+  virtual bool checks_payload() const { return false; }
+  virtual void payload_arrived(uint64_t, uint32_t, uint64_t, uint32_t) {}
   // Every frame but pull; results come after their payload is in place.
   virtual void on_frame(const FrameHeader& header, ConstByteSpan body) = 0;
   virtual void on_closed(Status status, std::string_view reason) = 0;
@@ -235,6 +267,9 @@ class MemoryDomain {
   virtual Result<std::unique_ptr<ExposedMemory>> expose_dma_buf(ByteSpan memory, int descriptor, uint64_t offset) = 0;
   // The system took the device away: nothing here works any more, and what is exposed is to be let go of.
   virtual bool gone() { return false; }
+  // The device did not give up memory that it was told to: a peer with its key may still be let in, until its link
+  // ends.
+  virtual bool holds_on() const { return false; }
 };
 
 class ClientLink {
@@ -247,14 +282,12 @@ class ClientLink {
   virtual int event_fd() const = 0;
   virtual bool wants_write() const = 0;
   virtual void progress(bool readable, bool writable) = 0;
-  // Whether poll() finds whatever came, without a look at the event and without a system call (rdma). The event of such
-  // a link tells only what comes after rest(), which whoever is about to sleep calls first.
+  // Whether poll() finds whatever came, without a look at the event and without a system call (rdma, shm). The event of
+  // such a link tells only what comes after rest(), which whoever is about to sleep calls first.
   virtual bool polled() const { return false; }
   virtual bool poll() { return false; }  // true if anything came
   virtual bool rest() { return true; }   // false: something came before, and was taken in
   virtual void send(std::vector<std::byte> frame) = 0;
-  // As send(), with a file descriptor for the peer (shm). The link duplicates it.
-  virtual void send_with_descriptor(std::vector<std::byte> frame, int descriptor) = 0;
   // The fence for payload in frames; see promise 5.
   virtual void forget(uint64_t request_id) = 0;
   // Closes at once. The handler is not called again, and the peer reaches no memory of ours through this link any more.
@@ -263,8 +296,9 @@ class ClientLink {
   // Links whose peer reads and writes our memory by itself (rdma). nullptr: this one's does not.
   virtual std::shared_ptr<MemoryDomain> memory_domain() { return nullptr; }
   // Lets the peer in to `range` of the memory, to write (get) or to read (put) it. That ends with the last frame of the
-  // request: when the handler sees it, the peer is out. The key that the request's extents name.
-  virtual uint32_t let_in(uint64_t, const ExposedMemory&, ByteSpan, bool) { return 0; }
+  // request: when the handler sees it, the peer is out. The key that the request's extents name; none when the device
+  // gives none, which concerns this memory and this request alone.
+  virtual std::optional<uint32_t> let_in(uint64_t, const ExposedMemory&, ByteSpan, bool) { return std::nullopt; }
 
  protected:
   ClientLinkHandler* handler_ = nullptr;
@@ -283,6 +317,8 @@ struct ConnectOptions {
   int timeout_ms = 5000;
   // The one of the connection's device is taken, if it is among them; else the link makes its own.
   std::vector<std::shared_ptr<MemoryDomain>> domains;
+  // Asked while the connection is waited for; outlives the call. nullptr: nobody interrupts it.
+  Interruption* interruption = nullptr;
   uint32_t lane = 0;  // lanes are spread over the addresses that the host's name has (rdma): a NIC for each
 };
 
@@ -296,7 +332,8 @@ struct ConnectFailure {
   std::string reason;
 };
 
-// Connects and shakes hands; blocks for at most timeout_ms.
+// Connects and shakes hands; blocks for at most timeout_ms, whatever the name, its addresses and the service do. A
+// failure by an interruption is `cancelled`.
 std::variant<Connected, ConnectFailure> connect_to(const Address& address, const ConnectOptions& options);
 
 }  // namespace cairn

@@ -2,11 +2,15 @@
 
 #include <dlfcn.h>
 
+#include <atomic>
+#include <memory>
 #include <string>
 
 namespace cairn {
 
 namespace {
+
+std::atomic<const Verbs*> stand_in{nullptr};
 
 class Library {
  public:
@@ -89,10 +93,22 @@ Loaded load() {
 
 }  // namespace
 
+void stand_in_for_verbs(const Verbs* verbs) {
+  stand_in.store(verbs, std::memory_order_release);
+}
+
 Result<const Verbs*> load_verbs() {
-  static Loaded loaded = load();
-  if (loaded.missing.empty()) return &loaded.verbs;
-  return Error{0, "RDMA cannot be used here: " + loaded.missing +
+  if (const Verbs* other = stand_in.load(std::memory_order_acquire)) return other;
+  // Never destroyed: threads of ours may outlive the end of main(). Without a lock, which a forked child might find
+  // held.
+  static std::atomic<const Loaded*> known{nullptr};
+  const Loaded* loaded = known.load(std::memory_order_acquire);
+  if (loaded == nullptr) {
+    auto fresh = std::make_unique<const Loaded>(load());
+    if (known.compare_exchange_strong(loaded, fresh.get(), std::memory_order_acq_rel)) loaded = fresh.release();
+  }
+  if (loaded->missing.empty()) return &loaded->verbs;
+  return Error{0, "RDMA cannot be used here: " + loaded->missing +
                       "; install the packages libibverbs1, librdmacm1 and ibverbs-providers (rdma-core)"};
 }
 

@@ -4,6 +4,9 @@
 #include <infiniband/verbs.h>
 #include <rdma/rdma_cma.h>
 
+#include <cstddef>
+#include <cstdint>
+
 #include "base/result.h"
 
 namespace cairn {
@@ -53,5 +56,9 @@ struct Verbs {
 
 // Any thread. The Error says which library is missing and what to install.
 Result<const Verbs*> load_verbs();
+
+// For tests of what devices refuse: in their place from now on. nullptr: theirs again. It outlives all that was made by
+// it.
+void stand_in_for_verbs(const Verbs* verbs);
 
 }  // namespace cairn

@@ -2,6 +2,12 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 namespace cairn {
 
@@ -19,9 +25,6 @@ uint64_t body_most(FrameType type) {
     case FrameType::refuse:
     case FrameType::failed:
       return sizeof(ReasonBody) + kReasonBytesMost;
-    case FrameType::region_add:
-    case FrameType::region_remove:
-      return sizeof(RegionBody);
     case FrameType::goodbye:
     case FrameType::ping:
     case FrameType::pong:
@@ -65,8 +68,6 @@ bool is_known(FrameType type) {
     case FrameType::lease:
     case FrameType::release:
     case FrameType::watch:
-    case FrameType::region_add:
-    case FrameType::region_remove:
     case FrameType::results:
     case FrameType::statuses:
     case FrameType::matched:

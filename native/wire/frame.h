@@ -6,7 +6,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -45,8 +47,7 @@ enum class FrameType : uint8_t {
   lease = 24,
   release = 25,
   watch = 26,
-  region_add = 32,
-  region_remove = 33,
+  // 32 and 33 were used while a client could hand its memory over.
   results = 48,   // one ResultBody an item, in any order, over one or more frames
   statuses = 49,  // one u16 an item, in order
   matched = 50,
@@ -115,7 +116,6 @@ struct WelcomeBody {
   uint32_t deadline_ms_most = 0;
 };
 static_assert(sizeof(WelcomeBody) == 64);
-inline constexpr uint32_t kFeatureRegions = 1;  // the link can hand over memfds
 
 struct ReasonBody {  // refuse, failed
   Status status{};
@@ -140,6 +140,10 @@ struct BatchBody {  // put, get, prefetch, exists, match, touch, remove, lease, 
 };
 static_assert(sizeof(BatchBody) == 32);
 
+// Of hello: the client understands it. Of welcome: the memory of two rings comes with the frame (shm), and whatever
+// follows goes through them. Bit 0 was used while a client could hand its memory over.
+inline constexpr uint32_t kFeatureRings = 2;
+
 inline constexpr uint16_t kItemHasCrc = 1;
 
 struct ItemBody {
@@ -161,19 +165,12 @@ static_assert(sizeof(ItemBody) == 80);
 inline constexpr uint32_t kExtentStaysOpen = 1;  // rdma: the key is of no window, and nobody may invalidate it
 
 struct ExtentBody {
-  uint64_t address = 0;  // shm: offset in the region. rdma: virtual address
+  uint64_t address = 0;  // virtual
   uint64_t length = 0;
-  uint32_t region = 0;  // shm: number of the region. rdma: remote key
+  uint32_t region = 0;  // the remote key of the region
   uint32_t flags = 0;
 };
 static_assert(sizeof(ExtentBody) == 24);
-
-struct RegionBody {
-  uint32_t region = 0;
-  uint32_t reserved = 0;
-  uint64_t length = 0;
-};
-static_assert(sizeof(RegionBody) == 16);
 
 static_assert(sizeof(BatchBody) + kBatchItemsMost * sizeof(ItemBody) + kBatchExtentsMost * sizeof(ExtentBody) <=
                   kBodyBytesMost,

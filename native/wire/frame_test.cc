@@ -3,8 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <numeric>
 #include <random>
+#include <span>
+#include <string>
+#include <tuple>
+#include <vector>
 
 #include "testing/golden.h"
 

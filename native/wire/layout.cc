@@ -88,11 +88,6 @@ static_assert(offsetof(ExtentBody, length) == 8);
 static_assert(offsetof(ExtentBody, region) == 16);
 static_assert(offsetof(ExtentBody, flags) == 20);
 
-static_assert(is_plain<RegionBody>(), "RegionBody has bytes that are no field of it");
-static_assert(offsetof(RegionBody, region) == 0);
-static_assert(offsetof(RegionBody, reserved) == 4);
-static_assert(offsetof(RegionBody, length) == 8);
-
 static_assert(is_plain<ResultBody>(), "ResultBody has bytes that are no field of it");
 static_assert(offsetof(ResultBody, index) == 0);
 static_assert(offsetof(ResultBody, status) == 4);

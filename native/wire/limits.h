@@ -20,7 +20,6 @@ inline constexpr uint32_t kEventsMost = 4096;    // in one answer, and kept for 
 inline constexpr uint32_t kNameBytesMost = 256;  // client name, tenant
 inline constexpr uint32_t kReasonBytesMost = 1024;
 inline constexpr uint64_t kRegionBytesMost = 1024 * kGiB;
-inline constexpr uint32_t kSessionRegionsMost = 1024;
 inline constexpr uint32_t kSessionLanesMost = 16;
 inline constexpr uint32_t kCreditsDefault = 128;  // requests in flight in one session
 inline constexpr uint32_t kDeadlineMsDefault = 30'000;
@@ -34,7 +33,6 @@ static_assert(kGroupMembersMost <= UINT16_MAX, "an item names the members of its
 static_assert(kNameBytesMost <= UINT16_MAX, "a hello has 16 bits for each of its lengths");
 static_assert(kReasonBytesMost <= UINT16_MAX, "a reason has 16 bits for its length");
 static_assert(kSessionLanesMost >= 1 && kSessionLanesMost <= UINT16_MAX, "a welcome names the lanes in 16 bits");
-static_assert(kSessionRegionsMost >= 1, "a link that shares memory shares none");
 static_assert(kCreditsDefault >= 1, "a session could ask for nothing");
 static_assert(kDeadlineMsDefault >= 1 && kDeadlineMsDefault <= kDeadlineMsMost, "the default deadline is refused");
 static_assert(kLeaseMsMost <= UINT64_MAX / 1'000'000, "a lease in nanoseconds overflows");

@@ -1,7 +1,12 @@
 // What a peer may say and what not: the limits of every type of frame, and each way in which a body can be wrong.
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <span>
+#include <string>
+#include <vector>
 
 #include "wire/frame.h"
 
@@ -33,8 +38,6 @@ std::map<FrameType, Limits> limits_of_types() {
       {FrameType::refuse, {sizeof(ReasonBody) + kReasonBytesMost}},
       {FrameType::failed, {sizeof(ReasonBody) + kReasonBytesMost}},
       {FrameType::watch, {sizeof(WatchBody)}},
-      {FrameType::region_add, {sizeof(RegionBody)}},
-      {FrameType::region_remove, {sizeof(RegionBody)}},
       {FrameType::matched, {sizeof(uint64_t)}},
       {FrameType::data, {sizeof(DataBody), kBlockBytesMost + sizeof(DataTrailer)}},
       {FrameType::results, {kBodyBytesMost, kBatchItemsMost * kBlockBytesMost}},

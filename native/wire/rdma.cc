@@ -1,6 +1,9 @@
 #include "wire/rdma.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
 
 namespace cairn {
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,9 +19,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cairnkv import Status, cli
+from cairnkv.commands import output
 from cairnkv.commands.options import explain, worst
 from cairnkv.errors import ConnectError, InUseError, UsageError, error_for
 from cairnkv.keys import derive_key
+from cairnkv.process import ServiceProcess
 from cairnkv.testing import RunningService
 from cairnkv.version import __version__
 
@@ -154,7 +158,7 @@ def test_get_replaces_a_file_whole_or_not_at_all(cairn: Cairn, key: str, tmp_pat
     assert kept.read_text() == "after" and kept.stat().st_mode & 0o777 == 0o640
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept"]
     assert cairn("get", key, "/dev/null") == b""
-    assert "No such file" in cairn.told("get", key, "nowhere/file", code=3)
+    assert "No such file" in cairn.told("get", key, "nowhere/file", code=1)
 
 
 def test_a_terminal_is_spared_what_is_not_text(cairn: Cairn, key: str, running: RunningService) -> None:
@@ -283,6 +287,31 @@ def test_doctor(cairn: Cairn, running: RunningService) -> None:
     assert "fail  connect: cannot reach the service at tcp://127.0.0.1:1" in failing
 
 
+# What somebody lost who pasted the README into a shell: the first put came before the service listened.
+def test_doctor_waits_for_a_service_that_is_on_its_way(cairn: Cairn, short_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as early:
+        port = early.getsockname()[1]
+        command = [sys.executable, "-m", "cairnkv", "doctor", "--wait", "100", "-s", f"tcp://127.0.0.1:{port}"]
+        waiting = subprocess.Popen(command, stdout=subprocess.PIPE)
+        early.accept()[0].close()  # it has tried
+    service = ServiceProcess(short_dir, drive=f"{short_dir}/drive:64MiB", listen=[f"tcp://127.0.0.1:{port}"])
+    try:
+        service.start()
+        shown, _ = waiting.communicate(timeout=100)
+    finally:
+        waiting.kill()
+        service.kill()
+    assert waiting.returncode == 0, shown
+    assert b"round trip: 64 KiB, every byte checked" in shown
+
+
+def test_doctor_waits_no_longer_than_it_was_told(cairn: Cairn) -> None:
+    failing = cairn("doctor", "-s", "tcp://127.0.0.1:1", "--wait", "0.2", code=1).decode()
+    assert "fail  connect: cannot reach the service at tcp://127.0.0.1:1" in failing
+    assert "no service is named" in cairn.told("doctor", "--wait", "1", code=2, CAIRN_SERVERS="")
+    assert "leave --server" in cairn.told("doctor", "--hardware", "--wait", "1", code=2)
+
+
 def test_a_private_service(cairn: Cairn, short_dir: Path) -> None:
     url = f"local:{short_dir}?size=256MiB"
     cairn("put", "key", "-", "-s", url, stdin=b"kept")
@@ -331,6 +360,43 @@ def test_an_internal_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     assert done.stderr == "cairn: internal error, please report it: ZeroDivisionError: oh\n"
     monkeypatch.setenv("CAIRN_DEBUG", "1")
     assert "Traceback" in CliRunner().invoke(cli.app, ["stats"]).stderr
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_statistics_are_whole_in_a_pipe(cairn: Cairn, columns: str) -> None:
+    """At 80 columns, which a pipe has as well, the table of drives was cut to dots."""
+    shown = cairn("stats", COLUMNS=columns).decode()
+    assert "…" not in shown
+    drive = json.loads(cairn("stats", "-o", "json"))["store"]["drives"][0]["path"]
+    [line] = [row for row in shown.splitlines() if row.startswith(drive)]
+    assert "serving" in line and "512 MiB" in line and line.endswith(" 0")
+
+
+def test_statistics_are_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", written)
+    monkeypatch.setattr(output.OwnConsole, "is_terminal", True)
+    monkeypatch.setattr(output.OwnConsole, "width", 80)
+    output.print_table(("drive", "state", "size"), [("/var/lib/" + "x" * 60, "serving", "64 GiB free of 128 GiB")])
+    assert "…" not in written.getvalue()
+    assert "x" * 60 in written.getvalue() and "64 GiB free of 128 GiB" in written.getvalue()
+
+
+def test_flags_take_no_value_and_the_version_is_one(cairn: Cairn) -> None:
+    for words in ([], ["put"], ["bench"]):
+        assert b"bool" not in cairn(*words, "--help").lower()
+    assert cairn("--version") == f"cairn {__version__}\n".encode()
+
+
+def test_a_file_that_cannot_be_written_is_no_miss(cairn: Cairn, key: str) -> None:
+    """Exit code 3 says that there is no block."""
+    cairn("put", key, "-", stdin=b"x")
+    done = cairn.run("get", key, "/nodir/x")
+    assert (done.code, done.out) == (1, b"")
+    assert done.err == b"cairn: cannot write /nodir/x: No such file or directory\n"
+    assert cairn.run("put", f"{key}-2", "/nodir/x").code == 3
+    full = cairn.run("get", key, "/dev/full")
+    assert (full.code, b"No space left" in full.err) == (1, True)
 
 
 def test_groups_scopes_and_deletes_by_name(cairn: Cairn, key: str) -> None:

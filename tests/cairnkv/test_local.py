@@ -100,8 +100,9 @@ client = cairnkv.connect('local:{short_dir}{SIZE}')
 client.put_one('key', b'x')
 child = os.fork()
 if child == 0:
+    assert client.exists(['key'])[0].status is cairnkv.Status.unreachable
     try:
-        client.exists(['key'])
+        client.alloc(1)
     except cairnkv.ClosedError as error:
         assert 'connect again here' in str(error)
         raise SystemExit(0)  # runs the exit handlers

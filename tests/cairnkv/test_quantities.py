@@ -24,6 +24,7 @@ def test_what_is_no_time(text: str) -> None:
 
 def test_sizes() -> None:
     assert parse_size("64KiB") == 65_536 and parse_size("1.5 MB") == 1_500_000
+    assert [parse_size(text) for text in ("64K", "512M", "2G", "1T")] == [1 << 16, 1 << 29, 1 << 31, 1 << 40]
     assert show_size(1536) == "1.5 KiB"
     for wrong in ("64", "KiB", "-1KiB", "1 parsec"):
         with pytest.raises(UsageError, match="is no size"):

@@ -73,6 +73,8 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         ("{", "not JSON"),
         ("[]", "list found; expected one object with timestamp, input_length, output_length, hash_ids"),
         ("5", "int found"),
+        ("[" * 100_000 + "]" * 100_000, "too deep"),
+        ('{"hash_ids":' + "[" * 100_000 + "]" * 100_000 + "}", "too deep"),
         (LINE.replace("27", '"noon"'), "'timestamp' is \"noon\"; expected a number that is not negative"),
         (LINE.replace("27", "-1"), "'timestamp' is -1"),
         (LINE.replace("27", "NaN"), "'timestamp' is NaN"),
@@ -98,6 +100,26 @@ def test_a_line_that_is_wrong_is_named(tmp_path: Path, line: str, told: str) -> 
 def test_no_line_is_worse_than_an_error(line: str) -> None:
     with contextlib.suppress(TraceError):
         list(parse_trace([line], "any"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_trace(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + LINE.encode() + b"\n")
+    assert read_trace(str(path)) == [REQUEST]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_damage_anywhere_in_a_packed_trace_is_an_error(tmp_path: Path, suffix: str) -> None:
+    pack = gzip.compress if suffix == ".gz" else lzma.compress
+    whole = pack((LINE + "\n").encode() * 50)
+    path = tmp_path / f"trace.jsonl{suffix}"
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with contextlib.suppress(TraceError):  # some bytes, such as the time in the header, change nothing
+            assert len(read_trace(str(path))) == 50
+        path.write_bytes(whole[:at])
+        with contextlib.suppress(TraceError):
+            assert read_trace(str(path)) == []
 
 
 def test_files_that_are_no_traces(tmp_path: Path) -> None:

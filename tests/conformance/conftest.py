@@ -34,7 +34,7 @@ def service(one_service: HurtService) -> HurtService:
 
 
 # How a caller's memory reaches the service: what must not make a difference.
-MEMORY = ["tcp", "shm-stream", "shm-region"]
+MEMORY = ["tcp", "tcp-region", "shm", "shm-region"]
 if RDMA_HOST is not None:
     # rdma-windowless-region: a region registered for each request, as on a device that has no memory windows.
     MEMORY += ["rdma-copied", "rdma-region", "rdma-registered", "rdma-windowless-region"]

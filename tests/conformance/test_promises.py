@@ -333,7 +333,7 @@ def test_a_leased_block_outlives_what_is_evicted_and_watchers_are_told(
     client = connect(tenant=fresh().hex())
     source = filled(memory, 4 << 20, 1)
     leased, grouped, keys = fresh(), [fresh() for _ in range(2)], [fresh() for _ in range(100)]
-    client.put_one(leased, source)
+    assert client.put_one(leased, source).status == Status.ok
     client.put([(key, source) for key in grouped], group="g", group_members=2)
     assert client.lease([leased], duration_ms=600_000)[0].status == Status.ok
     told = client.watch()

@@ -14,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cairn_dpu.admin.app import create_app
+from cairn_dpu.lookout import Look
 from cairn_dpu.snapshot import Snapshot
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -54,6 +55,9 @@ class FakeService:
         self.absent: list[tuple[str, str]] = []
         self.asked: list[tuple[Any, ...]] = []
 
+    def look(self) -> Look:
+        return Look(self.stats(), self.absent)
+
     def absent_drives(self) -> list[tuple[str, str]]:
         return self.absent
 
@@ -62,6 +66,10 @@ class FakeService:
         drives = self.raw["store"]["drives"]
         drives.append({**drives[0], "uuid": "cccc", "path": path, "state": "loading", "loaded_share": 0.0})
         return "cccc"
+
+    def resume_drive(self, uuid: str) -> None:
+        self.ask("resume", uuid)
+        next(drive for drive in self.raw["store"]["drives"] if drive["uuid"] == uuid)["state"] = "serving"
 
     def drain_drive(self, uuid: str) -> None:
         self.ask("drain", uuid)
@@ -92,8 +100,11 @@ def service() -> FakeService:
 
 @pytest.fixture
 def client(service: FakeService) -> TestClient:
-    """The admin API over the fake."""
-    return TestClient(create_app(service), raise_server_exceptions=False)
+    """The admin API over the fake, as a program on this machine asks it."""
+    headers = {"X-Cairn-Request": "1"}
+    return TestClient(
+        create_app(service), base_url="http://localhost:8600", headers=headers, raise_server_exceptions=False
+    )
 
 
 class Serving:

@@ -82,3 +82,14 @@ def test_any_text_is_an_address_or_an_error(text: str) -> None:
     except ValueError:
         return
     assert parse_host_port(str(address)) == address
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:8600", "http://127.0.0.1:8600", "HTTP://127.0.0.1:8600/"])
+def test_the_admin_address_may_be_what_the_ready_file_says(text: str) -> None:
+    assert str(parse_admin(text)) == "127.0.0.1:8600"
+
+
+@pytest.mark.parametrize("text", ["https://127.0.0.1:8600", "http://", "http://127.0.0.1:8600/api", "http://127.0.0.1"])
+def test_what_is_no_admin_address(text: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT|host name or address|the port|brackets"):
+        parse_admin(text)

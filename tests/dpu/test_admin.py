@@ -52,11 +52,33 @@ def test_one_drive(client: TestClient) -> None:
 
 
 def test_health_follows_the_state(client: TestClient, service: Any) -> None:
-    healthy = {"state": "serving", "loaded_share": 1.0, "drives_serving": 1, "drives": 2}
-    assert client.get("/healthz").json() == healthy
+    for drive in service.raw["store"]["drives"]:
+        drive["state"] = "serving"
+    healthy = {"state": "serving", "loaded_share": 1.0, "drives_serving": 2, "drives": 2, "hurt": []}
+    for path in ("/healthz", "/readyz"):
+        assert client.get(path).json() == healthy
     for state, name in (("draining", "draining"), ("starting", "starting"), ("failed", "unwell")):
         service.state = state
-        assert state in problem_of(client.get("/healthz"), name)["detail"]
+        for path in ("/healthz", "/readyz"):
+            assert state in problem_of(client.get(path), name)["detail"]
+
+
+def test_health_names_every_drive_that_is_hurt(client: TestClient, service: Any) -> None:
+    failed, other = service.raw["store"]["drives"]
+    failed["reason"] = "reads fail, one after another"
+    service.absent, service.raw["drives_absent"] = [("/dev/nvme9n1", "no such device")], 1
+    other |= {"state": "read_only", "reason": "writes fail, one after another"}
+    expected = {
+        ("bbbb", "/data/b", "failed", "reads fail, one after another"),
+        ("aaaa", other["path"], "read_only", "writes fail, one after another"),
+        ("", "/dev/nvme9n1", "absent", "no such device"),
+    }
+    health = client.get("/healthz")
+    assert (health.status_code, health.json()["state"]) == (200, "degraded")
+    assert {tuple(one.values()) for one in health.json()["hurt"]} == expected
+    assert client.get("/readyz").status_code == 200, "it serves what it has"
+    service.read_only = True
+    assert "aaaa" not in str(client.get("/healthz").json()["hurt"]), "it is read-only because it was told to be"
 
 
 def test_health_is_lost_with_the_last_drive(client: TestClient, service: Any) -> None:
@@ -71,7 +93,14 @@ def test_health_tells_how_much_is_loaded(client: TestClient, service: Any) -> No
     service.raw["store"]["drives"][0]["loaded_share"] = 0.5
     response = client.get("/healthz")
     assert response.status_code == 200, "it serves what it has read"
-    assert response.json() == {"state": "loading", "loaded_share": 0.75, "drives_serving": 1, "drives": 3}
+    assert response.json() | {"hurt": []} == {
+        "state": "loading",
+        "loaded_share": 0.75,
+        "drives_serving": 1,
+        "drives": 3,
+        "hurt": [],
+    }
+    assert "75%" in problem_of(client.get("/readyz"), "loading")["detail"]
 
 
 def test_a_service_that_cannot_answer(client: TestClient, service: Any) -> None:
@@ -89,9 +118,23 @@ def test_unknown_paths(client: TestClient) -> None:
 
 
 def test_wrong_method(client: TestClient) -> None:
-    response = client.delete("/api/v1/stats")
-    problem_of(response, "method_not_allowed")
-    assert "GET" in response.headers["allow"]
+    """A path told of the methods of one of its routes only."""
+    for method, path, allowed in (
+        ("DELETE", "/api/v1/stats", "GET, HEAD"),
+        ("DELETE", "/api/v1/drives", "GET, HEAD, POST"),
+        ("PUT", "/api/v1/drives/aaaa", "DELETE, GET, HEAD"),
+        ("GET", "/api/v1/drives/aaaa/drain", "POST"),
+        ("POST", "/healthz", "GET, HEAD"),
+    ):
+        response = client.request(method, path)
+        problem_of(response, "method_not_allowed")
+        assert response.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/api/v1/drives", "/api/v1/drives/zzzz", "/none"])
+def test_head_is_get_without_the_body(client: TestClient, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.headers["content-type"]) == (get.status_code, get.headers["content-type"])
 
 
 @pytest.mark.parametrize("size", ["0", "1001", "many", ""])
@@ -148,6 +191,7 @@ def test_openapi_is_complete_and_tells_our_errors(client: TestClient) -> None:
         "/api/v1/drives",
         "/api/v1/drives/{id}",
         "/api/v1/drives/{id}/drain",
+        "/api/v1/drives/{id}/resume",
         "/api/v1/problems",
         "/api/v1/problems/{name}",
         "/api/v1/stats",
@@ -155,4 +199,5 @@ def test_openapi_is_complete_and_tells_our_errors(client: TestClient) -> None:
         "/api/v1/tenants",
         "/healthz",
         "/metrics",
+        "/readyz",
     }

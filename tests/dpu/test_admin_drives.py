@@ -1,6 +1,8 @@
 """Drives and tenants in the admin API: what is told of them, and what becomes of an order."""
 
 import errno
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,10 +69,58 @@ def test_why_a_drive_was_not_attached(client: TestClient, service: Any, error: d
     assert body["detail"] == "/dev/x is not what it was"
 
 
-@pytest.mark.parametrize("body", [{}, {"path": ""}, {"path": 7}, {"path": "x" * 5000}, []])
-def test_what_is_no_path(client: TestClient, service: Any, body: Any) -> None:
-    problem_of(client.post("/api/v1/drives", json=body), "bad_parameter")
+NO_PATHS = [
+    b"",
+    b"{}",
+    b"[]",
+    b"{",
+    b"7",
+    b'{"path": ""}',
+    b'{"path": 7}',
+    b'{"path": null}',
+    b'{"path": "/dev/x", "force": true}',
+    b'{"path": "/dev/x", "Path": "/dev/y"}',
+    b'{"path": "/dev/x\\u0000"}',
+    b'{"path": "/dev/\\ud800"}',
+    b'{"path": "/dev/\xff"}',
+    b'{"path": "' + b"x" * 5000 + b'"}',
+    b"[" * 60_000,
+]
+
+
+@pytest.mark.parametrize("body", NO_PATHS, ids=lambda body: repr(body[:40]))
+def test_what_is_no_path(client: TestClient, service: Any, body: bytes) -> None:
+    problem_of(
+        client.post("/api/v1/drives", content=body, headers={"Content-Type": "application/json"}), "bad_parameter"
+    )
     assert service.asked == []
+
+
+REFUSALS = [{"status": "drive_foreign"}, {"status": "drive_damaged"}] + [
+    {"system_errno": number} for number in (errno.ENOENT, errno.EACCES, errno.EWOULDBLOCK, errno.EIO)
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=str)
+def test_what_is_hidden_from_others_stays_hidden(
+    client: TestClient, service: Any, tmp_path: Path, refusal: dict[str, Any]
+) -> None:
+    """Whoever may ask the admin API could learn what lies in folders that only root may search."""
+    for mode, hidden in ((0o700, True), (0o711, False)):
+        folder = tmp_path / oct(mode)
+        folder.mkdir()
+        for parent in (folder, *folder.parents):
+            if parent.stat().st_uid == os.getuid() and str(parent).startswith(str(tmp_path.parents[1])):
+                parent.chmod(0o711)
+        folder.chmod(mode)
+        service.error = native("why", **refusal)
+        body = client.post("/api/v1/drives", json={"path": f"{folder}/x"}).json()
+        if hidden:
+            assert (body["type"], body["status"]) == ("/api/v1/problems/drive_refused", 404)
+            assert "why" not in body["detail"].replace("; why stands", "")
+        else:
+            assert (body["type"], body["detail"]) != ("/api/v1/problems/drive_refused", "why")
+            assert body["detail"] == "why"
 
 
 def test_a_drive_is_drained_and_let_go(client: TestClient, service: Any) -> None:

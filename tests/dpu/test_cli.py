@@ -15,7 +15,7 @@ from cairn_dpu.errors import ExitCode
 
 SIZE = 64 * 1024**2
 COMMANDS = ("serve", "format", "inspect", "check", "scrub", "inventory", "version")
-DRIVES_COMMANDS = ("list", "attach", "drain", "detach")
+DRIVES_COMMANDS = ("list", "attach", "drain", "resume", "detach")
 
 
 class Outcome:
@@ -67,7 +67,14 @@ def test_serve_has_a_flag_for_every_setting() -> None:
         assert setting.flag in text
 
 
+def test_flags_take_no_value() -> None:
+    """Each of them was shown as `<bool>`, as if one had to be given."""
+    for words in ([], ["serve"], ["format"], ["drives"], ["drives", "detach"]):
+        assert "bool" not in cairn_dpu(*words, "--help").out.lower()
+
+
 def test_version() -> None:
+    assert cairn_dpu("--version").out == f"cairn-dpu {_native.version()}\n"
     assert cairn_dpu("version").out == f"cairn-dpu {_native.version()}\n"
 
 

@@ -41,8 +41,7 @@ def test_the_defaults() -> None:
 
 def test_the_default_slab_fits_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for memory, slab in ((512, 256), (2048, 512), (2050, 512), (64 * 1024, 1024)):
-        pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": memory * 256}
-        monkeypatch.setattr("cairn_dpu.config.os.sysconf", pages.__getitem__)
+        monkeypatch.setattr("cairn_dpu.config.usable_memory", lambda memory=memory: memory * 1024**2)
         assert default_slab() == slab * 1024**2
 
 
@@ -69,12 +68,14 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "drive": ("/data/a:2GiB", (DriveSpec("/data/a", Bytes(2 * 1024**3)),)),
     "listen": ("shm:///run/a.sock", None),
     "admin": ("off", None),
+    "admin_host": ("cairn.example", ("cairn.example",)),
     "slab": ("512MiB", 512 * 1024**2),
     "session_window": ("8MiB", 8 * 1024**2),
     "idle_timeout": ("5m", 300_000),
     "stall_timeout": ("750ms", 750),
     "handshake_timeout": ("1s", 1000),
     "drain_timeout": ("0", 0),
+    "seal_timeout": ("5s", 5000),
     "shared_window": ("8MiB", 8 * 1024**2),
     "fleet": ("01234567-89ab-cdef-0123-456789abcdef", uuid.UUID("01234567-89ab-cdef-0123-456789abcdef")),
     "admission_bytes_per_day": ("4TiB", 4 * 1024**4),
@@ -116,6 +117,7 @@ BAD = [
     ("drive", "/a:0MiB", "more than 0 bytes"),
     ("listen", "9600", "tcp://HOST:PORT"),
     ("admin", "localhost", "HOST:PORT"),
+    ("admin_host", "cairn.example:80", "without a port"),
     ("slab", "512", "unit"),
     ("slab", "1MiB", "least is 256MiB"),
     ("session_window", "1KiB", "least is 1MiB"),
@@ -129,6 +131,7 @@ BAD = [
     ("stall_timeout", "1ms", "least is 100ms"),
     ("handshake_timeout", "5", "unit"),
     ("drain_timeout", "soon", "duration"),
+    ("seal_timeout", "5", "unit"),
     ("read_only", "maybe", "neither true nor false"),
     ("auto_format", "2", "neither true nor false"),
     ("allow_remote_without_credentials", "si", "neither true nor false"),

@@ -176,3 +176,25 @@ def test_swap_is_found(tmp_path: Path) -> None:
 
 def test_a_file_is_never_in_use_by_the_kernel(tmp_path: Path) -> None:
     assert in_use_by(tmp_path.stat()) == ""
+
+
+@pytest.mark.parametrize("at", [0, 1024**2, 5 * 1024**2 + 7, 40 * 1024**2, 64 * 1024**2 - 1])
+def test_format_refuses_data_wherever_it_lies(tmp_path: Path, at: int) -> None:
+    """A file system whose first MiB is blank, or a virtual machine's disk, was formatted without a question."""
+    path = tmp_path / "disk"
+    with path.open("wb") as file:
+        file.truncate(64 * 1024**2)
+        file.seek(at)
+        file.write(b"!")
+    with pytest.raises(ConflictError, match="--overwrite"):
+        format_drive(DriveSpec(str(path)), segment_bytes=0, overwrite=False)
+    assert path.read_bytes()[at] == ord("!")
+    format_drive(DriveSpec(str(path)), segment_bytes=0, overwrite=True)
+    assert _native.is_formatted(str(path))
+
+
+def test_format_takes_a_file_of_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(64 * 1024**2))
+    format_drive(DriveSpec(str(path)), segment_bytes=0, overwrite=False)
+    assert _native.is_formatted(str(path))

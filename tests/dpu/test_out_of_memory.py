@@ -13,6 +13,7 @@ from cairn_dpu import _native, cli
 sys.argv = ["cairn-dpu", "version"]
 with contextlib.suppress(SystemExit):
     cli.main()
+sys.stdout.flush()  # as the interpreter does when a command ends; this one goes on
 path = "x" * (64 << 20)
 with open("/proc/self/statm") as statm:
     used = int(statm.read().split()[0]) * resource.getpagesize()

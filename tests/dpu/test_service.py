@@ -145,6 +145,28 @@ def test_a_second_signal_ends_it_at_once(serve: Any) -> None:
     assert "stopped at once by a second SIGTERM" in serving.log
 
 
+HUNG_DRIVE = """
+import threading
+from cairn_dpu.service import Service
+Service.stop = lambda self: threading.Event().wait()
+Service.unsealed = lambda self: ["/dev/ng9n9"]
+from cairn_dpu.cli import main
+main()
+"""
+
+
+# What a user would have lost: every restart, to a drive that answers no more.
+def test_a_drive_that_does_not_answer_holds_no_shutdown_up(serve: Any) -> None:
+    serving = serve("--drain-timeout", "200ms", "--seal-timeout", "300ms", program=("-c", HUNG_DRIVE))
+    serving.wait_ready()
+    began = time.monotonic()
+    serving.signal(signal.SIGTERM)
+    assert serving.wait() == ExitCode.OK, "nothing that was acknowledged is lost"
+    assert time.monotonic() - began < 10
+    assert "the drive /dev/ng9n9 was not sealed in 0.5 s" in serving.log
+    assert "stopped all the same" in serving.log
+
+
 def test_remote_listening_is_refused(serve: Any) -> None:
     for words in (("--listen", "tcp://0.0.0.0:0"), ("--admin", "0.0.0.0:0")):
         serving = serve(*words)

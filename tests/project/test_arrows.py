@@ -20,8 +20,9 @@ BELOW = {
 LAYERS = set(BELOW)
 BINDINGS = {
     "cairnkv.cc": {"bindings", "client", *BELOW["client"]},
+    "cairnkv_gil.h": {"base"},
     "cairnkv_gpu.h": {"bindings", "base", "client"},
-    "cairnkv_memory.h": {"base", "client"},
+    "cairnkv_memory.h": {"bindings", "base", "client"},
     "cairnkv_region.h": {"bindings", "base", "client"},
     "cairn_dpu.cc": {"server", *BELOW["server"]},
 }

@@ -1,16 +1,8 @@
-"""Production code says what it takes for granted, densely, and saying so changes nothing (native/base/check.h)."""
+"""What a check looks at, it leaves as it is: a build without checks must do the same (native/base/check.h)."""
 
 import re
-from collections import Counter
 from pathlib import Path
 
-import pytest
-
-# CAIRN_CHECKs and static_asserts in 1,000 lines of production code. Raised as the tree gains some; never lowered.
-PER_THOUSAND_LEAST = 70
-
-NOT_PRODUCTION = {"testing", "fuzz"}
-ASSERT = re.compile(r"\b(?:CAIRN_CHECK|static_assert)\s*\(")
 CHECK = re.compile(r"\bCAIRN_CHECK\s*\(")
 # What a condition may not hold, since a build without checks leaves it out: ++, --, an assignment, or a call that acts.
 ACTS = re.compile(
@@ -21,23 +13,10 @@ ACTS = re.compile(
 )
 
 
-def is_production(path: Path) -> bool:
-    return (
-        path.parts[0] == "native"
-        and path.suffix in (".cc", ".h")
-        and path.parts[1] not in NOT_PRODUCTION
-        and not path.stem.endswith("_test")
-    )
-
-
 def code_of(text: str) -> list[str]:
     """Its lines without those that are blank or nothing but a comment."""
     lines = [line.strip() for line in text.splitlines()]
     return [line for line in lines if line and not line.startswith("//")]
-
-
-def asserts_of(code: list[str]) -> int:
-    return sum(len(ASSERT.findall(line)) for line in code if not line.startswith("#"))
 
 
 def conditions_of(code: list[str]) -> list[str]:
@@ -55,27 +34,6 @@ def conditions_of(code: list[str]) -> list[str]:
                 found.append(" ".join(text[begin.end() : at].split()))
                 break
     return found
-
-
-@pytest.fixture(scope="module")
-def production(root: Path, files: tuple[Path, ...]) -> dict[Path, list[str]]:
-    return {path: code_of((root / path).read_text(encoding="utf-8")) for path in files if is_production(path)}
-
-
-def test_production_code_is_dense_with_asserts(production: dict[Path, list[str]]) -> None:
-    lines: Counter[str] = Counter()
-    asserts: Counter[str] = Counter()
-    for path, code in production.items():
-        for folder in (path.parts[1], "native"):
-            lines[folder] += len(code)
-            asserts[folder] += asserts_of(code)
-    table = [
-        f"{folder:10} {asserts[folder]:5} in {lines[folder]:6} lines: {1000 * asserts[folder] / lines[folder]:.1f} in 1,000"
-        for folder in sorted(lines)
-    ]
-    print("\n".join(table))
-    reached = 1000 * asserts["native"] / lines["native"]
-    assert reached >= PER_THOUSAND_LEAST, "too few asserts:\n" + "\n".join(table)
 
 
 def test_a_condition_only_looks(root: Path, files: tuple[Path, ...]) -> None:
@@ -98,12 +56,8 @@ def test_the_rules_themselves() -> None:
         'static_assert(sizeof(int) == 4);\n  CAIRN_CHECK(f(a, {b, c}) ==\n      d[0, 1], "told, (once");\n'
     )
     assert len(code) == 4
-    assert asserts_of(code) == 2
     assert conditions_of(code) == ["f(a, {b, c}) == d[0, 1]"]
     for looks in ("a <= b", "a != b && !c", "a->b == c.d()", "at >= read_bytes", "map.contains(x)", "a - -b > 0"):
         assert not ACTS.search(looks), looks
     for acts in ("++a > 0", "a = b", "a += b", "::read(fd, &x, 8) > 0", "map.erase(x) == 1", "set_tenants(t).ok()"):
         assert ACTS.search(acts), acts
-    assert not is_production(Path("native/testing/torture.cc"))
-    assert not is_production(Path("native/store/index_test.cc"))
-    assert is_production(Path("native/store/index.cc"))

@@ -16,10 +16,12 @@ OTHERS = {
     "store/recovery.cc": (1, "a tombstone"),
     "store/removes.cc": (1, "tombstones, into the page that is written"),
     "store/segments.cc": (1, "the summary of a segment"),
-    "transport/channel.cc": (2, "a descriptor of a file"),
+    "transport/connect.cc": (1, "a descriptor of a file"),
+    "transport/rdma_connect.cc": (1, "what came with the answer to a request to connect"),
     "transport/rdma_end.cc": (1, "a piece of a frame, into a message"),
     "transport/rdma_hold.cc": (1, "an address"),
     "transport/rdma_listener.cc": (2, "what came with a request to connect, and an address"),
+    "transport/ring_channel.cc": (1, "a descriptor of a file"),
     "transport/sockets.cc": (2, "the path of a socket, and an address"),
     "transport/stream_io.cc": (2, "header and body of a frame"),
 }

@@ -15,7 +15,7 @@ import pytest
 pytestmark = [pytest.mark.wheels, pytest.mark.timeout(900)]
 
 BUILD = "import sys; from scikit_build_core.build import build_sdist, build_wheel; print({}(sys.argv[1], {}))"
-SCRIPTS = {"cairnkv": "cairn = cairnkv.cli:main", "cairn_dpu": "cairn-dpu = cairn_dpu.cli:main"}
+SCRIPTS = {"cairnkv": "cairn = cairnkv.__main__:main", "cairn_dpu": "cairn-dpu = cairn_dpu.__main__:main"}
 HEAVY = {"fastapi", "uvicorn", "pydantic", "prometheus-client", "numpy", "starlette"}
 
 

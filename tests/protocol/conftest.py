@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from hurt_service import RDMA_HOST
 from limited_service import LIMITS
+from observer import Observer
 from raw_wire import RawSession
 
 from cairnkv.testing import RunningService
@@ -50,7 +51,7 @@ def limited() -> Iterator[RunningService]:
     """Another service, which lets few in."""
     with tempfile.TemporaryDirectory(prefix="cairn-") as folder:
         service = RunningService(
-            Path(folder), size="64MiB", slab="256MiB", admin="off", rdma_host=RDMA_HOST, settings=LIMITS
+            Path(folder), size="64MiB", slab="256MiB", admin="127.0.0.1:0", rdma_host=RDMA_HOST, settings=LIMITS
         )
         service.start()
         yield service
@@ -64,11 +65,12 @@ def limited_shm(limited: RunningService) -> str:
 
 
 @pytest.fixture
-def observer(limited_shm: str) -> RawSession:
-    """Of a tenant of its own, on this machine, when nobody else is there."""
-    session = RawSession.open(limited_shm, tenant=b"observer")
-    session.await_figure("sessions", 1)
-    return session
+def observer(limited: RunningService, limited_shm: str) -> Observer:
+    """Has a session of a tenant of its own, on this machine, when nobody else is there."""
+    RawSession.open(limited_shm, tenant=b"observer")
+    observer = Observer(str(limited.process.admin_url))
+    observer.await_figure("sessions", 1)
+    return observer
 
 
 @pytest.fixture

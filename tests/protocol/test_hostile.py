@@ -17,6 +17,7 @@ from raw_wire import (
     EVENTS,
     EVENTS_BODY,
     EXISTS,
+    FEATURE_RINGS,
     GET,
     HELLO,
     HELLO_T,
@@ -25,7 +26,6 @@ from raw_wire import (
     PULL_T,
     PUT,
     REFUSE_T,
-    REGION_ADD,
     RELEASE,
     REMOVE,
     RESULT,
@@ -112,7 +112,8 @@ BAD_FRAMES: dict[str, tuple[Frame, int]] = {
     "second hello": (Frame(HELLO_T, 0, HELLO.pack(1, 1, 0, bytes(16), 0, 0, 0, 0)), INVALID),
     "a service's frame": (Frame(WELCOME_T, 0, bytes(64)), INVALID),
     "results from a client": (Frame(RESULTS, 1, bytes(32), item_count=1), INVALID),
-    "region body too short": (Frame(REGION_ADD, 1, b"abc"), INVALID),
+    "a number that is used no more": (Frame(32, 1, bytes(16)), INVALID),
+    "… and the other": (Frame(33, 1, bytes(16)), INVALID),
     "data lengths disagree": (Frame(DATA_T, 1, DATA.pack(0, 0, 0, 100), b"x" * 50), INVALID),
     "data without trailer": (Frame(DATA_T, 1, DATA.pack(0, 0, 0, 0)), INVALID),
 }
@@ -210,20 +211,28 @@ def test_a_first_frame_that_is_no_hello_is_refused(first: Frame, address: tuple[
 
 def test_a_hello_of_another_version_is_refused(address: tuple[str, int] | str) -> None:
     session = RawSession.open(address, hello=False)
-    session.send(Frame(HELLO_T, 0, HELLO.pack(2, 9, 0, bytes(16), 0, 0, 0, 0)))
+    session.send(Frame(HELLO_T, 0, HELLO.pack(2, 9, FEATURE_RINGS, bytes(16), 0, 0, 0, 0)))
     assert session.ends()[0] == BAD_VERSION
+
+
+# It would wait for answers that go where it does not look.
+def test_over_shm_a_client_that_does_not_know_rings_is_told_to_be_upgraded(addresses: Addresses) -> None:
+    session = RawSession.open(addresses["shm"], hello=False)
+    session.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, 0, bytes(16), 0, 0, 0, 0)))
+    status, reason = session.ends()
+    assert status == BAD_VERSION and "upgrade it" in reason
 
 
 def test_joining_a_session_that_is_not_there_is_denied(address: tuple[str, int] | str) -> None:
     session = RawSession.open(address, hello=False)
-    session.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, 0, b"\x55" * 16, 0, 0, 0, 0)))
+    session.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, FEATURE_RINGS, b"\x55" * 16, 0, 0, 0, 0)))
     assert session.ends()[0] == DENIED
 
 
 def test_joining_anothers_session_as_another_tenant_is_denied(addresses: Addresses) -> None:
     victim = RawSession.open(addresses["tcp"])
     thief = RawSession.open(addresses["tcp"], hello=False)
-    thief.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, 0, victim.tag, 5, 0, 0, 0) + b"thief"))
+    thief.send(Frame(HELLO_T, 0, HELLO.pack(1, 1, FEATURE_RINGS, victim.tag, 5, 0, 0, 0) + b"thief"))
     assert thief.ends()[0] == DENIED
     assert victim.alive()
 
@@ -375,7 +384,7 @@ def test_random_bytes_of_two_hundred_seeds(address: tuple[str, int] | str, bysta
         session = RawSession.open(address, hello=seed % 2 == 0)
         frame = bytearray(
             Frame(
-                noise.choice([PUT, GET, EXISTS, STATS, DATA_T, REGION_ADD]),
+                noise.choice([PUT, GET, EXISTS, STATS, DATA_T, 32]),
                 seed,
                 batch([item(KEY, 100)]),
                 item_count=1,

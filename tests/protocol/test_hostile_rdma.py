@@ -22,9 +22,7 @@ from raw_wire import (
     PING_T,
     PONG_T,
     PUT,
-    REGION_ADD,
     RESULTS,
-    STATUSES,
     Frame,
     batch,
     crc32c,
@@ -230,14 +228,6 @@ def tagged(raw: bytes, tag: bytes) -> bytes:
         return raw
     right = head[:40] + tag + head[56:60]
     return raw[:16] + right + crc32c(right).to_bytes(4, "little") + raw[80:]
-
-
-def test_there_are_no_regions(rdma: Address) -> None:
-    session = RdmaSession.dial(rdma)
-    session.send(Frame(REGION_ADD, 1, bytes(16), tag=session.tag))
-    frame = session.receive()
-    assert (frame.type, frame.body) == (STATUSES, b"\x12\0")
-    assert session.alive()
 
 
 def test_a_message_longer_than_the_service_takes_ends_its_own_link(rdma: Address) -> None:

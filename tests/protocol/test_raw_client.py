@@ -21,14 +21,11 @@ from raw_wire import (
     PREFETCH,
     PULL_T,
     PUT,
-    REGION_ADD,
-    REGION_REMOVE,
     RELEASE,
     REMOVE,
     RESULT,
     RESULTS,
     STATS,
-    STATUSES,
     TEXT,
     TOUCH,
     Frame,
@@ -37,7 +34,7 @@ from raw_wire import (
     item,
 )
 
-OK, EXISTS_ALREADY, NOT_FOUND, INVALID, BAD_RANGE, SHORT_BUFFER = 0, 1, 2, 8, 11, 10
+OK, EXISTS_ALREADY, NOT_FOUND, INVALID, BAD_REGION, BAD_RANGE, SHORT_BUFFER = 0, 1, 2, 8, 9, 11, 10
 LEASED, LEASE_TOO_LONG, GROUP_TOO_LARGE = 23, 24, 25
 
 
@@ -169,37 +166,13 @@ def test_stats_are_json(session: RawSession) -> None:
     assert json.loads(frame.body)["sessions"] >= 1
 
 
-def test_a_region_over_the_unix_socket(addresses: dict[str, tuple[str, int] | str], fresh_key: Fresh) -> None:
-    import fcntl
-    import mmap
-    import socket
-    import struct
-
-    session = RawSession.open(addresses["shm"])
-    memfd = os.memfd_create("raw", os.MFD_ALLOW_SEALING)
-    os.ftruncate(memfd, 1 << 20)
-    fcntl.fcntl(memfd, 1033, 0x0002)  # F_ADD_SEALS, F_SEAL_SHRINK
-    memory = mmap.mmap(memfd, 1 << 20)
-    frame = Frame(REGION_ADD, 50, struct.pack("<IIQ", 4, 0, 1 << 20), tag=session.tag)
-    socket.send_fds(session.sock, [frame.encode()], [memfd])
-    assert session.receive().body == b"\0\0"
-    key, data = fresh_key(), os.urandom(100_000)
-    memory[4096 : 4096 + len(data)] = data
-    extents = [EXTENT.pack(4096, 60_000, 4, 0), EXTENT.pack(64_096, 40_000, 4, 0)]
-    session.request(PUT, batch([item(key, len(data), extent=(0, 2))], extents), 1)
-    assert RESULT.unpack(session.receive().body)[1] == OK
-    session.request(GET, batch([item(key, len(data), extent=(0, 1))], [EXTENT.pack(500_000, len(data), 4, 0)]), 1)
-    result = session.receive()
-    assert RESULT.unpack(result.body)[1] == OK and result.payload == b""
-    assert memory[500_000 : 500_000 + len(data)] == data
-    session.request(
-        GET, batch([item(key, len(data), extent=(0, 1))], [EXTENT.pack((1 << 20) - 10, len(data), 4, 0)]), 1
-    )
-    assert RESULT.unpack(session.receive().body)[1] == 9, "an extent outside the region was accepted"
-    session.send(Frame(REGION_REMOVE, 51, struct.pack("<IIQ", 4, 0, 1 << 20), tag=session.tag))
-    assert session.receive().type == STATUSES
-    os.close(memfd)
-    session.close()
+def test_extents_reach_nothing_over_a_stream(session: RawSession, fresh_key: Fresh) -> None:
+    key, data = fresh_key(), os.urandom(5000)
+    assert session.put(key, data)[0] == OK
+    for kind, named in ((GET, key), (PUT, fresh_key())):
+        session.request(kind, batch([item(named, 5000, extent=(0, 1))], [EXTENT.pack(0, 5000, 3, 0)]), 1)
+        assert RESULT.unpack(session.receive().body)[1] == BAD_REGION
+    assert session.get(key, 5000) == (OK, data)
 
 
 def test_a_second_lane_joins_the_session(addresses: dict[str, tuple[str, int] | str], fresh_key: Fresh) -> None:

@@ -9,7 +9,18 @@ from urllib.parse import urlsplit
 
 import pytest
 from limited_service import BUSY, FEW_MOST, PEER_FULL, PEER_MOST, ROOMY_MOST, SILENT_FULL, TENANT_MOST, told_off
-from raw_wire import AWAITED_SECONDS_MOST, EXISTS, GOODBYE_T, HELLO, HELLO_T, WELCOME_T, Frame, RawSession
+from observer import Observer
+from raw_wire import (
+    AWAITED_SECONDS_MOST,
+    EXISTS,
+    FEATURE_RINGS,
+    GOODBYE_T,
+    HELLO,
+    HELLO_T,
+    WELCOME_T,
+    Frame,
+    RawSession,
+)
 
 import cairnkv
 from cairnkv import ConnectError, Status
@@ -25,7 +36,7 @@ def tcp(limited: RunningService) -> tuple[str, int]:
 
 
 def test_a_host_has_its_sessions_and_leaves_the_others_to_others(
-    tcp: tuple[str, int], limited_shm: str, observer: RawSession
+    tcp: tuple[str, int], limited_shm: str, observer: Observer
 ) -> None:
     refused = observer.figure("sessions_refused")
     for _ in range(PEER_MOST):
@@ -36,7 +47,7 @@ def test_a_host_has_its_sessions_and_leaves_the_others_to_others(
     assert RawSession.open(limited_shm).alive(), "who comes over shm has no address"
 
 
-def test_lanes_are_no_sessions(tcp: tuple[str, int], observer: RawSession) -> None:
+def test_lanes_are_no_sessions(tcp: tuple[str, int], observer: Observer) -> None:
     sessions = [RawSession.open(tcp) for _ in range(PEER_MOST)]
     for session in sessions:
         lane = RawSession.open(tcp, hello=False)
@@ -46,7 +57,7 @@ def test_lanes_are_no_sessions(tcp: tuple[str, int], observer: RawSession) -> No
     assert told_off(RawSession.open(tcp, hello=False)) == PEER_FULL
 
 
-def test_connections_that_say_nothing_count_as_well(tcp: tuple[str, int], observer: RawSession) -> None:
+def test_connections_that_say_nothing_count_as_well(tcp: tuple[str, int], observer: Observer) -> None:
     silent = [RawSession.open(tcp, hello=False) for _ in range(PEER_MOST)]
     assert RawSession.open(tcp, hello=False).ends() == (BUSY, SILENT_FULL), "it is refused before it says anything"
     assert RawSession.open(tcp, source=ANOTHER_HOST).alive()
@@ -61,7 +72,7 @@ def test_connections_that_say_nothing_count_as_well(tcp: tuple[str, int], observ
 def admitted(address: tuple[str, int] | str, tenant: bytes = b"default") -> bool:
     """Whether one session more is; it stays open."""
     session = RawSession.open(address, hello=False)
-    session.send(Frame(HELLO_T, body=HELLO.pack(1, 1, 0, bytes(16), len(tenant), 0, 0, 0) + tenant))
+    session.send(Frame(HELLO_T, body=HELLO.pack(1, 1, FEATURE_RINGS, bytes(16), len(tenant), 0, 0, 0) + tenant))
     if session.receive().type == WELCOME_T:
         return True
     session.close()
@@ -90,7 +101,7 @@ def test_a_tenant_has_its_sessions_and_leaves_the_others_to_others(
 
 
 # What an operator would have lost: places that are not given back are gone until the service starts again.
-def test_every_place_comes_back_whatever_way_sessions_end(tcp: tuple[str, int], observer: RawSession) -> None:
+def test_every_place_comes_back_whatever_way_sessions_end(tcp: tuple[str, int], observer: Observer) -> None:
     reset = struct.pack("ii", 1, 0)
     for number in range(60):
         session = RawSession.open(tcp)

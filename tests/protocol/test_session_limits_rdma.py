@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from limited_service import BUSY, FEW_MOST, PEER_FULL, PEER_MOST, SILENT_FULL, told_off
+from observer import Observer
 from raw_rdma import RdmaSession
 from raw_wire import RawSession
 from rdma_link import Offer, Rejected
@@ -20,7 +21,7 @@ def rdma(limited: RunningService) -> tuple[str, int]:
 
 
 def test_a_host_has_its_sessions_and_lanes_and_no_more(
-    rdma: tuple[str, int], limited_shm: str, observer: RawSession
+    rdma: tuple[str, int], limited_shm: str, observer: Observer
 ) -> None:
     sessions = [RdmaSession.dial(rdma) for _ in range(PEER_MOST)]
     assert told_off(RdmaSession(rdma)) == PEER_FULL
@@ -31,7 +32,7 @@ def test_a_host_has_its_sessions_and_lanes_and_no_more(
     assert RawSession.open(limited_shm).alive()
 
 
-def test_connections_that_say_nothing_are_rejected(rdma: tuple[str, int], observer: RawSession) -> None:
+def test_connections_that_say_nothing_are_rejected(rdma: tuple[str, int], observer: Observer) -> None:
     refused = observer.figure("sessions_refused")
     silent = [RdmaSession(rdma) for _ in range(PEER_MOST)]
     with pytest.raises(Rejected) as caught:
@@ -42,7 +43,7 @@ def test_connections_that_say_nothing_are_rejected(rdma: tuple[str, int], observ
     assert silent[0].alive()
 
 
-def test_a_tenant_has_its_sessions_and_no_more(rdma: tuple[str, int], observer: RawSession) -> None:
+def test_a_tenant_has_its_sessions_and_no_more(rdma: tuple[str, int], observer: Observer) -> None:
     for _ in range(FEW_MOST):
         RdmaSession.dial(rdma, Offer(tenant=b"few"))
     assert "(sessions, in the setting tenant)" in told_off(RdmaSession(rdma, Offer(tenant=b"few")), b"few")
@@ -50,7 +51,7 @@ def test_a_tenant_has_its_sessions_and_no_more(rdma: tuple[str, int], observer: 
     assert observer.figure("sessions") == FEW_MOST + 2
 
 
-def test_every_place_comes_back(rdma: tuple[str, int], observer: RawSession) -> None:
+def test_every_place_comes_back(rdma: tuple[str, int], observer: Observer) -> None:
     for number in range(24):
         session = RdmaSession.dial(rdma)
         silent = RdmaSession(rdma)

@@ -119,17 +119,17 @@ def test_a_thousand_waiting_watches(addresses: Addresses, writer: RawSession, te
         for _ in range(10):
             watcher.watch(0)
     bystander = RawSession.open(addresses["tcp"])
-    wait_for_watches(bystander, 1000)
+    wait_for_watches(writer, 1000)
     began = time.monotonic()
     assert bystander.put(fresh_key(), b"x")[0] == 0 and bystander.alive()
     assert time.monotonic() - began < 5
-    assert waiting_watches(bystander) == 1000, "another tenant's event woke somebody"
+    assert waiting_watches(writer) == 1000, "another tenant's event woke somebody"
     key = fresh_key()
     writer.put(key, b"x")
     for watcher in watchers:
         for _ in range(10):
             assert [event[3] for event in watcher.events()[2]] == [key]
-    wait_for_watches(bystander, 0)
+    wait_for_watches(writer, 0)
 
 
 def test_clients_that_die_while_watching(
@@ -158,7 +158,7 @@ def test_a_lane_that_goes_takes_its_watches_only(addresses: Addresses, tenant: b
     assert second.events()[1] == 1
 
 
-def test_a_client_that_watches_and_never_reads_is_owed_little(
+def test_a_client_that_watches_and_reads_later_gets_every_answer(
     address: tuple[str, int] | str, writer: RawSession, tenant: bytes, fresh_key: Fresh
 ) -> None:
     for _ in range(4096):
@@ -166,11 +166,7 @@ def test_a_client_that_watches_and_never_reads_is_owed_little(
     deaf = RawSession.open(address, tenant=tenant)
     for _ in range(CREDITS):
         deaf.watch(0)
-    # 128 answers of 320 KiB: what the socket does not take stays a watch that waits.
-    until = time.monotonic() + 20
-    while waiting_watches(writer) < CREDITS // 2:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    # 128 answers of 320 KiB, which is more than any socket takes: the service reads no more of this link meanwhile.
     assert writer.put(fresh_key(), b"x")[0] == 0
     for _ in range(CREDITS):
         oldest, newest, events = deaf.events()

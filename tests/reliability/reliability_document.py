@@ -85,6 +85,14 @@ def measures(parts: Iterable[str]) -> list[Measure]:
         Measure("drives-two-cut", "… with a change cut off", "histories", histories, 0, 0, whole=True),
         Measure("drives-three", "… of three drives", "histories", histories, 0, 0, whole=True),
         Measure("syscall-sites", "System calls that failed", "sites", all_of("sites."), 0, 0, whole=True),
+        Measure(
+            "client-syscalls-tcp", "System calls of a client that failed, tcp", "cases", field("runs"), 200, 10_000
+        ),
+        Measure(
+            "client-syscalls-shm", "System calls of a client that failed, shm", "cases", field("runs"), 200, 10_000
+        ),
+        Measure("client-endings", "Ends, forks and signals of an engine", "processes", field("runs"), 1_000, 10_000),
+        Measure("floods", "Floods of one kind of frame", "floods", field("floods"), 0, 0, whole=True),
         *fuzz_measures(parts),
         *(
             Measure("coverage", f"Coverage, {title}", "% in the least covered file", field(f"least.{kind}"), 95, 100)

@@ -22,7 +22,10 @@ TORTURE_CASE = re.compile(
     r"^((?:crash-points --random 1|bit-flips --payload 1) --seed \d+|crash-points --only [^\s:]+"
     r"|bit-flips --seed \d+ --only \w+:\d+:\d+|fault-sites --only \w+:\d+:[^:]+:(?:once|for_ever))"
 )
+FLOOD_CASE = re.compile(r"^flood_matrix --only ([\w]+:\w+:\d+): ", re.MULTILINE)
 SYSCALL_CASE = re.compile(r"^syscall-sites --only (\w+:\d+:E\w+:(?:once|for_ever))", re.MULTILINE)
+CLIENT_SYSCALL_CASE = re.compile(r"^client-syscalls --only (\w+:\d+:E\w+:(?:once|for_ever))", re.MULTILINE)
+ENDING_CASE = re.compile(r"^client-endings --only ([a-z-]+:[a-z-]+)", re.MULTILINE)
 SIMULATED_SEED = re.compile(r"^seed (\d+): ")
 
 Figures = dict[str, float]
@@ -50,6 +53,7 @@ class Part:
     figures: Callable[[Result], Figures | None] = lambda result: figures_of_json(result)
     seeds_used: Callable[[Figures], int] | None = None  # of the figures; None: it takes no seeds
     whole: bool = False  # it covers a fixed set, once for every commit
+    alone: bool = False  # it measures time: in a CI run nothing else runs beside it
     repeats: Callable[[Result, int], list[str]] = lambda _result, _seed: []
 
     def why_missing(self) -> str:
@@ -223,14 +227,84 @@ def syscall_sites(places: Places) -> Part:
     )
 
 
+def packages_missing() -> str:
+    for package in ("cairnkv", "cairn_dpu"):
+        if importlib.util.find_spec(package) is None or importlib.util.find_spec(f"{package}._native") is None:
+            return f"{package} is not installed"
+    return ""
+
+
+def client_syscalls(transport: str) -> Part:
+    program = Path("tests/reliability/client_syscalls.py")
+
+    def command(seed: int, seconds: int, _amount: int) -> list[str]:
+        words = ["--transport", transport, "--seed", str(seed), "--stop-at", str(seconds)]
+        return [sys.executable, str(program), *words]
+
+    def repeats(result: Result, _seed: int) -> list[str]:
+        cases = dict.fromkeys(CLIENT_SYSCALL_CASE.findall(result.err))
+        return [f"{PYTHON} {program} --transport {transport} --only {case}" for case in cases][:REPEATS_MOST]
+
+    return Part(
+        f"client-syscalls-{transport}",
+        command,
+        seconds=105,
+        amount=1,
+        program=program,
+        missing=lambda: packages_missing() or why_not_traced(),
+        seeds_used=lambda _figures: 1,
+        repeats=repeats,
+    )
+
+
+def client_endings() -> Part:
+    program = Path("tests/reliability/client_endings.py")
+
+    def command(seed: int, seconds: int, amount: int) -> list[str]:
+        words = ["--rounds", str(amount), "--seed", str(seed), "--stop-at", str(seconds)]
+        return [sys.executable, str(program), *words]
+
+    def repeats(result: Result, _seed: int) -> list[str]:
+        cases = dict.fromkeys(ENDING_CASE.findall(result.err))
+        return [f"{PYTHON} {program} --rounds 20 --only {case}" for case in cases][:REPEATS_MOST]
+
+    return Part(
+        "client-endings",
+        command,
+        seconds=390,
+        amount=22,
+        program=program,
+        missing=packages_missing,
+        seeds_used=lambda _figures: 1,
+        repeats=repeats,
+    )
+
+
+def floods() -> Part:
+    program = Path("tests/support/flood_matrix.py")
+
+    def command(_seed: int, seconds: int, _amount: int) -> list[str]:
+        return [sys.executable, str(program), "--stop-at", str(seconds)]
+
+    def repeats(result: Result, _seed: int) -> list[str]:
+        cases = dict.fromkeys(FLOOD_CASE.findall(result.err))
+        return [f"{PYTHON} {program} --only {case}" for case in cases][:REPEATS_MOST]
+
+    return Part(
+        "floods",
+        command,
+        seconds=300,
+        amount=1,
+        program=program,
+        missing=packages_missing,
+        whole=True,
+        alone=True,
+        repeats=repeats,
+    )
+
+
 def kill_cycles() -> Part:
     program = Path("tests/crash/kill_cycles.py")
-
-    def missing() -> str:
-        for package in ("cairnkv", "cairn_dpu"):
-            if importlib.util.find_spec(package) is None or importlib.util.find_spec(f"{package}._native") is None:
-                return f"{package} is not installed"
-        return ""
 
     def command(seed: int, seconds: int, amount: int) -> list[str]:
         words = ["--cycles", str(amount), "--seed", str(seed), "--during-recovery", "0.5", "--stop-at", str(seconds)]
@@ -245,7 +319,7 @@ def kill_cycles() -> Part:
         seconds=180,
         amount=20,
         program=program,
-        missing=missing,
+        missing=packages_missing,
         seeds_used=lambda _figures: 1,
         repeats=repeats,
     )
@@ -316,6 +390,10 @@ def all_parts(places: Places, *, with_coverage: bool) -> list[Part]:
         *drives_model(places),
         syscall_sites(places),
         kill_cycles(),
+        client_syscalls("tcp"),
+        client_syscalls("shm"),
+        client_endings(),
+        floods(),
         *(fuzzer(name, places) for name in fuzzers),
     ]
     return [*parts, coverage()] if with_coverage else parts

@@ -86,7 +86,8 @@ def serving_both(
     """A service at every address of the machine, and its port, which is one for RDMA and for TCP."""
     port = port or free_port()
     listen = [f"{scheme}://0.0.0.0:{port}" for scheme in schemes]
-    service = ServiceProcess(folder, drive=drive, listen=listen, settings=["--allow-remote-without-credentials"])
+    settings = ["--allow-remote-without-credentials"]
+    service = ServiceProcess(folder, drive=drive, listen=listen, admin="127.0.0.1:0", settings=settings)
     service.start()
     try:
         yield service, port

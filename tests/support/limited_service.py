@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raw_wire import HELLO, HELLO_T, Frame, RawSession
+from raw_wire import FEATURE_RINGS, HELLO, HELLO_T, Frame, RawSession
 
 BUSY = 5
 PEER_MOST, TENANT_MOST, ROOMY_MOST, FEW_MOST = 8, 12, 14, 2
@@ -19,7 +19,7 @@ SILENT_FULL = f"this address has as many connections without a session as one ma
 
 def told_off(session: RawSession, tenant: bytes = b"default") -> str:
     """Says hello, and is refused as busy; why."""
-    session.send(Frame(HELLO_T, body=HELLO.pack(1, 1, 0, bytes(16), len(tenant), 0, 0, 0) + tenant))
+    session.send(Frame(HELLO_T, body=HELLO.pack(1, 1, FEATURE_RINGS, bytes(16), len(tenant), 0, 0, 0) + tenant))
     status, reason = session.ends()
     assert status == BUSY
     return reason

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from raw_rings import RingSocket
+
 MAGIC = 0x4E524943
 HEADER = struct.Struct("<IBBHQIIQII16sII")
 BATCH = struct.Struct("<QBB2xIQQ")
@@ -30,12 +32,13 @@ WELCOME = struct.Struct("<HHI16sQQQIIII")
 HELLO_T, WELCOME_T, REFUSE_T, GOODBYE_T, PING_T, PONG_T = 1, 2, 3, 4, 5, 6
 PUT, GET, EXISTS, MATCH, TOUCH, REMOVE, PREFETCH, STATS = 16, 17, 18, 19, 20, 21, 22, 23
 LEASE, RELEASE, WATCH = 24, 25, 26
-REGION_ADD, REGION_REMOVE = 32, 33
 RESULTS, STATUSES, MATCHED, TEXT, PULL_T, DATA_T, CANCEL, CANCELLED, FAILED = 48, 49, 50, 51, 52, 53, 54, 55, 56
 EVENTS = 57
 FROM_NOW = 2**64 - 1
 AWAITED_SECONDS_MOST = 15.0  # to be hung up on takes a second or two; of a stalled link, thirty
 LAST = 1
+FEATURE_RINGS = 2
+SECONDS_MOST = 20.0
 
 
 def _crc_table() -> list[int]:
@@ -136,7 +139,7 @@ def item(
 class RawSession:
     """A connection that says exactly what it is told to."""
 
-    sock: socket.socket
+    sock: socket.socket | RingSocket
     tag: bytes = bytes(16)
     welcome: tuple[int | bytes, ...] = ()
     next_id: int = 1
@@ -153,25 +156,33 @@ class RawSession:
         name: bytes = b"raw",
         source: str = "",
     ) -> RawSession:
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.settimeout(20)
-        if source:
-            sock.bind((source, 0))
-        sock.connect(address)
-        session = cls(sock)
+        if isinstance(address, str):
+            session = cls(RingSocket(address, SECONDS_MOST))
+        else:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.settimeout(SECONDS_MOST)
+            if source:
+                sock.bind((source, 0))
+            sock.connect(address)
+            session = cls(sock)
         cls.opened.append(session)
         if hello:
             session.say_hello(tenant, name=name)
         return session
 
     def say_hello(self, tenant: bytes = b"default", join: bytes = bytes(16), name: bytes = b"raw") -> None:
-        body = HELLO.pack(1, 1, 0, join, len(tenant), 0, len(name), 0) + tenant + name
+        rings = isinstance(getattr(self, "sock", None), RingSocket)
+        features = FEATURE_RINGS if rings else 0
+        body = HELLO.pack(1, 1, features, join, len(tenant), 0, len(name), 0) + tenant + name
         self.send(Frame(HELLO_T, body=body))
         frame = self.receive()
         assert frame.type == WELCOME_T, frame
         self.tag = frame.tag
         self.welcome = WELCOME.unpack(frame.body)
+        assert self.welcome[2] == features
+        if rings:
+            assert isinstance(self.sock, RingSocket)
+            self.sock.begin()
 
     def send(self, frame: Frame) -> None:
         self.sock.sendall(frame.encode())

@@ -76,10 +76,5 @@ class Blocks:
 
 def settle(client: _native.Client) -> None:
     """Waits until relaxed puts are on the drive."""
-    before = -1
-    while True:
-        written = sum(drive["written_bytes"] for drive in stats_of(client)["store"]["drives"])
-        if written == before:
-            return
-        before = written
+    while stats_of(client)["tenants"][0]["held_bytes"] > 0:
         time.sleep(0.2)

@@ -22,7 +22,6 @@ LARGE = 64 * MIB
 
 def bench_drive(folder: Path, drives: Sequence[Path], rounds: int, kind: str = "drive") -> Figures:
     raw.demand_fio()
-    figures: Figures = {}
     for block_mib, depth in DEPTHS.items():
         puts: list[Pair] = []
         gets: list[Pair] = []
@@ -30,9 +29,8 @@ def bench_drive(folder: Path, drives: Sequence[Path], rounds: int, kind: str = "
             put, get = one_round(folder, drives, block_mib * MIB, depth, ours_first=number % 2 == 1)
             puts.append(put)
             gets.append(get)
-        figures[f"{kind}_put_vs_fio_{block_mib}mib"] = ratio_of(puts)
-        figures[f"{kind}_get_vs_fio_{block_mib}mib"] = ratio_of(gets)
-    return figures
+        yield f"{kind}_put_vs_fio_{block_mib}mib", ratio_of(puts)
+        yield f"{kind}_get_vs_fio_{block_mib}mib", ratio_of(gets)
 
 
 def total_bytes(drives: Sequence[Path]) -> int:
@@ -116,7 +114,8 @@ def bench_large(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
         for side in rates:
             demand_no_hits_in_memory(side.client)
             side.client.close()
-    return {"get_64mib_two_drives_vs_one": ratio_of(ours), "fio_two_drives_vs_one": ratio_of(theirs)}
+    yield "get_64mib_two_drives_vs_one", ratio_of(ours)
+    yield "fio_two_drives_vs_one", ratio_of(theirs)
 
 
 class LargeGets:

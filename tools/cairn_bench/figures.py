@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 
@@ -16,7 +16,8 @@ class Figure:
     details: dict[str, float | int | str] = field(default_factory=dict)
 
 
-Figures = dict[str, Figure]
+# Of a group: each by its name as soon as it is measured, so that what comes behind it cannot take it away.
+Figures = Iterator[tuple[str, Figure]]
 Pair = tuple[float, float]  # ours, theirs
 
 

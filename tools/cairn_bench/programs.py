@@ -23,8 +23,14 @@ TRACE_BLOCK_BYTES = 1 * MIB
 LOOKUP_SESSIONS = 100
 
 
+def build_programs(names: Sequence[str]) -> None:
+    """Compiles what changed of them; what the compiler says goes to stderr. Raises SystemExit where it fails."""
+    if names and subprocess.run(["cmake", "--build", str(BUILT), "--target", *names], stdout=2, check=False).returncode:
+        raise SystemExit(f"cannot build {', '.join(names)}; the compiler's words are above")
+
+
 def run_program(name: str, words: Sequence[str], lines: Iterable[str] = (), *, built: Path = BUILT) -> dict[str, Any]:
-    """What a program of native/testing prints. It was built by `make bench`."""
+    """What a program of native/testing prints. It was built before anything was measured, as Group.programs says."""
     path = built / name
     if not path.exists():
         raise SystemExit(f"{path} is not there: cmake --build {built} --target {name}")
@@ -38,7 +44,6 @@ def run_program(name: str, words: Sequence[str], lines: Iterable[str] = (), *, b
 def bench_index(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
     """Counting bytes gives the same number each time: one round."""
     del folder, rounds
-    figures = {}
     for name, group_blocks in (
         ("index_bytes_per_block", 0),
         (f"index_bytes_per_block_groups_of_{GROUP_BLOCKS}", GROUP_BLOCKS),
@@ -51,11 +56,8 @@ def bench_index(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
             sparse.unlink(missing_ok=True)
         if counted["blocks"] < BLOCKS_LEAST:
             raise SystemExit(f"only {counted['blocks']} blocks were counted")
-        figures[name] = Figure(
-            round(counted["allocated_bytes_per_block_most"], 1),
-            {"at_the_end": round(counted["allocated_bytes_per_block"], 1), "blocks": counted["blocks"]},
-        )
-    return figures
+        details = {"at_the_end": round(counted["allocated_bytes_per_block"], 1), "blocks": counted["blocks"]}
+        yield name, Figure(round(counted["allocated_bytes_per_block_most"], 1), details)
 
 
 def bench_wear(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
@@ -63,17 +65,13 @@ def bench_wear(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
     del folder, drives, rounds
     requests = read_trace(TRACE)
     counted = run_program("cairn-wear-bench", wear_words(requests), (" ".join(map(str, r.blocks)) for r in requests))
-    return {
-        "write_amplification": Figure(
-            round(counted["write_amplification"], 4),
-            {
-                "when_full": round(counted["write_amplification_when_full"], 4),
-                "prefix_hit_ratio": round(counted["delivered"] / counted["references"], 4),
-                "put_gb": round(counted["put_bytes"] / 1e9, 1),
-                "moved_gb": round(counted["moved_bytes"] / 1e9, 1),
-            },
-        )
+    details: dict[str, float | int | str] = {
+        "when_full": round(counted["write_amplification_when_full"], 4),
+        "prefix_hit_ratio": round(counted["delivered"] / counted["references"], 4),
+        "put_gb": round(counted["put_bytes"] / 1e9, 1),
+        "moved_gb": round(counted["moved_bytes"] / 1e9, 1),
     }
+    yield "write_amplification", Figure(round(counted["write_amplification"], 4), details)
 
 
 def wear_words(requests: Sequence[Request]) -> list[str]:
@@ -89,15 +87,11 @@ def bench_lookup(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
             for _ in range(rounds)
         ]
     middle = {name: round(statistics.median(run[name] for run in runs), 1) for name in ("p50_us", "p99_us", "most_us")}
-    return {
-        "lookup_us_p99": Figure(
-            middle["p99_us"],
-            {
-                "p50_us": middle["p50_us"],
-                "most_us": middle["most_us"],
-                "sessions": LOOKUP_SESSIONS,
-                "keys_a_call": runs[0]["keys"],
-                "calls_per_second": round(statistics.median(run["calls_per_second"] for run in runs)),
-            },
-        )
+    details = {
+        "p50_us": middle["p50_us"],
+        "most_us": middle["most_us"],
+        "sessions": LOOKUP_SESSIONS,
+        "keys_a_call": runs[0]["keys"],
+        "calls_per_second": round(statistics.median(run["calls_per_second"] for run in runs)),
     }
+    yield "lookup_us_p99", Figure(middle["p99_us"], details)

@@ -49,16 +49,14 @@ def wire_rate(program: str, block_bytes: int, depth: int, *, spread: bool) -> fl
 
 def bench_rdma(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
     demand_testbed()
-    figures: Figures = {}
     for block_mib, depth in DEPTHS.items():
         format_drive(*drives)
         with serving_rdma(folder, drives, f"{SLAB_BYTES // MIB}MiB") as service:
-            found = transfers(service.urls[RDMA], block_mib * MIB, depth, rounds)
-        figures |= {f"rdma_{name}_{block_mib}mib": ratio_of(pairs) for name, pairs in found.items()}
-    return figures
+            for name, pairs in transfers(service.urls[RDMA], block_mib * MIB, depth, rounds):
+                yield f"rdma_{name}_{block_mib}mib", ratio_of(pairs)
 
 
-def transfers(url: str, block_bytes: int, depth: int, rounds: int) -> dict[str, list[Pair]]:
+def transfers(url: str, block_bytes: int, depth: int, rounds: int) -> Iterator[tuple[str, list[Pair]]]:
     """By name, against perftest's messages of that size, as many in flight: from and to one piece of memory, which lies in a cache, or
     spread at both ends over as much memory as is in flight (perftest) and 64 MiB (ours). What puts write in the slab is always spread."""
     client = _native.Client(url)
@@ -75,16 +73,14 @@ def transfers(url: str, block_bytes: int, depth: int, rounds: int) -> dict[str, 
         settle(client)
         return blocks.put(fresh_keys(BURST_BYTES // block_bytes), relaxed=True)
 
-    pairs = {}
     for name, blocks in (("", one), ("spread_", spread)):
 
         def wire(program: str, wide: bool = blocks is spread) -> float:
             return wire_rate(program, block_bytes, depth, spread=wide)
 
-        pairs[f"{name}get_vs_ib_write_bw"] = alternate(rounds, partial(get, blocks), partial(wire, perftest.WRITE))
-        pairs[f"{name}put_vs_ib_read_bw"] = alternate(rounds, partial(burst, blocks), partial(wire, perftest.READ))
+        yield f"{name}get_vs_ib_write_bw", alternate(rounds, partial(get, blocks), partial(wire, perftest.WRITE))
+        yield f"{name}put_vs_ib_read_bw", alternate(rounds, partial(burst, blocks), partial(wire, perftest.READ))
     client.close()
-    return pairs
 
 
 def bench_rdma_small(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
@@ -101,11 +97,9 @@ def bench_rdma_small(folder: Path, drives: Sequence[Path], rounds: int) -> Figur
         perftest.one_way_us(perftest.SEND_LATENCY, ADDRESS, SMALL_BYTES, events=True) for _ in range(rounds)
     )
     details |= {"ib_write_lat_us": round(polled, 1), "ib_send_lat_events_us": round(woken, 1)}
-    return {
-        "rdma_get_added_us_p50": Figure(round(ours - polled, 1), details),
-        # ib_write_lat polls at both ends: where these share one processor, it measures the scheduler's time slices.
-        "rdma_get_added_over_send_lat_us_p50": Figure(round(ours - woken, 1), details),
-    }
+    # ib_write_lat polls at both ends: where these share one processor, it measures the scheduler's time slices.
+    yield "rdma_get_added_us_p50", Figure(round(ours - polled, 1), details)
+    yield "rdma_get_added_over_send_lat_us_p50", Figure(round(ours - woken, 1), details)
 
 
 def bench_connections(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
@@ -117,13 +111,11 @@ def bench_connections(folder: Path, drives: Sequence[Path], rounds: int) -> Figu
             run_program("cairn-connect-storm", [url, "--cycles", str(CYCLES)])["connects_per_second"]
             for _ in range(rounds)
         ]
+        yield "connects_per_second", Figure(round(statistics.median(rates), 1), {"cycles": CYCLES})
         before = resident_bytes(service.pid)
         with idle_sessions(url):
             grown = resident_bytes(service.pid) - before
-    return {
-        "connects_per_second": Figure(round(statistics.median(rates), 1), {"cycles": CYCLES}),
-        "bytes_per_idle_connection": Figure(round(grown / IDLE_SESSIONS), {"sessions": IDLE_SESSIONS}),
-    }
+    yield "bytes_per_idle_connection", Figure(round(grown / IDLE_SESSIONS), {"sessions": IDLE_SESSIONS})
 
 
 @contextlib.contextmanager
@@ -147,16 +139,14 @@ def resident_bytes(pid: int) -> int:
 
 def bench_ng(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
     demand_testbed()
-    figures = bench_drive(folder, drives, rounds, kind="ng")
+    yield from bench_drive(folder, drives, rounds, kind="ng")
     for block_mib, depth in DEPTHS.items():
         for mode in ("read", "write"):
-            figures[f"ng_drive_{mode}_vs_fio_{block_mib}mib"] = drive_alone(
-                drives[0], mode, block_mib * MIB, depth, rounds
-            )
+            figure = drive_alone(drives[0], mode, block_mib * MIB, depth, rounds)
+            yield f"ng_drive_{mode}_vs_fio_{block_mib}mib", figure
         pairs = [store_round(drives, block_mib * MIB, depth, ours_first=number % 2 == 1) for number in range(rounds)]
-        figures[f"ng_store_put_vs_fio_{block_mib}mib"] = ratio_of([put for put, _ in pairs])
-        figures[f"ng_store_get_vs_fio_{block_mib}mib"] = ratio_of([get for _, get in pairs])
-    return figures
+        yield f"ng_store_put_vs_fio_{block_mib}mib", ratio_of([put for put, _ in pairs])
+        yield f"ng_store_get_vs_fio_{block_mib}mib", ratio_of([get for _, get in pairs])
 
 
 def store_round(drives: Sequence[Path], block_bytes: int, depth: int, *, ours_first: bool) -> tuple[Pair, Pair]:
@@ -196,16 +186,14 @@ def bench_end_to_end(folder: Path, drives: Sequence[Path], rounds: int) -> Figur
     """Gets that nothing of is in DRAM, and durable puts, over RDMA. Where one processor does the work of the client, the service, the
     network and the drives, the rates alone cannot both be kept up: `of_both` is against the rate of the one after the other."""
     demand_testbed()
-    figures: Figures = {}
     for block_mib, depth in DEPTHS.items():
         sides = [end_to_end_round(folder, drives, block_mib * MIB, depth) for _ in range(rounds)]
         for name, number in (("put", 0), ("get", 1)):
             pairs = [side[number] for side in sides]
             slower = ratio_of([(ours, min(wire, drive)) for ours, wire, drive in pairs])
             both = ratio_of([(ours, wire * drive / (wire + drive)) for ours, wire, drive in pairs])
-            figures[f"end_to_end_{name}_vs_slower_{block_mib}mib"] = slower
-            figures[f"end_to_end_{name}_of_both_{block_mib}mib"] = both
-    return figures
+            yield f"end_to_end_{name}_vs_slower_{block_mib}mib", slower
+            yield f"end_to_end_{name}_of_both_{block_mib}mib", both
 
 
 Sides = tuple[float, float, float]  # ours, the network alone, the drives alone

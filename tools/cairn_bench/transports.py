@@ -23,14 +23,15 @@ def bench_tcp(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
         blocks = Blocks(client, 16)
         keys = blocks.stored(32)
         get = alternate(rounds, lambda: blocks.get(keys, 256), lambda: raw.socket_bytes_per_second(1024 * MIB))
+        yield "tcp_get_vs_socket", ratio_of(get)
 
         def burst() -> float:
             settle(client)
             return blocks.put(fresh_keys(96), relaxed=True)
 
         put = alternate(rounds, burst, lambda: raw.socket_bytes_per_second(96 * BLOCK))
+        yield "tcp_put_vs_socket", ratio_of(put)
         client.close()
-    return {"tcp_get_vs_socket": ratio_of(get), "tcp_put_vs_socket": ratio_of(put)}
 
 
 def bench_shm(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
@@ -42,14 +43,12 @@ def bench_shm(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
         hit = alternate(
             rounds, lambda: blocks.get(keys, 512), lambda: raw.memcpy_bytes_per_second(2048 * MIB, 32 * BLOCK)
         )
+        yield "shm_get_hit_vs_memcpy", ratio_of(hit)
         rate = statistics.median(exists_per_second(client) for _ in range(rounds))
+        yield "exists_keys_per_second", Figure(round(rate))
         added = small_get_us_p50(service.urls[0]) - raw.memcpy_small_us_p50()
+        yield "get_added_us_p50", Figure(round(added, 1))
         client.close()
-    return {
-        "shm_get_hit_vs_memcpy": ratio_of(hit),
-        "exists_keys_per_second": Figure(round(rate)),
-        "get_added_us_p50": Figure(round(added, 1)),
-    }
 
 
 def exists_per_second(client: _native.Client) -> float:

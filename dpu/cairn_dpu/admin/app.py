@@ -1,22 +1,29 @@
 """The admin API as one FastAPI application over one service."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from cairn_dpu import _native
 from cairn_dpu.admin import drives, problems, tenants
 from cairn_dpu.admin.envelope import Envelope
+from cairn_dpu.admin.guard import Guard
 from cairn_dpu.admin.routes import api, probes
 from cairn_dpu.admin.view import ServiceView
 
 DESCRIPTION = """Watches one Cairn service. Errors are RFC 9457 problem documents with a hint on what to do; their `type`
 is a path on this service. Sizes are integers in bytes, times RFC 3339."""
 
+# An order can wait for a drive that does not answer: those who look on must not wait with it.
+ORDERS_AT_ONCE = 2
 
-def create_app(service: ServiceView) -> FastAPI:
-    """The application. It asks `service` at every request and keeps nothing."""
+
+def create_app(service: ServiceView, hosts: Iterable[str] = (), *, any_address: bool = False) -> FastAPI:
+    """The application. It asks `service` at every request and keeps nothing. `hosts` and `any_address`: whom it
+    answers for, see Guard."""
     app = FastAPI(
         title="Cairn admin API",
         version=_native.version(),
@@ -27,12 +34,13 @@ def create_app(service: ServiceView) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
+    app.state.ordering = CapacityLimiter(ORDERS_AT_ONCE)
     problems.install(app)
-    app.add_middleware(Envelope)
-    app.include_router(api)
-    app.include_router(drives.api)
-    app.include_router(tenants.api)
-    app.include_router(probes)
+    app.add_middleware(Guard, hosts=hosts, any_address=any_address)
+    app.add_middleware(Envelope)  # outermost: what the guard refuses is in it as well
+    for router in (api, drives.api, tenants.api, probes):
+        app.include_router(router)
+    app.state.routes = [route for router in (api, drives.api, tenants.api, probes) for route in router.routes]
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -2,20 +2,32 @@
 
 import errno
 import hashlib
+import logging
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request, Response
 
 from cairn_dpu import _native
 from cairn_dpu.admin.asking import AnyService, PageSize, PageToken, page_of, snapshot_of
 from cairn_dpu.admin.models import DetachedDrive, DrivePage, DriveResource, DriveToAttach
 from cairn_dpu.admin.problems import ProblemError
 from cairn_dpu.admin.view import ServiceView
-from cairn_dpu.errors import outcome_of
+from cairn_dpu.admin.visible import everybody_sees
+from cairn_dpu.errors import ConfigError, ConflictError, DeniedError, NotFoundError, ServiceError, outcome_of
 from cairn_dpu.snapshot import Drive
 
 api = APIRouter(prefix="/api/v1/drives", tags=["drives"])
 
+log = logging.getLogger("cairn_dpu.admin")
+
+_SAYS_NOTHING_OF_THE_PATH = ("busy", "draining", "drive_in_use")
+_BY_KIND = {
+    NotFoundError: "drive_missing",
+    DeniedError: "drive_not_allowed",
+    ConflictError: "drive_busy",
+    ConfigError: "drive_unusable",
+}
 _BY_ERRNO = {
     errno.ENOENT: "drive_missing",
     errno.ENODEV: "drive_missing",
@@ -64,17 +76,13 @@ def drives(service: AnyService, page_size: PageSize = 100, page_token: PageToken
 
 
 @api.post("", summary="Take a drive in", status_code=201)
-def attach(service: AnyService, wanted: DriveToAttach, response: Response) -> DriveResource:
+async def attach(request: Request, service: AnyService, wanted: DriveToAttach, response: Response) -> DriveResource:
     """Opens a drive that was formatted before, and takes it in: it is read in the background, then it serves. A drive that
-    was absent comes back this way, and so does one that failed, after it was let go."""
-    try:
-        uuid = service.attach_drive(wanted.path)
-    except _native.CairnError as error:
-        if outcome_of(error):
-            raise
-        raise ProblemError(_BY_ERRNO.get(error.system_errno, "drive_unusable"), str(error)) from error
-    response.headers["Location"] = f"{api.prefix}/{uuid}"
-    return _find(service, uuid)
+    was absent comes back this way, and so does one that failed, after it was let go. Where not everybody on this machine
+    may look, the answer does not tell what is there: the service's log does."""
+    found = await to_thread.run_sync(_attach, service, wanted.path, limiter=request.app.state.ordering)
+    response.headers["Location"] = f"{api.prefix}/{found.id}"
+    return found
 
 
 @api.get("/{id}", summary="One drive")
@@ -84,16 +92,42 @@ def drive(service: AnyService, id: str) -> DriveResource:
 
 
 @api.post("/{id}/drain", summary="Empty a drive")
-def drain(service: AnyService, id: str) -> DriveResource:
+async def drain(request: Request, service: AnyService, id: str) -> DriveResource:
     """Begins to move what the drive holds to the others; nothing new comes to it. Its state says `drained` in the end.
     Asking again changes nothing."""
-    _find(service, id)
-    service.drain_drive(id)
-    return _find(service, id)
+
+    def order() -> DriveResource:
+        _find(service, id)
+        service.drain_drive(id)
+        return _find(service, id)
+
+    return await to_thread.run_sync(order, limiter=request.app.state.ordering)
+
+
+@api.post("/{id}/resume", summary="Try a drive again")
+async def resume(request: Request, service: AnyService, id: str) -> DriveResource:
+    """For a drive that takes no more blocks, that failed or that is absent, when the cause is gone: it is written to, or
+    opened, once more. Nothing that it holds is touched. 409 when it is as bad as before."""
+
+    def order() -> DriveResource:
+        before = _find(service, id)
+        try:
+            service.resume_drive(before.uuid or before.path)
+        except ConflictError as error:
+            raise ProblemError("drive_unwell", str(error)) from error
+        except ServiceError as error:
+            raise _refusal(error) from error
+        except _native.CairnError as error:
+            raise _refusal(error) from error
+        path = before.path
+        return next(one for one in _all(service) if one.path == path)
+
+    return await to_thread.run_sync(order, limiter=request.app.state.ordering)
 
 
 @api.delete("/{id}", summary="Let a drive go")
-def detach(
+async def detach(
+    request: Request,
     service: AnyService,
     id: str,
     lose_what_is_left: Annotated[
@@ -101,6 +135,44 @@ def detach(
     ] = False,
 ) -> DetachedDrive:
     """Closes the drive, so that it can be unplugged. What it holds stays on it."""
-    _find(service, id)
-    service.detach_drive(id, lose_what_is_left=lose_what_is_left)
-    return DetachedDrive(id=id)
+
+    def order() -> DetachedDrive:
+        _find(service, id)
+        service.detach_drive(id, lose_what_is_left=lose_what_is_left)
+        return DetachedDrive(id=id)
+
+    return await to_thread.run_sync(order, limiter=request.app.state.ordering)
+
+
+def _attach(service: ServiceView, path: str) -> DriveResource:
+    try:
+        uuid = service.attach_drive(path)
+    except (_native.CairnError, ServiceError) as error:
+        log.warning("the drive %s was not attached: %s", path, error)
+        name = _problem_of(error)
+        if not name:
+            raise
+        known = name in _SAYS_NOTHING_OF_THE_PATH or any(path == one.path for one in _all(service))
+        if not known and not everybody_sees(path):
+            hidden = (
+                f"{path} is no drive that this service takes in; why stands in its log, with the id of this request"
+            )
+            raise ProblemError("drive_refused", hidden) from error
+        raise ProblemError(name, str(error)) from error
+    return _find(service, uuid)
+
+
+def _refusal(error: ServiceError | _native.CairnError) -> Exception:
+    """The problem of a drive that the service knows, so that everything may be told; else the error itself."""
+    name = _problem_of(error)
+    return ProblemError(name, str(error)) if name else error
+
+
+def _problem_of(error: Exception) -> str:
+    """The problem type; empty where the error is about the service and not about the drive."""
+    if not isinstance(error, _native.CairnError):
+        return next((name for kind, name in _BY_KIND.items() if isinstance(error, kind)), "")
+    name = outcome_of(error)
+    if name:
+        return name if name.startswith("drive_") or name in _SAYS_NOTHING_OF_THE_PATH else ""
+    return _BY_ERRNO.get(error.system_errno, "drive_unusable")

@@ -1,17 +1,38 @@
 """The resources of the admin API that are not the snapshot itself."""
 
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cairn_dpu.snapshot import Drive, Tenant
+
+
+def _path(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a path holds no NUL byte")
+    return text
+
+
+class HurtDrive(BaseModel):
+    """A drive that does not do all it should."""
+
+    id: str = Field(description="its uuid; empty where it is absent")
+    path: str
+    state: str = Field(description="read_only, failed or absent")
+    reason: str
 
 
 class Health(BaseModel):
     """What a load balancer or kubelet asks."""
 
-    state: str = Field(description="serving, or loading: it serves what it has read so far; else a problem document")
+    state: str = Field(
+        description="serving; loading: it serves what it has read so far; degraded: it serves, and 'hurt' lists the drives"
+        " that do not do all they should; else a problem document"
+    )
     loaded_share: float = Field(description="how much of the drives was read, from 0 to 1")
     drives_serving: int
     drives: int = Field(description="those that are absent included")
+    hurt: list[HurtDrive] = Field(description="drives that are read-only, failed or absent, and why")
 
 
 class Machine(BaseModel):
@@ -54,7 +75,11 @@ class DriveResource(Drive):
 class DriveToAttach(BaseModel):
     """Which drive to take in."""
 
-    path: str = Field(min_length=1, max_length=4096, description="a formatted drive or file, as the service sees it")
+    model_config = ConfigDict(extra="forbid")
+
+    path: Annotated[str, AfterValidator(_path)] = Field(
+        min_length=1, max_length=4095, description="a formatted drive or file, as the service sees it"
+    )
 
 
 class DetachedDrive(BaseModel):

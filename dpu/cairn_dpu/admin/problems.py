@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from cairn_dpu import _native
 from cairn_dpu.errors import ServiceError, outcome_of
@@ -52,6 +53,18 @@ _HTTP = (
         "The operating system does not let the service open the drive.",
         "Give the service's user access to the device; see docs/operations.md.",
     ),
+    ProblemType(
+        "drive_unwell",
+        409,
+        "The drive was tried again and is as bad as before.",
+        "See 'detail' and the kernel's log; put that right first, or detach and replace the drive.",
+    ),
+    ProblemType(
+        "drive_refused",
+        404,
+        "There is no drive at the path that the service takes in.",
+        "Look at the service's log, which says why.",
+    ),
     ProblemType("drive_busy", 409, "Another process uses the drive.", "Stop what uses it; 'detail' says more."),
     ProblemType(
         "drive_unusable", 422, "The drive cannot be opened.", "Look at 'detail', and at the kernel's log of the drive."
@@ -61,6 +74,34 @@ _HTTP = (
     ProblemType(
         "method_not_allowed", 405, "The path does not take this method.", "The header Allow lists the methods it takes."
     ),
+    ProblemType(
+        "bad_request", 400, "The bytes are no HTTP request that this service understands.", "Use an HTTP/1.1 client."
+    ),
+    ProblemType(
+        "bad_path", 400, "The path or the query is not text.", "Percent-encode UTF-8, and leave NUL bytes out."
+    ),
+    ProblemType(
+        "body_too_large", 413, "The body is larger than any order needs.", "See /api/v1/openapi.json for what it takes."
+    ),
+    ProblemType(
+        "foreign_host",
+        421,
+        "The header Host names a machine that this service is not.",
+        "Ask by an address that it listens on, or add the name to the setting admin_host.",
+    ),
+    ProblemType(
+        "cross_site",
+        403,
+        "A page of another site may not ask this service.",
+        "Open the page from this service, or ask without a browser.",
+    ),
+    ProblemType(
+        "token_header_missing",
+        403,
+        "A request that changes something has to carry a header that pages of other sites cannot send.",
+        "Add the header 'X-Cairn-Request: 1', or 'Content-Type: application/json' with a body.",
+    ),
+    ProblemType("loading", 503, "The service is still reading its drives.", "Try again; 'detail' tells how far it is."),
     ProblemType("bad_parameter", 422, "A parameter is missing or has a bad value.", "The list 'errors' names each."),
     ProblemType("starting", 503, "The service is still opening its drives.", "Try again in a few seconds."),
     ProblemType("unwell", 503, "The service cannot serve.", "Look at the service's log; 'detail' names what is wrong."),
@@ -144,16 +185,21 @@ def respond(
     request: Request, problem: ProblemType, detail: str, headers: dict[str, str] | None = None, **more: Any
 ) -> JSONResponse:
     """The problem document as a response."""
-    body = Problem(
+    body = document(problem, detail, request.state.request_id, **more)
+    return JSONResponse(body, problem.status, headers, MEDIA_TYPE)
+
+
+def document(problem: ProblemType, detail: str, request_id: str = "", **more: Any) -> dict[str, Any]:
+    """The problem document. One without an id gets a new one."""
+    return Problem(
         type=problem.uri,
         title=problem.title,
         status=problem.status,
         detail=detail,
         hint=problem.hint,
-        request_id=request.state.request_id,
+        request_id=request_id or request_id_of(""),
         **more,
-    )
-    return JSONResponse(body.model_dump(), problem.status, headers, MEDIA_TYPE)
+    ).model_dump()
 
 
 async def _on_problem(request: Request, error: Exception) -> JSONResponse:
@@ -187,11 +233,23 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     headers = dict(error.headers or {})
     if error.status_code == 404:
         return respond(request, PROBLEMS["no_such_path"], f"there is nothing at {request.url.path}", headers)
+    if error.status_code == 400:  # the framework could not read the body
+        return respond(request, PROBLEMS["bad_parameter"], "the body is not JSON")
     if error.status_code == 405:
         detail = f"{request.url.path} does not take {request.method}"
+        headers["Allow"] = ", ".join(sorted(_methods_at(request)))
         return respond(request, PROBLEMS["method_not_allowed"], detail, headers)
     problem = ProblemType("internal", error.status_code, str(error.detail), PROBLEMS["internal"].hint)
     return respond(request, problem, str(error.detail), headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """What the path takes, over all routes: the framework knows of the first only."""
+    methods: set[str] = set()
+    for route in request.app.state.routes:
+        if isinstance(route, Route) and route.path_regex.match(request.scope["path"]):
+            methods |= route.methods or set()
+    return methods | ({"HEAD"} if "GET" in methods else set())
 
 
 def install(app: FastAPI) -> None:

@@ -1,4 +1,5 @@
-"""The paths of the admin API. Plain functions: FastAPI runs them on its worker threads, never on the reactor."""
+"""The paths of the admin API. Plain functions: FastAPI runs them on its worker threads, never on the reactor. The probes
+run on the event loop and wait for nothing, so that nobody else's questions hold them up."""
 
 import os
 import platform
@@ -11,8 +12,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from cairn_dpu.admin.asking import AnyService, snapshot_of
-from cairn_dpu.admin.models import Health, Machine, ProblemKind, ProblemKinds, System
+from cairn_dpu.admin.models import Health, HurtDrive, Machine, ProblemKind, ProblemKinds, System
 from cairn_dpu.admin.problems import PROBLEMS, ProblemError
+from cairn_dpu.admin.view import ServiceView
 from cairn_dpu.metrics import SnapshotCollector
 from cairn_dpu.snapshot import Snapshot
 
@@ -70,24 +72,19 @@ def problem_kind(name: str) -> ProblemKind:
 
 
 @probes.get("/healthz", summary="Whether it serves", tags=["probes"])
-def healthz(service: AnyService) -> Health:
-    """200 while the service serves, also while it still reads its drives (`loading`); 503 while it starts or drains, when
-    it has failed, or when every drive has."""
-    if service.state != "serving":
-        known = service.state if service.state in PROBLEMS else "unwell"
-        raise ProblemError(known, f"the service is {service.state}")
-    snapshot = snapshot_of(service)
-    drives = snapshot.store.drives
-    serving = sum(drive.state != "failed" for drive in drives)
-    if serving == 0:
-        raise ProblemError("unwell", "every drive has failed")
-    segments = sum(drive.segments for drive in drives)
-    return Health(
-        state="serving" if snapshot.loaded else "loading",
-        loaded_share=sum(drive.loaded_share * drive.segments for drive in drives) / segments if segments else 1.0,
-        drives_serving=serving,
-        drives=len(drives) + snapshot.drives_absent,
-    )
+async def healthz(service: AnyService) -> Health:
+    """200 while the service serves, also while it still reads its drives (`loading`) or does without some of them
+    (`degraded`, with each and why); 503 while it starts or drains, when it has failed, or when every drive has."""
+    return _health(service)
+
+
+@probes.get("/readyz", summary="Whether it is ready", tags=["probes"])
+async def readyz(service: AnyService) -> Health:
+    """200 when it listens, serves, and has read its drives: from then on a miss is a miss. 503 before and after."""
+    health = _health(service)
+    if health.loaded_share < 1 or health.state == "loading":
+        raise ProblemError("loading", f"{health.loaded_share:.0%} of the drives is read")
+    return health
 
 
 @probes.get("/metrics", summary="For Prometheus", tags=["probes"], response_class=Response)
@@ -97,6 +94,33 @@ def metrics(request: Request, service: AnyService) -> Response:
     registry.register(SnapshotCollector(lambda: snapshot_of(service)))
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), media_type=media_type)
+
+
+def _health(service: ServiceView) -> Health:
+    if service.state != "serving":
+        known = service.state if service.state in PROBLEMS else "unwell"
+        raise ProblemError(known, f"the service is {service.state}")
+    look = service.look()
+    snapshot = look.snapshot
+    drives = snapshot.store.drives
+    serving = sum(drive.state != "failed" for drive in drives)
+    if serving == 0:
+        raise ProblemError("unwell", "every drive has failed")
+    segments = sum(drive.segments for drive in drives)
+    bad_states = ("failed",) if service.read_only else ("failed", "read_only")
+    hurt = [
+        HurtDrive(id=one.uuid, path=one.path, state=one.state, reason=one.reason)
+        for one in drives
+        if one.state in bad_states
+    ]
+    hurt += [HurtDrive(id="", path=path, state="absent", reason=reason) for path, reason in look.absent]
+    return Health(
+        state="loading" if not snapshot.loaded else "degraded" if hurt else "serving",
+        loaded_share=sum(drive.loaded_share * drive.segments for drive in drives) / segments if segments else 1.0,
+        drives_serving=serving,
+        drives=len(drives) + snapshot.drives_absent,
+        hurt=hurt,
+    )
 
 
 def _problem_kind(name: str) -> ProblemKind:

@@ -115,7 +115,7 @@ class LogStore::Members {
        stopped_ = false;
   std::string state_ = "new", why_;
   std::unique_ptr<Change> change_;
-  uint32_t out_ = 0;  // records on their way
+  uint32_t out_ = 0;  // records on their way, without those of drives that go: nobody waits for these
   std::list<Leaving> leaving_;
 };
 

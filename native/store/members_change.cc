@@ -236,15 +236,9 @@ Membership LogStore::Members::record_of(const Slot& slot, const Change& change) 
 }
 
 void LogStore::Members::write(DriveLog& log, Membership record, uint64_t counter, std::function<void(int)> done) {
-  CAIRN_CHECK(out_ < 2 * format::kMembersMost, "more records are on their way than there are drives");
   CAIRN_CHECK(log.state() != DriveState::loading, "a record is written to a drive that is being read");
   record.counter = counter;
-  ++out_;
-  (new RecordWrite(log, record, [this, done = std::move(done)](int error) {
-    CAIRN_CHECK(out_ > 0, "a record was written that nobody sent");
-    --out_;
-    done(error);
-  }))->start();
+  (new RecordWrite(log, record, std::move(done)))->start();
 }
 
 void LogStore::Members::send(Slot& slot, const Membership& record) {
@@ -252,7 +246,11 @@ void LogStore::Members::send(Slot& slot, const Membership& record) {
   CAIRN_CHECK(slot.loader == nullptr, "a drive is told its members before it was read");
   Slot* const at = &slot;
   DriveLog* const log = slot.log.get();
+  CAIRN_CHECK(out_ < 2 * format::kMembersMost, "more records are on their way than there are drives");
+  ++out_;
   write(*log, record, ++slot.counter, [this, at, log](int error) {
+    CAIRN_CHECK(out_ > 0, "a record was written that nobody sent");
+    --out_;
     // The second copy, which nobody waits for, may be missing.
     if (error != 0 && change_ != nullptr) {
       change_->failed = true;

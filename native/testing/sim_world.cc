@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 #include <random>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -173,12 +174,16 @@ void SimWorld::meddle() {
     if (place.back_ns != 0 && clock_.now_ns() >= place.back_ns) plug_in(place);
   }
   const bool away = std::any_of(places_.begin(), places_.end(), [](const Place& place) { return place.back_ns != 0; });
-  if (!away && store_->loaded() && oracle_.impaired()) {
-    bool well = true;
+  if (oracle_.impaired()) {
+    bool well = !away && store_->loaded();
+    // What a drive held is given up when it comes back, and it may be gone again, and back, before all are here.
+    std::set<std::string> distrusted;
     for (const DriveStats& drive : store_->stats().drives) {
       well &= drive.state != "failed" && drive.state != "loading";
-      if (drive.distrusted) oracle_.lost_for_good();
+      if (drive.distrusted) distrusted.insert(drive.uuid);
+      if (drive.distrusted && !distrusted_.contains(drive.uuid)) oracle_.lost_for_good();
     }
+    distrusted_ = std::move(distrusted);
     oracle_.impair(!well);
   }
   harvest();

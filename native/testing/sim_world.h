@@ -8,6 +8,7 @@
 #include <list>
 #include <memory>
 #include <random>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -106,6 +107,7 @@ class SimWorld final : private SimClient::Server, private EventSink, private Ent
   std::vector<std::unique_ptr<SimClient>> clients_;
   std::list<std::unique_ptr<Removal>> removals_;
   std::string draining_;
+  std::set<std::string> distrusted_;  // drives whose blocks were given up; the oracle knows
   uint64_t second_ns_ = 0, quiet_ = 0;
   bool met_ = true;  // all drives were together in the last life
 };

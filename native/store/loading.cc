@@ -168,8 +168,7 @@ void LogStore::all_loaded() {
   CAIRN_CHECK(!loaded_once_, "a start ends twice");
   CAIRN_CHECK(all_read(), "a start ends before its drives were read");
   check_missed_deletes();
-  // Words that no drive here knows may lie on those that are missing: their numbers are not given out again.
-  if (members_->leaps()) count_from(next_sequence_ + kSequenceLeap);
+  members_->first_drives_read();
   recovery_seconds_ = static_cast<double>(clock_.now_ns() - opened_ns_) / 1e9;
 }
 

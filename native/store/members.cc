@@ -60,6 +60,9 @@ void LogStore::Members::plan() {
   fresh_ = plan.state == StartPlan::State::fresh;
   departed_.clear();
   leaps_ = cold_ || !plan.missing.empty();
+  // Members, and so they heard every word of earlier lives. Of the override's line nobody is who is not here.
+  early_departed_.clear();
+  if (plan.state == StartPlan::State::warm && plan.store != Uuid{}) early_departed_ = plan.missing;
   for (const format::Departed& one : plan.departed) departed_[one.drive] = one.sequence;
   for (size_t i = 0; i < slots.size(); ++i) {
     Slot& slot = *slots[i];
@@ -241,9 +244,20 @@ void LogStore::Members::departs(Slot& slot) {
   CAIRN_CHECK(slot.log != nullptr, "a drive departs that was not there");
   const Standing before = std::exchange(slot.standing, Standing::out);
   if (before != Standing::member) return;
+  if (!store_.loaded_once_) {
+    // What numbers were given out is not known yet; the largest may lie on this drive alone.
+    early_departed_.push_back(identity_of(*slot.log));
+    leaps_ = true;
+    return;
+  }
   departed_.try_emplace(identity_of(*slot.log), store_.next_sequence_);
   // What it had given up is known from its headers alone.
   lost_sequence_ = std::max(lost_sequence_, slot.log->given_up_sequence);
+}
+
+void LogStore::Members::first_drives_read() {
+  if (leaps_) store_.count_from(store_.next_sequence_ + kSequenceLeap);
+  for (const Uuid& one : std::exchange(early_departed_, {})) departed_.try_emplace(one, store_.next_sequence_);
 }
 
 void LogStore::Members::forget(const Uuid& drive, bool lost) {

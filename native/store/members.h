@@ -50,8 +50,9 @@ class LogStore::Members {
   bool joining() const;
   bool counts_on_absent() const { return !departed_.empty(); }
   bool knows(const format::Uuid& drive) const;  // … one that is being let go
-  // Numbers of an earlier life that no drive here may know are left out.
-  bool leaps() const { return leaps_; }
+  // The drives that a start found are read. Numbers of an earlier life that no drive here may know are left out, and
+  // members that are not here missed what comes from now on.
+  void first_drives_read();
   bool fresh() const { return fresh_; }
   bool cold() const { return cold_; }
   // What was read of a drive after all is not to be believed: it is given up before anything is written to it.
@@ -110,7 +111,8 @@ class LogStore::Members {
   uint64_t epoch_ = 0, lost_sequence_ = 0;
   std::vector<format::Uuid> members_, base_;
   std::map<format::Uuid, uint64_t> departed_;
-  bool complete_ = false;  // every one of `members_` has the record
+  std::vector<format::Uuid> early_departed_;  // members that are not here, until the others are read
+  bool complete_ = false;                     // every one of `members_` has the record
   bool closed_ = false, waits_ = true, leaps_ = false, cold_ = false, fresh_ = false, outnumbered_ = false,
        stopped_ = false;
   std::string state_ = "new", why_;

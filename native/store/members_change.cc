@@ -17,7 +17,10 @@ namespace cairn {
 using format::Membership;
 using format::Uuid;
 
-// One copy of a drive's record, and a flush.
+constexpr uint32_t kTriesMost = 3;  // of one record: then its drive takes no writes
+
+// One copy of a drive's record, and a flush. An error may be of that request alone, so it is written again, to the same
+// page: the other copy stays what it was.
 class LogStore::Members::RecordWrite final : public IoRequest {
  public:
   RecordWrite(DriveLog& log, const Membership& record, std::function<void(int)> done)
@@ -54,6 +57,14 @@ class LogStore::Members::RecordWrite final : public IoRequest {
       bytes = 0;
       return start();
     }
+    if (error != 0 && ++tries_ < kTriesMost && log_.state() != DriveState::failed) {
+      ++log_.counters.write_errors;
+      // A flush that failed may have lost what it was to keep.
+      kind = IoKind::write;
+      vector_count = 1;
+      bytes = format::kPageBytes;
+      return start();
+    }
     const auto done = std::move(done_);
     delete this;
     done(error);
@@ -63,6 +74,7 @@ class LogStore::Members::RecordWrite final : public IoRequest {
   DriveLog& log_;
   Pages memory_;
   iovec vector_{};
+  uint32_t tries_ = 0;
   std::function<void(int)> done_;
 };
 

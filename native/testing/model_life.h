@@ -351,13 +351,16 @@ class ModelLife {
     if (knew && before != 0 && 2 * here > all && (!same || state != "whole"))
       violate("most of its drives are there, and it does not go on");
     if (!same) knowledge_.owed.fill(false);
+    const uint32_t missing = before & ~set;
+    // Members that a start does without heard all that was said before: when they come, they are believed.
+    const bool waited_for = knew && same && 2 * here > all;
     for (size_t key = 0; key < kModelKeys; ++key) {
-      if ((before & ~set) != 0 && knowledge_.lies_on[key] >= 0 && (set >> knowledge_.lies_on[key] & 1) == 0)
+      if (!waited_for && knowledge_.lies_on[key] >= 0 && (missing >> knowledge_.lies_on[key] & 1) != 0)
         knowledge_.owed[key] = false;
     }
     knowledge_.members = members_now();
     knowledge_.certain = true;
-    knowledge_.away = 0;
+    knowledge_.away = waited_for ? missing : 0;
   }
 
   void put(size_t key) {

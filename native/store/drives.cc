@@ -291,7 +291,10 @@ void LogStore::let_leave(Slot& slot) {
   std::erase_if(elders_, [&](const Elder& one) { return &slots_[one.drive] == &slot; });
   slot = Slot{};
   slot.next_use = next_use;
-  if (members_->waits()) members_->plan();
+  // Without a drive there is nothing to plan: it goes on waiting.
+  const bool any =
+      std::any_of(slots_.begin(), slots_.end(), [](const Slot& one) { return one.log != nullptr && !one.set_aside; });
+  if (members_->waits() && any) members_->plan();
 }
 
 bool LogStore::detached(const std::string& uuid) const {

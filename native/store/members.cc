@@ -256,6 +256,10 @@ void LogStore::Members::departs(Slot& slot) {
 }
 
 void LogStore::Members::first_drives_read() {
+  // The drives that are here may be blank, and those that went have used numbers: a delete with one of those would not
+  // cover what they hold.
+  store_.count_from(lost_sequence_ + 1);
+  for (const auto& [drive, sequence] : departed_) store_.count_from(sequence);
   if (leaps_) store_.count_from(store_.next_sequence_ + kSequenceLeap);
   for (const Uuid& one : std::exchange(early_departed_, {})) departed_.try_emplace(one, store_.next_sequence_);
 }

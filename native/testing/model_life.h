@@ -131,8 +131,9 @@ struct ModelNode {
   ModelKnowledge before;          // … and what was known then
   std::vector<ModelStep> life;    // the steps of the present life; empty: nothing runs
   std::vector<ModelStep> history;
-  uint64_t seed = 1;  // of the present life
-  size_t cuts = 0;    // so far
+  uint64_t seed = 1;                                    // of the present life
+  std::array<size_t, kModelDrivesMost> order{0, 1, 2};  // in which a start hands its drives to the store
+  size_t cuts = 0;                                      // so far
   bool off() const { return life.empty(); }
 };
 
@@ -152,6 +153,7 @@ class ModelLife {
     for (const Platter& one : node.platters) platters_.push_back(std::make_shared<Platter>(one));
     for (size_t i = 0; i < count_ && uuids_[i].empty(); ++i) uuids_[i] = uuid_text(superblock_of(i).drive);
     knowledge_ = node.before;
+    order_ = node.order;
     silent_ = true;
     for (const ModelStep& step : node.life) take(step);
     silent_ = false;
@@ -201,6 +203,7 @@ class ModelLife {
       case ModelStep::Kind::cut:
         return cut(step);
     }
+    note_evictions();
     if (!silent_ && store_ != nullptr) check(step);
     return true;
   }
@@ -224,10 +227,13 @@ class ModelLife {
     store_.reset();
     forget_life();
   }
+  // The present state, told so that equal ones have the same words (model_state.cc).
   std::pair<uint64_t, uint64_t> fingerprint();
+  const std::array<size_t, kModelDrivesMost>& order() const { return order_; }
   void tell_of(const std::vector<ModelStep>& history) { told_ = history; }
 
  private:
+  class Telling;
   void violate(const std::string& what) {
     if (silent_ || outcome_.violations.size() >= kModelViolationsMost) return;
     outcome_.violations.push_back(text_of(told_) + ": " + what);
@@ -237,6 +243,7 @@ class ModelLife {
   }
   void forget_life() {
     drives_.fill(nullptr);
+    evicted_ = 0;
     knowledge_.away_for_good();
   }
   ModelBelief& line() { return knowledge_.lines[knowledge_.line]; }
@@ -314,7 +321,8 @@ class ModelLife {
     }
     const bool knew = knowledge_.certain && stores.size() <= 1;
     std::vector<std::unique_ptr<Drive>> owned;
-    for (size_t i = 0; i < count_; ++i) {
+    for (size_t at = 0; at < count_; ++at) {
+      const size_t i = order_[at];
       if ((set >> i & 1) == 0) continue;
       auto drive = std::make_unique<MemoryDrive>(platters_[i]);
       drives_[i] = drive.get();
@@ -343,7 +351,7 @@ class ModelLife {
       outcome_.waiting += state == "waiting" ? 1 : 0;
     }
     if (state == "waiting") {
-      if (knew && 2 * here >= all) violate("it waits for drives that it does not need");
+      if (knew && all > 0 && 2 * here >= all) violate("it waits for drives that it does not need");
       return;
     }
     learn_line();
@@ -443,6 +451,7 @@ class ModelLife {
   }
 
   bool attach(size_t drive) {
+    waited_ = store_->stats().members_state == "waiting";
     auto one = std::make_unique<MemoryDrive>(platters_[drive]);
     MemoryDrive* const known = one.get();
     auto identified = Store::identify(std::move(one));
@@ -474,6 +483,8 @@ class ModelLife {
     learn_line();
     if (before != knowledge_.line) knowledge_.owed.fill(false);
     knowledge_.away &= ~(1U << drive);
+    // It waited for this one: members that it goes on without come late.
+    if (waited_ && before == knowledge_.line) knowledge_.away |= knowledge_.members & ~members_now();
     knowledge_.members = members_now();
     knowledge_.certain = true;
   }
@@ -524,6 +535,16 @@ class ModelLife {
       }
     }
     forget_life();
+  }
+
+  // Each life begins a segment, and a drive has four: some go without having been asked to.
+  void note_evictions() {
+    if (store_ == nullptr) return;
+    uint64_t evicted = 0;
+    for (const DriveStats& one : store_->stats().drives) evicted += one.evicted_segments;
+    if (evicted == std::exchange(evicted_, evicted)) return;
+    knowledge_.owed.fill(false);
+    knowledge_.away_for_good();
   }
 
   // A change of the drives that ends in its middle.
@@ -608,9 +629,12 @@ class ModelLife {
   std::array<MemoryDrive*, kModelDrivesMost> drives_{};
   std::array<std::string, kModelDrivesMost> uuids_;
   ModelKnowledge knowledge_;
+  std::array<size_t, kModelDrivesMost> order_{0, 1, 2};
   std::vector<ModelStep> told_;  // the present history
   bool silent_ = false;
+  bool waited_ = false;  // for more drives, before one was attached
   uint64_t cut_at_ = 0;
+  uint64_t evicted_ = 0;  // segments, in this life
 };
 
 }  // namespace cairn

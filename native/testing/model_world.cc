@@ -34,127 +34,6 @@ namespace {
 
 using Kind = ModelStep::Kind;
 
-// --- equal states ----------------------------------------------------------------------------------------
-
-// A state told in words that do not depend on how it came about: identities by their order, sequences by their rank.
-class Fingerprint {
- public:
-  void say(uint64_t word) { words_.push_back({false, word}); }
-  void say_sequence(uint64_t sequence) {
-    words_.push_back({true, sequence});
-    sequences_.insert(sequence);
-  }
-  std::pair<uint64_t, uint64_t> take() const {
-    uint64_t a = 0xCBF29CE484222325ULL, b = 0x9E3779B97F4A7C15ULL;
-    for (const auto& [ranked, word] : words_) {
-      const uint64_t value =
-          ranked ? static_cast<uint64_t>(std::distance(sequences_.begin(), sequences_.find(word))) + 1'000'000 : word;
-      a = (a ^ value) * 0x100000001B3ULL;
-      b = (b + value) * 0xBF58476D1CE4E5B9ULL;
-      b ^= b >> 29;
-    }
-    return {a, b};
-  }
-
- private:
-  std::vector<std::pair<bool, uint64_t>> words_;
-  std::set<uint64_t> sequences_;
-};
-
-template <class T>
-uint64_t number_of(std::vector<T>& known, const T& one) {
-  const auto at = std::find(known.begin(), known.end(), one);
-  if (at == known.end()) known.push_back(one);
-  return static_cast<uint64_t>(at - known.begin());
-}
-
-}  // namespace
-
-std::pair<uint64_t, uint64_t> ModelLife::fingerprint() {
-  Fingerprint all;
-  std::vector<format::Uuid> lines, drives;
-  for (size_t i = 0; i < count_; ++i) (void)number_of(drives, superblock_of(i).drive);
-  const auto say_set = [&](const std::vector<format::Uuid>& set) {
-    uint64_t bits = 0;
-    for (const format::Uuid& one : set) bits |= uint64_t{1} << number_of(drives, one);
-    all.say(bits);
-  };
-  std::map<format::Uuid, std::set<uint64_t>> epochs;
-  for (size_t i = 0; i < count_; ++i) {
-    if (const auto record = record_of(i)) epochs[record->store].insert(record->epoch);
-  }
-  for (size_t i = 0; i < count_; ++i) {
-    all.say(0xD0 + i);
-    const auto record = record_of(i);
-    uint64_t void_generation = 0;
-    if (record) {
-      void_generation = record->void_generation;
-      const auto& of_line = epochs[record->store];
-      all.say(number_of(lines, record->store));
-      all.say(static_cast<uint64_t>(std::distance(of_line.begin(), of_line.find(record->epoch))));
-      all.say(record->left);
-      say_set(members_of(*record));
-      say_set(base_of(*record));
-      all.say_sequence(record->lost_sequence);
-      for (size_t one = 0; one < record->departed_count; ++one) {
-        all.say(number_of(drives, record->departed[one].drive));
-        all.say_sequence(record->departed[one].sequence);
-      }
-    }
-    MemoryDrive drive(platters_[i], false, true);
-    const FoundDrive found = load_now(drive, superblock_of(i), void_generation, [&](FoundSegment& segment) {
-      all.say(0x5E0 + static_cast<uint64_t>(segment.segment.state));
-      for (const format::SummaryEntry& entry : segment.entries) {
-        uint64_t key = 0;
-        std::memcpy(&key, entry.key.bytes.data(), sizeof(key));
-        if (entry.type == format::RecordType::block && key >= kModelKeys) {
-          all.say(0xF111);
-          continue;
-        }
-        all.say(static_cast<uint64_t>(entry.type) << 16 ^ static_cast<uint64_t>(entry.kind) << 8 ^ key);
-        all.say_sequence(entry.sequence);
-      }
-    });
-    all.say_sequence(found.given_up_sequence);
-    all.say_sequence(found.forgotten_sequence);
-  }
-  all.say(number_of(lines, knowledge_.line));
-  all.say(knowledge_.members);
-  all.say(knowledge_.certain ? 1 : 0);
-  all.say(knowledge_.away);
-  for (const format::Uuid& one : lines) {
-    const auto belief = knowledge_.lines.find(one);
-    for (size_t key = 0; key < kModelKeys; ++key) {
-      all.say(0xBE11EF);
-      if (belief == knowledge_.lines.end()) continue;
-      for (const uint32_t version : belief->second.may[key]) {
-        const auto sequence = knowledge_.sequences[key].find(version);
-        if (sequence != knowledge_.sequences[key].end()) all.say_sequence(sequence->second);
-      }
-    }
-  }
-  for (size_t key = 0; key < kModelKeys; ++key) {
-    all.say(static_cast<uint64_t>(knowledge_.lies_on[key] + 1));
-    all.say(knowledge_.owed[key] ? 1 : 0);
-    all.say(key == 1 ? knowledge_.last_version[key] % 2 : 0);
-  }
-  all.say(off() ? 1 : 0);
-  if (!off()) {
-    const StoreStats stats = store_->stats();
-    for (const char letter : stats.members_state) all.say(static_cast<uint64_t>(letter));
-    for (const DriveStats& one : stats.drives) {
-      for (size_t i = 0; i < count_; ++i) all.say(uuid_of(i) == one.uuid ? i : 99);
-      all.say(static_cast<uint64_t>(one.state[0]) << 8 ^ static_cast<uint64_t>(one.state[3]));
-      all.say(one.blocks);
-      all.say(one.segments_free);
-      all.say(one.distrusted ? 1 : 0);
-    }
-  }
-  return all.take();
-}
-
-namespace {
-
 // --- all histories ---------------------------------------------------------------------------------------
 
 class Explorer {
@@ -245,6 +124,7 @@ class Explorer {
     next.history.push_back(step);
     next.cuts += step.kind == Kind::cut ? 1 : 0;
     if (world_.off()) {
+      next.order = world_.order();
       next.platters = world_.platters();
       next.before = world_.knowledge();
       next.life.clear();
@@ -294,6 +174,7 @@ class Explorer {
         std::fprintf(stderr, "  it could not be taken\n");
         continue;
       }
+      (void)world_.fingerprint();  // a start takes the drives in the order in which it was told
       node = behind(node, step);
     }
   }

@@ -479,28 +479,4 @@ void LogStore::Evictor::finish() {
   log_.release(segment_, one.blocks > 0 || !whole_);
 }
 
-// --- quotas ----------------------------------------------------------------------------------------------
-
-bool LogStore::squeeze(uint32_t tenant) {
-  for (const Slot& slot : slots_) {
-    if (slot.evictor != nullptr && slot.evictor->squeezing(tenant)) return true;
-  }
-  for (const Slot& slot : slots_) {
-    if (slot.evictor != nullptr && slot.evictor->squeeze(tenant)) return true;
-  }
-  // Nothing that is sealed: what is open is sealed, and what is on its way is waited for.
-  bool soon = tenants_.at(tenant).pending_bytes > 0;
-  for (Slot& slot : slots_) {
-    if (slot.log == nullptr || !slot.log->writable()) continue;
-    for (const Segment& one : slot.log->segments()) {
-      const bool theirs = one.owner == tenant || one.owner == format::kSharedOwner;
-      const bool open = one.state == SegmentState::open || one.state == SegmentState::sealing;
-      if (theirs && open && one.blocks > 0) soon = true;
-    }
-    slot.log->seal_open(tenant);
-    if (tenants_.at(tenant).payload_bytes > 0) slot.log->seal_open(format::kSharedOwner);
-  }
-  return soon;
-}
-
 }  // namespace cairn

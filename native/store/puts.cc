@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "store/evictor.h"
 #include "store/jobs.h"
 #include "store/members.h"
 
@@ -431,6 +432,29 @@ void LogStore::cancel(PutOp& op) {
   if (pending.owner != &op) return;
   pending.owner = nullptr;
   if (pending.writing == nullptr) settle_pending(BlockId(op.id));
+}
+
+// Somebody of the tenant's own has to go: true if that makes room soon.
+bool LogStore::squeeze(uint32_t tenant) {
+  for (const Slot& slot : slots_) {
+    if (slot.evictor != nullptr && slot.evictor->squeezing(tenant)) return true;
+  }
+  for (const Slot& slot : slots_) {
+    if (slot.evictor != nullptr && slot.evictor->squeeze(tenant)) return true;
+  }
+  // Nothing that is sealed: what is open is sealed, and what is on its way is waited for.
+  bool soon = tenants_.at(tenant).pending_bytes > 0;
+  for (Slot& slot : slots_) {
+    if (slot.log == nullptr || !slot.log->writable()) continue;
+    for (const Segment& one : slot.log->segments()) {
+      const bool theirs = one.owner == tenant || one.owner == format::kSharedOwner;
+      const bool open = one.state == SegmentState::open || one.state == SegmentState::sealing;
+      if (theirs && open && one.blocks > 0) soon = true;
+    }
+    slot.log->seal_open(tenant);
+    if (tenants_.at(tenant).payload_bytes > 0) slot.log->seal_open(format::kSharedOwner);
+  }
+  return soon;
 }
 
 }  // namespace cairn

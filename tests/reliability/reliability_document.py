@@ -84,6 +84,7 @@ def measures(parts: Iterable[str]) -> list[Measure]:
         Measure("drives-two", "Histories of two drives that come and go", "histories", histories, 0, 0, whole=True),
         Measure("drives-two-cut", "… with a change cut off", "histories", histories, 0, 0, whole=True),
         Measure("drives-three", "… of three drives", "histories", histories, 0, 0, whole=True),
+        Measure("drives-three-cut", "… of three, with a change cut off", "histories", histories, 0, 0, whole=True),
         Measure("syscall-sites", "System calls that failed", "sites", all_of("sites."), 0, 0, whole=True),
         Measure(
             "client-syscalls-tcp", "System calls of a client that failed, tcp", "cases", field("runs"), 200, 10_000

@@ -188,16 +188,18 @@ def drives_model(places: Places) -> list[Part]:
         histories = [line.split(": ")[0] for line in result.err.splitlines() if ": " in line]
         return [f"{program} --only '{one}'" for one in dict.fromkeys(histories)][:REPEATS_MOST]
 
-    def part(name: str, words: list[str], seconds: int) -> Part:
+    def part(name: str, drives: int, depth: int, cuts: int, seconds: int) -> Part:
         def command(_seed: int, most: int, _amount: int) -> list[str]:
-            return [str(program), *words, "--stop-at", str(most)]
+            steps = depth + 1 if most > seconds else depth  # a soak gives it more time
+            return [str(program), *f"--drives {drives} --depth {steps} --cuts {cuts} --stop-at {most}".split()]
 
         return Part(name, command, seconds, amount=1, program=program, whole=True, repeats=repeats)
 
     return [
-        part("drives-two", ["--drives", "2", "--depth", "4", "--cuts", "0"], 120),
-        part("drives-two-cut", ["--drives", "2", "--depth", "3", "--cuts", "1"], 120),
-        part("drives-three", ["--drives", "3", "--depth", "2", "--cuts", "1"], 120),
+        part("drives-two", 2, 5, 0, 300),
+        part("drives-two-cut", 2, 3, 1, 120),
+        part("drives-three", 3, 4, 0, 300),
+        part("drives-three-cut", 3, 2, 1, 120),
     ]
 
 

@@ -50,6 +50,7 @@ class Server:
         *,
         absent: Sequence[tuple[str, str]],
         require_all_drives: bool,
+        without_missing_drives: bool,
         wait_until_loaded: bool,
         slab_bytes: int,
         read_only: bool,
@@ -77,7 +78,8 @@ class Server:
         rdma_mtu_bytes: int,
     ) -> None:
         """Opens the drives and begins to read them; with wait_until_loaded it blocks until the index is whole. A drive that
-        cannot be opened is absent: CairnError when there is no other, or with require_all_drives. `absent`: (path, reason)
+        cannot be opened is absent: CairnError when there is no other, or with require_all_drives. A store that
+        misses half of its drives or more is begun empty, or waits for them: see docs/storage-faults.md. `absent`: (path, reason)
         of drives known to be. `tenants`: as set_tenants. `fleet`: 16 bytes, or none for drives of any.
         sessions_per_tenant_most, sessions_per_peer_most: 0 for three quarters of sessions_most.
         rdma_dscp, rdma_service_level: -1 for what the path has; rdma_mtu_bytes: 0 for that."""

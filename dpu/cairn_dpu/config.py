@@ -115,6 +115,15 @@ class Config:
         "Do not start when one of the drives cannot be opened. Otherwise it is logged, shown as absent, and done without"
         " as long as there is another.",
     )
+    without_missing_drives: bool = _row(
+        SWITCH,
+        False,
+        "Drives",
+        "Go on with the drives that are there. A start on fewer than half of a store's drives waits for more of them, and"
+        " one on half of them begins empty, because the others may know better what was deleted or replaced. This says"
+        " that the missing drives are gone for good and were never used without these: were they, what was deleted may"
+        " be back. For one start; a drive that is missing at this start is refused when it comes back.",
+    )
     wait_until_loaded: bool = _row(
         SWITCH,
         False,

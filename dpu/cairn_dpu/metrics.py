@@ -140,6 +140,20 @@ STORE = (
     _store("index_entries", "index_entries", "gauge", "Entries of the index: parts of blocks."),
     _store("refused_quota", "refused_quota_total", "counter", "Puts refused for their tenant's quota."),
     _store("refused_admission", "refused_admission_total", "counter", "Puts that the admission policy kept out."),
+    Row(
+        "store.members_state",
+        "cairn_store_members_info",
+        "info",
+        "Always 1; of the drives as one store: new, whole, begun_empty, waiting.",
+        ("state",),
+    ),
+    Row(
+        "store.members_reason",
+        "cairn_store_members_reason_info",
+        "info",
+        "Always 1; why the store was begun empty, or waits for drives.",
+        ("reason",),
+    ),
 )
 DRIVE_INFO = Row(
     "store.drives.*.path", "cairn_drive_info", "info", "Always 1; the label tells the path.", ("drive", "path")
@@ -163,7 +177,7 @@ DRIVE_STATE = Row(
 )
 DRIVES = (
     _drive("fixed_buffers", "fixed_buffers", "gauge", "1: its commands name memory that the kernel knows already."),
-    _drive("distrusted", "distrusted", "gauge", "1: it missed deletes that nobody remembers; what it held is a miss."),
+    _drive("distrusted", "distrusted", "gauge", "1: it missed what nobody remembers; what it held was given up."),
     _drive("loaded_share", "loaded_ratio", "gauge", "How much of it was read since the start, from 0 to 1."),
     _drive("bytes", "bytes", "gauge", "Size of the drive."),
     _drive("segment_bytes", "segment_bytes", "gauge", "Size of one segment."),

@@ -158,6 +158,12 @@ class Service:
             log.warning(server.slab_remark())
         for path, reason in server.absent_drives():
             log.error("the drive %s is absent: %s", path, reason)
+        store = json.loads(server.stats())["store"]
+        if store["members_reason"]:
+            log.error("%s", store["members_reason"])
+        for drive in store["drives"]:
+            if drive["state"] == "failed":
+                log.error("the drive %s (%s) is not used: %s", drive["path"], drive["uuid"], drive["reason"])
         try:
             self.listen_urls = [server.listen(str(url)) for url in config.listen]
             if config.admin is not None:
@@ -278,6 +284,7 @@ def _open(config: Config, drives: list[str], absent: list[tuple[str, str]]) -> _
         drives,
         absent=absent,
         require_all_drives=config.require_all_drives,
+        without_missing_drives=config.without_missing_drives,
         wait_until_loaded=config.wait_until_loaded,
         slab_bytes=config.slab,
         credits=config.credits,

@@ -39,7 +39,7 @@ class Drive(_Model):
         description="loading, serving, read_only, draining, drained, failed; absent: could not be opened"
     )
     reason: str = Field(description="why it is read_only, failed or absent; empty otherwise")
-    distrusted: bool = Field(description="it missed deletes that nobody remembers, so nothing it held is believed")
+    distrusted: bool = Field(description="it missed what nobody remembers, so what it held was given up")
     loaded_share: float = Field(description="how much of it was read since the start or since it came, from 0 to 1")
     bytes: int
     segment_bytes: int
@@ -150,6 +150,11 @@ class Store(_Model):
     index_entries: int
     refused_quota: int
     refused_admission: int
+    members_state: str = Field(
+        description="of the drives as one store. new, whole; begun_empty: what its drives held was given up; waiting: nothing"
+        " is written or served before more of them are there"
+    )
+    members_reason: str = Field(description="why it was begun empty or waits, and what to do; empty otherwise")
     drives: list[Drive]
 
 

@@ -278,7 +278,7 @@ void read_segment(Image& image, Drive& drive, const format::Superblock& superblo
 // The whole drive, as a start reads it.
 void load_drive(Drive& drive, const format::Superblock& superblock) {
   uint64_t seen = 0;
-  const FoundDrive found = load_now(drive, superblock, [&](FoundSegment& one) {
+  const FoundDrive found = load_now(drive, superblock, 0, [&](FoundSegment& one) {
     check_found(one);
     CAIRN_CHECK((seen & 1U << one.index) == 0, "a segment was found twice");
     seen |= 1U << one.index;

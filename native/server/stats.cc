@@ -94,6 +94,7 @@ void write_store(JsonWriter& json, const StoreStats& stats) {
   json.real("recovery_seconds", stats.recovery_seconds).number("groups", stats.groups).number("leases", stats.leases);
   json.number("events", stats.events).number("index_entries", stats.index_entries);
   json.number("refused_quota", stats.refused_quota).number("refused_admission", stats.refused_admission);
+  json.text("members_state", stats.members_state).text("members_reason", stats.members_reason);
   json.begin_array("drives");
   for (const DriveStats& drive : stats.drives) write_drive(json, drive);
   json.end_array().end_object();

@@ -146,7 +146,8 @@ bool LogStore::bound(uint32_t tenant) {
   if (row == nullptr) return true;  // it has no name
   tenant_table_.want(tenant);
   return std::all_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
-    return slot.log == nullptr || !slot.log->writable() || slot.table_version >= row->since;
+    return slot.log == nullptr || slot.standing != Standing::member || !slot.log->writable() ||
+           slot.table_version >= row->since;
   });
 }
 
@@ -154,7 +155,8 @@ bool LogStore::bound(uint32_t tenant) {
 void LogStore::turn_bindings() {
   const uint64_t version = tenant_table_.version();
   for (Slot& slot : slots_) {
-    if (slot.log == nullptr || slot.loader != nullptr || !slot.log->writable() || slot.table_writing || closing_)
+    if (slot.log == nullptr || slot.standing != Standing::member || slot.loader != nullptr || !slot.log->writable() ||
+        slot.table_writing || closing_)
       continue;
     const bool behind = slot.table_version < version || (slot.table_version_before < version && slot.table_counter > 0);
     if (!behind || !loaded_once_ || clock_.now_ms() < slot.table_retry_ms) continue;

@@ -245,6 +245,10 @@ bool LogStore::Evictor::judge(const format::SummaryEntry& entry) {
   const BlockId id{entry.key, entry.layout, entry.tenant};
   Index::Entry* live = store_.find_part(id, entry.part);
   const Place here{log_.number(), segment_, entry.page, log_.segment(segment_).use};
+  if (live == nullptr || live->birth < entry.sequence) {
+    // A drive that is away may hold an earlier block of its key, unless a delete that is remembered covers both.
+    if (!store_.graveyard_.covers(id, {}, 0, entry.sequence)) log_.give_up(entry.sequence);
+  }
   if (live == nullptr || !(live->place() == here)) return true;
   Index::Entry* head = store_.find_part(id, 0);
   live = store_.find_part(id, entry.part);
@@ -406,6 +410,8 @@ void LogStore::Evictor::finish() {
   passed_over_.erase(segment_);
   entries_ = {};
   log_.forgotten_sequence = std::max(log_.forgotten_sequence, forgotten_);
+  log_.give_up(forgotten_);
+  if (!whole_) log_.give_up(store_.next_sequence_ - 1);
   log_.release(segment_, one.blocks > 0 || !whole_);
 }
 

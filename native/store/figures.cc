@@ -4,6 +4,7 @@
 
 #include "store/loader.h"
 #include "store/log_store.h"
+#include "store/members.h"
 #include "store/scrubber.h"
 
 namespace cairn {
@@ -128,6 +129,7 @@ StoreStats LogStore::stats() const {
   stats.events = next_event_ - 1;
   stats.forgotten = tenants_.forgotten();
   stats.recovery_seconds = recovery_seconds_;
+  members_->tell(stats);
   return stats;
 }
 

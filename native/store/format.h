@@ -1,8 +1,8 @@
 // Bytes on the drive: docs/on-disk-format.md, which carries golden bytes of each structure.
 //
-// A drive is a superblock (two copies), a state page (two copies) and segments of equal size. A segment is a header
-// page, records, and, once sealed, a summary that ends in a footer on its last page; until then that page is a copy of
-// the header. Everything lies on 4 KiB pages and is little-endian. Fields that version 2 added stand behind the
+// A drive is a superblock, a state page, a membership record (two copies each) and segments of equal size. A segment is
+// a header page, records, and, once sealed, a summary that ends in a footer on its last page; until then that page is a
+// copy of the header. Everything lies on 4 KiB pages and is little-endian. Fields that version 2 added stand behind the
 // checksum of version 1's structures, where version 1 wrote zeros: one structure reads both.
 #pragma once
 
@@ -22,10 +22,11 @@
 namespace cairn::format {
 
 inline constexpr uint64_t kPageBytes = 4096;
-inline constexpr uint32_t kVersion = 2;
+inline constexpr uint32_t kVersion = 3;
 inline constexpr uint32_t kVersionLeast = 1;  // the oldest that is read; a drive of it is carried on in kVersion
 inline constexpr uint64_t kSuperblockOffsets[] = {0, 64 * kKiB};
 inline constexpr uint64_t kStateOffsets[] = {128 * kKiB, 192 * kKiB};
+inline constexpr uint64_t kMembershipOffsets[] = {256 * kKiB, 320 * kKiB};
 inline constexpr uint64_t kFirstSegmentOffset = 1 * kMiB;
 inline constexpr uint64_t kSegmentBytesLeast = 1 * kMiB;
 inline constexpr uint64_t kSegmentBytesMost = 1 * kGiB;
@@ -41,7 +42,9 @@ static_assert(kVersionLeast <= kVersion, "what is written could not be read agai
 static_assert(kSuperblockOffsets[0] + kPageBytes <= kSuperblockOffsets[1], "the superblock's copies overlap");
 static_assert(kSuperblockOffsets[1] + kPageBytes <= kStateOffsets[0], "a state page lies over the superblock");
 static_assert(kStateOffsets[0] + kPageBytes <= kStateOffsets[1], "the state's copies overlap");
-static_assert(kStateOffsets[1] + kPageBytes <= kFirstSegmentOffset, "the first segment lies over a state page");
+static_assert(kStateOffsets[1] + kPageBytes <= kMembershipOffsets[0], "a membership record lies over a state page");
+static_assert(kMembershipOffsets[0] + kPageBytes <= kMembershipOffsets[1], "the copies of the record overlap");
+static_assert(kMembershipOffsets[1] + kPageBytes <= kFirstSegmentOffset, "the first segment lies over a record");
 static_assert(kFirstSegmentOffset % kPageBytes == 0, "segments begin within a page");
 static_assert(std::has_single_bit(kSegmentBytesLeast), "the smallest segment is no power of two");
 static_assert(std::has_single_bit(kSegmentBytesMost), "the largest segment is no power of two");
@@ -56,7 +59,8 @@ inline constexpr uint64_t kRecordMagic = 0x3143455252494143;      // "CAIRREC1"
 inline constexpr uint64_t kFooterMagic = 0x31544F4652494143;      // "CAIRFOT1"
 inline constexpr uint64_t kFreedMagic = 0x3145524652494143;  // "CAIRFRE1": a segment header's page that says it is free
 
-inline constexpr uint64_t kStateMagic = 0x3141545352494143;  // "CAIRSTA1"
+inline constexpr uint64_t kStateMagic = 0x3141545352494143;       // "CAIRSTA1"
+inline constexpr uint64_t kMembershipMagic = 0x314D454D52494143;  // "CAIRMEM1"
 
 // Blocks larger than this are cut into parts of it, each a record of its own, on as many drives as there are.
 inline constexpr uint64_t kPartBytes = 4 * kMiB;
@@ -113,8 +117,11 @@ struct SegmentHeader {
   uint32_t reserved3 = 0;
   uint64_t evicted_sequence = 0;    // the youngest block that this drive had evicted when the segment was opened
   uint64_t forgotten_sequence = 0;  // the youngest tombstone that this drive had given up then
+  // Since version 3; before, zero.
+  uint64_t given_up_sequence =
+      0;  // the youngest word that this drive no longer has: evicted, expired, dropped, forgotten
 };
-static_assert(sizeof(SegmentHeader) == 104 && offsetof(SegmentHeader, crc) == 76);
+static_assert(sizeof(SegmentHeader) == 112 && offsetof(SegmentHeader, crc) == 76);
 static_assert(std::has_unique_object_representations_v<SegmentHeader>, "a segment's header has padding");
 static_assert(offsetof(SegmentHeader, drive) == 16 && offsetof(SegmentHeader, index) == 32);
 static_assert(offsetof(SegmentHeader, generation) == 40 && offsetof(SegmentHeader, nonce) == 48);
@@ -286,6 +293,40 @@ static_assert(std::has_unique_object_representations_v<Footer>, "a footer has pa
 static_assert(offsetof(Footer, drive) == 16 && offsetof(Footer, generation) == 40 && offsetof(Footer, nonce) == 48);
 static_assert(offsetof(Footer, entry_count) == 56 && offsetof(Footer, summary_page) == 64);
 static_assert(offsetof(Footer, owner) == 96, "version 2 begins elsewhere than behind the checksum of version 1");
+
+// Which drives are one store: docs/decisions/0010-drives-that-come-and-go.md. On every drive of a store, two copies
+// written in turn; a drive that was formatted and never used has none. Since version 3.
+inline constexpr size_t kMembersMost = 32;
+struct Departed {
+  Uuid drive{};
+  uint64_t sequence = 0;  // the first word that it did not hear
+};
+struct Membership {
+  uint64_t magic = kMembershipMagic;
+  uint32_t version = kVersion;
+  uint8_t left = 0;  // 1: it was let go in good order, and belongs to no store
+  uint8_t member_count = 0, base_count = 0, departed_count = 0;
+  Uuid drive{};
+  Uuid origin{};                 // given when the store was first formed; kept but by a format
+  Uuid store{};                  // of this line of it: new where drives go on without knowing what the others heard
+  uint64_t counter = 0;          // the copy with the larger one counts
+  uint64_t epoch = 0;            // grows with every change of the members
+  uint64_t void_generation = 0;  // segments of this drive up to this generation hold nothing
+  uint64_t lost_sequence = 0;    // the youngest word that left with drives which nobody waits for any more
+  uint64_t reserved = 0;
+  uint32_t reserved2 = 0;
+  uint32_t crc = 0;
+  std::array<Uuid, kMembersMost> members{};
+  std::array<Uuid, kMembersMost> base{};  // of the last epoch that all of its members are known to have heard of
+  std::array<Departed, kMembersMost> departed{};  // members that went and may come back
+};
+static_assert(sizeof(Departed) == 24);
+static_assert(offsetof(Membership, drive) == 16 && offsetof(Membership, origin) == 32);
+static_assert(offsetof(Membership, store) == 48 && offsetof(Membership, counter) == 64);
+static_assert(offsetof(Membership, crc) == 108 && offsetof(Membership, members) == 112);
+static_assert(offsetof(Membership, base) == 624 && offsetof(Membership, departed) == 1136);
+static_assert(sizeof(Membership) == 1904);
+static_assert(std::has_unique_object_representations_v<Membership>, "a membership record has padding");
 
 constexpr uint64_t pages_of(uint64_t bytes) {
   return (bytes + kPageBytes - 1) / kPageBytes;

@@ -97,6 +97,25 @@ Tombstone tombstone() {
   return {one.key, one.layout, one.tenant, Buried::key, {}, 100};
 }
 
+Page<Membership> membership() {
+  Page<Membership> page;
+  Membership& record = page.body;
+  record.drive = counting_uuid();
+  record.origin.fill(0xaa);
+  record.store.fill(0xbb);
+  record.counter = 5;
+  record.epoch = 3;
+  record.void_generation = 8;
+  record.lost_sequence = 90;
+  record.member_count = record.base_count = 1;
+  record.members[0] = record.base[0] = counting_uuid();
+  record.departed_count = 1;
+  record.departed[0].drive.fill(0xcc);
+  record.departed[0].sequence = 95;
+  page.seal();
+  return page;
+}
+
 std::string first_bytes(const void* page, size_t from, size_t count) {
   return hex({static_cast<const std::byte*>(page) + from, count});
 }
@@ -115,6 +134,12 @@ TEST(OnDiskFormat, TheGoldenBytesOfThePageAreWhatTheCodeWrites) {
   const auto dead = tombstone();
   EXPECT_EQ(golden_in_page("on-disk-format.md", "footer"), first_bytes(&end, 0, sizeof(Footer)));
   EXPECT_EQ(golden_in_page("on-disk-format.md", "tombstone"), first_bytes(&dead, 0, sizeof(dead)));
+  const auto record_of_members = membership();
+  EXPECT_EQ(golden_in_page("on-disk-format.md", "membership"), first_bytes(&record_of_members, 0, 128));
+  EXPECT_EQ(golden_in_page("on-disk-format.md", "membership-base"),
+            first_bytes(&record_of_members, offsetof(Membership, base), 16));
+  EXPECT_EQ(golden_in_page("on-disk-format.md", "membership-departed"),
+            first_bytes(&record_of_members, offsetof(Membership, departed), sizeof(Departed)));
 }
 
 TEST(OnDiskFormat, EveryFlippedBitOfAPageIsNoticed) {

@@ -9,12 +9,13 @@ namespace cairn {
 
 void Ghosts::note(uint32_t segment, uint64_t key) {
   std::vector<uint64_t>& keys = segments_[segment];
-  if (keys_.size() >= kKeysMost) return;
+  if (keys_.size() >= kKeysMost) return note_unknown(segment);
   keys.push_back(key);
   ++keys_[key];
 }
 
 void Ghosts::wiped(uint32_t segment) {
+  unknown_.erase(segment);
   const auto found = segments_.find(segment);
   if (found == segments_.end()) return;
   for (const uint64_t key : found->second) {

@@ -42,6 +42,17 @@ std::vector<format::Tombstone> Graveyard::missing_on(uint8_t drive) const {
   return all;
 }
 
+void Graveyard::forget_drive(uint8_t drive) {
+  CAIRN_CHECK(drive < sizeof(Grave::drives) * 8, "a drive is forgotten that a grave has no bit for");
+  for (auto& [name, grave] : buried_) grave.drives &= ~(1U << drive);
+}
+
+void Graveyard::unheld(const format::Tombstone& tombstone, uint8_t drive) {
+  CAIRN_CHECK(drive < sizeof(Grave::drives) * 8, "a drive holds no tombstone that a grave has no bit for");
+  const auto found = buried_.find({tombstone.key, tombstone.value, tombstone.tenant, tombstone.kind});
+  if (found != buried_.end() && found->second.sequence == tombstone.sequence) found->second.drives &= ~(1U << drive);
+}
+
 uint64_t Graveyard::sequence_of(const Name& name) const {
   const auto found = buried_.find(name);
   return found == buried_.end() ? 0 : found->second.sequence;

@@ -27,6 +27,10 @@ class Graveyard {
   // Those that this drive does not hold, the oldest first; without what concerns another drive alone.
   std::vector<format::Tombstone> missing_on(uint8_t drive) const;
 
+  // Another drive has that number from now on; or: this one did not take the tombstone after all.
+  void forget_drive(uint8_t drive);
+  void unheld(const format::Tombstone& tombstone, uint8_t drive);
+
   // Forgets the oldest beyond kRememberedMost. Not while a drive is loading: then all are needed.
   void trim();
   // Deletes with a smaller sequence may have been forgotten.

@@ -143,6 +143,12 @@ class LogStore::WriteJob final {
     Pages page_;
   };
   void start();
+  // One more thing to be written before the put is done.
+  void await() {
+    CAIRN_CHECK(!inserted, "a put waits for something after it became visible");
+    ++to_settle_;
+  }
+  void awaited(Status ended) { one_settled(ended); }
   const format::RecordHeader& first_header() const {
     CAIRN_CHECK(!parts.empty(), "a put of no parts");
     return parts.front()->header->body;
@@ -155,6 +161,7 @@ class LogStore::WriteJob final {
   uint32_t crc = 0;  // of the whole block
   bool relaxed = false;
   bool inserted = false;
+  bool elders_buried = false;
   Status status = Status::ok;
   std::vector<std::unique_ptr<Part>> parts;
   std::list<std::unique_ptr<WriteJob>>::iterator self;
@@ -162,6 +169,7 @@ class LogStore::WriteJob final {
  private:
   void part_placed(Part& part);
   void part_settled(Part& part, Status status);
+  void one_settled(Status status);
   bool place_elsewhere(Part& part);
 
   LogStore& store_;
@@ -190,6 +198,7 @@ class LogStore::RemoveJob final : public TombstoneAppend {
   std::shared_ptr<Removal> removal;  // nullptr: nobody waits, it was owed to a drive that came back
   std::vector<size_t> items;         // which of the op's ids
   std::vector<uint32_t> held_by;     // … and which drives held each, a bit a drive
+  WriteJob* waits = nullptr;         // the put that is not done before what it supersedes is buried
   std::list<std::unique_ptr<RemoveJob>>::iterator self;
 
  private:

@@ -146,7 +146,7 @@ struct Loader::Probe {
   bool asked_last = false;
 };
 
-// Before a drive is believed: flushed, and its superblocks made good.
+// Before a drive is believed it is flushed; once its headers say that it is ours, its superblocks are made good.
 class Loader::Settle final : public IoRequest {
  public:
   Settle(Loader& loader) : loader_(loader), page_(1) {
@@ -155,37 +155,47 @@ class Loader::Settle final : public IoRequest {
     page->body.version = page->body.reader_version = format::kVersion;
     page->seal();
   }
-  void start() {
+  void flush() {
     kind = IoKind::flush;
+    vector_count = 0;
+    bytes = 0;
     loader_.drive_.submit(*this);
+  }
+  void upgrade() {
+    step_ = 1;
+    write(0);
   }
   void completed(int code) override {
     CAIRN_CHECK(step_ <= 3, "a drive is settled in more steps than there are");
-    // A superblock that cannot be written is no reason to stop: the other copy is good.
-    if (step_ == 0 && code != 0)
-      return loader_.settled(Error::from_errno(code, "cannot flush " + loader_.drive_.info().path).message);
-    if (step_ == 3) return loader_.settled("");
-    if (step_ == 2) {
-      // Both are on the drive before anything is written that an older version could not read.
-      kind = IoKind::flush;
-      vector_count = 0;
-      bytes = 0;
-    } else {
-      kind = IoKind::write;
-      offset = format::kSuperblockOffsets[step_];
-      vector_ = {page_.data(), kPageBytes};
-      vectors = &vector_;
-      vector_count = 1;
-      bytes = kPageBytes;
+    switch (step_++) {
+      case 0:
+        return loader_.settled(
+            code == 0 ? "" : Error::from_errno(code, "cannot flush " + loader_.drive_.info().path).message);
+      case 1:
+        return write(1);
+      case 2:
+        // Both are on the drive before anything is written that an older version could not read.
+        return flush();
+      default:
+        // A superblock that cannot be written is no reason to stop: the other copy is good.
+        return loader_.settled("");
     }
-    ++step_;
-    loader_.drive_.submit(*this);
   }
 
  private:
+  void write(int copy) {
+    kind = IoKind::write;
+    offset = format::kSuperblockOffsets[copy];
+    vector_ = {page_.data(), kPageBytes};
+    vectors = &vector_;
+    vector_count = 1;
+    bytes = kPageBytes;
+    loader_.drive_.submit(*this);
+  }
+
   Loader& loader_;
   Pages page_;
-  int step_ = 0;
+  int step_ = 0;  // 0: flushed; 1, 2: superblocks; 3: flushed again
   iovec vector_{};
 };
 
@@ -283,8 +293,11 @@ void SegmentRead::scan() {
 
 // --- the course of it ------------------------------------------------------------------------------------
 
-Loader::Loader(Drive& drive, const format::Superblock& superblock, bool writable, Taker take)
-    : drive_(drive), superblock_(superblock), writable_(writable), take_(std::move(take)) {}
+Loader::Loader(Drive& drive, const format::Superblock& superblock, bool writable, uint64_t void_generation, Taker take,
+               Judge judge)
+    : drive_(drive), superblock_(superblock), writable_(writable), take_(std::move(take)), judge_(std::move(judge)) {
+  found_.void_generation = void_generation;
+}
 
 Loader::~Loader() {
   // Requests point into our probes and segments.
@@ -292,14 +305,14 @@ Loader::~Loader() {
 }
 
 double Loader::share() const {
-  if (phase_ < Phase::segments) return 0;
+  if (phase_ < Phase::segments || !error_.empty()) return 0;
   return known_.empty() ? 1.0 : static_cast<double>(taken_) / static_cast<double>(known_.size());
 }
 
 void Loader::settled(const std::string& error) {
-  CAIRN_CHECK(phase_ == Phase::settle, "a drive is settled after it was read");
+  CAIRN_CHECK(phase_ == Phase::settle || phase_ == Phase::upgrade, "a drive is settled after it was read");
   error_ = error;
-  phase_ = error.empty() ? Phase::headers : Phase::done;
+  phase_ = !error.empty() ? Phase::done : phase_ == Phase::settle ? Phase::headers : Phase::segments;
 }
 
 void Loader::poll() {
@@ -308,7 +321,7 @@ void Loader::poll() {
       phase_ = Phase::headers;
     } else {
       settle_ = std::make_unique<Settle>(*this);
-      settle_->start();
+      settle_->flush();
     }
   }
   if (phase_ == Phase::headers) {
@@ -368,8 +381,9 @@ void Loader::probe_done(Probe& probe) {
     if (!freed && !header_is_good(page, superblock_, probe.index)) return false;
     found.segment = identity(page.body);
     if (freed) found.segment.state = SegmentState::free;
-    found_.evicted_sequence = std::max(found_.evicted_sequence, page.body.evicted_sequence);
-    found_.forgotten_sequence = std::max(found_.forgotten_sequence, page.body.forgotten_sequence);
+    found.evicted_sequence = page.body.evicted_sequence;
+    found.forgotten_sequence = page.body.forgotten_sequence;
+    found.given_up_sequence = std::max({page.body.given_up_sequence, found.evicted_sequence, found.forgotten_sequence});
     return true;
   };
   if (take_header(probe.first) || take_header(probe.last)) {
@@ -408,19 +422,50 @@ void Loader::headers_done() {
     return a.segment.generation != b.segment.generation ? a.segment.generation > b.segment.generation
                                                         : a.index < b.index;
   });
-  for (const FoundSegment& one : known_) account(one);
+  found_.youngest_generation = youngest;
+  leave_out_void();
+  if (judge_) error_ = judge_(found_);
+  if (!error_.empty()) {
+    phase_ = Phase::done;
+    return;
+  }
+  leave_out_void();
   // Those that were given up keep their age, so that they are used again in its order.
   std::erase_if(known_, [this](FoundSegment& one) {
     if (one.segment.state != SegmentState::free) return false;
     take_(one);
     return true;
   });
-  phase_ = Phase::segments;
+  phase_ = writable_ ? Phase::upgrade : Phase::segments;
+  if (writable_) settle_->upgrade();
+}
+
+// What was given up as a whole was never there, but for the numbers that its segments used.
+void Loader::leave_out_void() {
+  CAIRN_CHECK(phase_ == Phase::headers, "what a drive holds is given up after some of it was taken");
+  const FoundDrive before = std::exchange(found_, {});
+  found_.void_generation = before.void_generation;
+  found_.youngest_generation = before.youngest_generation;
+  found_.next_generation = std::max(before.youngest_generation, before.void_generation) + 1;
+  for (FoundSegment& one : known_) {
+    const bool is_void = one.segment.generation > 0 && one.segment.generation <= found_.void_generation;
+    if (!is_void) {
+      account(one);
+      found_.in_use += one.segment.state == SegmentState::free ? 0 : 1;
+      found_.unreadable_headers += one.unreadable ? 1 : 0;
+      continue;
+    }
+    one.segment.state = SegmentState::free;
+    found_.void_last_sequence = std::max(found_.void_last_sequence, one.segment.first_sequence);
+  }
 }
 
 void Loader::account(const FoundSegment& one) {
   found_.next_generation = std::max(found_.next_generation, one.segment.generation + 1);
   found_.last_sequence = std::max({found_.last_sequence, one.segment.first_sequence, one.segment.last_sequence});
+  found_.evicted_sequence = std::max(found_.evicted_sequence, one.evicted_sequence);
+  found_.forgotten_sequence = std::max(found_.forgotten_sequence, one.forgotten_sequence);
+  found_.given_up_sequence = std::max(found_.given_up_sequence, one.given_up_sequence);
 }
 
 // A drive of which nothing but headers can be read tells less than one that is away: deletes that it holds are not
@@ -450,15 +495,6 @@ void Loader::take_finished() {
     take_(found);
     ++taken_;
   }
-}
-
-FoundDrive load_now(Drive& drive, const format::Superblock& superblock, Loader::Taker take) {
-  Loader loader(drive, superblock, false, std::move(take));
-  while (!loader.done()) {
-    loader.poll();
-    if (!loader.done()) drive.wait(1000);
-  }
-  return loader.found();
 }
 
 }  // namespace cairn

@@ -23,6 +23,7 @@ struct FoundSegment {
   uint64_t bad_pages = 0;                     // of a scanned one: what is no record
   bool unreadable = false;  // part of it, or (generation 0) all: it may hold blocks, so it is not free
   int unread = 0;           // … and nothing of what lies behind its header: the errno
+  uint64_t evicted_sequence = 0, forgotten_sequence = 0, given_up_sequence = 0;  // as its header has them
 };
 
 // Reads what lies in one segment: its summary or, where that is no good, its records. The drive's poll() carries the
@@ -61,7 +62,12 @@ struct FoundDrive {
   format::State state;  // zeros when there is none
   uint64_t next_generation = 1;
   uint64_t last_sequence = 0;  // of any record, or of the store when a segment was opened
-  uint64_t evicted_sequence = 0, forgotten_sequence = 0;
+  uint64_t evicted_sequence = 0, forgotten_sequence = 0, given_up_sequence = 0;
+  uint64_t youngest_generation = 0;
+  uint64_t unreadable_headers = 0;
+  uint64_t in_use = 0;              // segments that may hold something, by their headers
+  uint64_t void_generation = 0;     // those up to it hold nothing, and count for nothing
+  uint64_t void_last_sequence = 0;  // of the store when the youngest of those was opened
   uint64_t sealed = 0, scanned = 0, unreadable = 0;
 };
 
@@ -69,15 +75,19 @@ class Loader {
  public:
   // Called once for each segment that holds something or could not be read, the youngest first.
   using Taker = std::function<void(FoundSegment& found)>;
-  // All outlive the loader. `writable`: a damaged or old superblock is made good, and what an earlier process wrote
-  // without living to flush it is flushed before it is believed: else a durable put would be told `exists` of a block
-  // that the power could still take.
-  Loader(Drive& drive, const format::Superblock& superblock, bool writable, Taker take);
+  // Called once the headers were read, before anything is written: may raise found.void_generation. Not empty: the
+  // drive is left alone, and why.
+  using Judge = std::function<std::string(FoundDrive& found)>;
+  // Segments up to `void_generation` hold nothing. All outlive the loader. `writable`: a damaged or old superblock is
+  // made good, and what an earlier process wrote without living to flush it is flushed before it is believed: else a
+  // durable put would be told `exists` of a block that the power could still take.
+  Loader(Drive& drive, const format::Superblock& superblock, bool writable, uint64_t void_generation, Taker take,
+         Judge judge = {});
   ~Loader();
 
   // Begins what can be begun; the drive's poll() carries it on.
   void poll();
-  bool headers_read() const { return phase_ >= Phase::segments; }
+  bool headers_read() const { return phase_ >= Phase::upgrade; }
   bool done() const { return phase_ == Phase::done; }
   // Not empty: the drive cannot be used, and why.
   const std::string& error() const { return error_; }
@@ -85,12 +95,13 @@ class Loader {
   const FoundDrive& found() const { return found_; }
 
  private:
-  enum class Phase : uint8_t { settle, headers, segments, done };
+  enum class Phase : uint8_t { settle, headers, upgrade, segments, done };
   // A segment's header: the first page, and the last when that is no header.
   struct Probe;
   class Settle;
 
   void settled(const std::string& error);
+  void leave_out_void();
   void start_probes();
   void probe_done(Probe& probe);
   void headers_done();
@@ -103,6 +114,7 @@ class Loader {
   const format::Superblock& superblock_;
   bool writable_;
   Taker take_;
+  Judge judge_;
   Phase phase_ = Phase::settle;
   std::string error_;
   FoundDrive found_;
@@ -117,6 +129,6 @@ class Loader {
 };
 
 // The whole of it, waited for on the spot: for tools.
-FoundDrive load_now(Drive& drive, const format::Superblock& superblock, Loader::Taker take);
+FoundDrive load_now(Drive& drive, const format::Superblock& superblock, uint64_t void_generation, Loader::Taker take);
 
 }  // namespace cairn

@@ -220,7 +220,7 @@ TEST(LongSummaries, WhoseFooterIsAnotherTheSecondTimeAreScannedFor) {
     FaultDrive drive(platter, world.clock, &watcher, "memory");
     const format::Superblock superblock = read_superblock(drive).take();
     uint64_t scanned = 0, tombstones = 0;
-    load_now(drive, superblock, [&](FoundSegment& found) {
+    load_now(drive, superblock, 0, [&](FoundSegment& found) {
       scanned += found.scanned ? 1 : 0;
       for (const format::SummaryEntry& entry : found.entries)
         tombstones += entry.type == format::RecordType::tombstones ? 1 : 0;
@@ -272,7 +272,7 @@ TEST(TombstoneCopies, AreOneRecordToWhoeverReadsThem) {
     MemoryDrive drive(world.platters[0]);
     const format::Superblock superblock = read_superblock(drive).take();
     uint64_t count = 0;
-    load_now(drive, superblock, [&](FoundSegment& found) {
+    load_now(drive, superblock, 0, [&](FoundSegment& found) {
       for (const format::SummaryEntry& entry : found.entries)
         count += entry.type == format::RecordType::tombstones ? 1 : 0;
     });
@@ -294,7 +294,7 @@ TEST(LoaderTest, TakesSegmentsFromTheYoungestToTheOldestHoweverManyThereAre) {
   drive.faults.seed = 5;  // answers in any order
   const format::Superblock superblock = read_superblock(drive).take();
   std::vector<uint64_t> generations;
-  load_now(drive, superblock, [&](FoundSegment& found) {
+  load_now(drive, superblock, 0, [&](FoundSegment& found) {
     // The last one was opened early, for what would come next.
     if (!found.entries.empty()) generations.push_back(found.segment.generation);
   });
@@ -308,7 +308,7 @@ TEST(LoaderTest, SaysHowFarItCame) {
   world.close();
   MemoryDrive drive(world.platters[0]);
   const format::Superblock superblock = read_superblock(drive).take();
-  Loader loader(drive, superblock, false, [](FoundSegment&) {});
+  Loader loader(drive, superblock, false, 0, [](FoundSegment&) {});
   EXPECT_EQ(loader.share(), 0);
   double before = 0;
   bool between = false;
@@ -328,7 +328,7 @@ TEST(LoaderTest, OfAnEmptyDriveIsDoneOnceTheHeadersAreRead) {
   world.close();
   MemoryDrive drive(world.platters[0]);
   const format::Superblock superblock = read_superblock(drive).take();
-  Loader loader(drive, superblock, false, [](FoundSegment&) { ADD_FAILURE() << "there is none"; });
+  Loader loader(drive, superblock, false, 0, [](FoundSegment&) { ADD_FAILURE() << "there is none"; });
   while (!loader.done()) {
     loader.poll();
     drive.poll();
@@ -346,7 +346,7 @@ TEST(LoaderTest, GivesUpADriveOfWhichSegmentAfterSegmentCannotBeRead) {
   MemoryDrive drive(world.platters[0]);
   const format::Superblock superblock = read_superblock(drive).take();
   int taken = 0;
-  Loader loader(drive, superblock, false, [&](FoundSegment& found) { taken += found.unread ? 1 : 0; });
+  Loader loader(drive, superblock, false, 0, [&](FoundSegment& found) { taken += found.unread ? 1 : 0; });
   while (!loader.done()) {
     loader.poll();
     if (loader.headers_read()) {  // … and nothing behind them
@@ -367,7 +367,7 @@ TEST(LoaderTest, ThatEndsEarlyWaitsForItsReads) {
   MemoryDrive drive(world.platters[0]);
   const format::Superblock superblock = read_superblock(drive).take();
   {
-    Loader loader(drive, superblock, false, [](FoundSegment&) {});
+    Loader loader(drive, superblock, false, 0, [](FoundSegment&) {});
     loader.poll();
     EXPECT_GT(drive.in_flight(), 0U);
   }

@@ -171,6 +171,10 @@ class DriveLog {
   Ghosts ghosts;
   uint64_t evicted_sequence = 0;    // the youngest block that was evicted from here
   uint64_t forgotten_sequence = 0;  // the youngest tombstone that was given up here
+  // The youngest word that is no longer here, whatever took it, and that nothing here supersedes: a drive that did not
+  // hear it must not be believed.
+  uint64_t given_up_sequence = 0;
+  void give_up(uint64_t sequence) { given_up_sequence = given_up_sequence > sequence ? given_up_sequence : sequence; }
 
  private:
   friend class AppendOp;

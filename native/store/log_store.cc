@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "store/evictor.h"
 #include "store/jobs.h"
+#include "store/members.h"
 #include "store/quotas.h"
 #include "store/scrubber.h"
 
@@ -37,6 +39,7 @@ LogStore::LogStore(Slab& slab, const Clock& clock, const StoreOptions& options)
       admission_(options.admission, clock.now_ms()),
       opened_ns_(clock.now_ns()) {
   slots_.reserve(kDrivesMost);  // slots keep their addresses
+  members_ = std::make_unique<Members>(*this);
 }
 
 LogStore::~LogStore() {
@@ -51,6 +54,7 @@ LogStore::~LogStore() {
   for (const auto& job : removes_) job->removal = nullptr;
   for (const auto& job : reads_) job->waiters.clear();
   restart_.clear();
+  held_removals_.clear();
   for (const Slot& slot : slots_) {
     if (slot.log != nullptr) slot.log->fail("the store is gone");
   }
@@ -67,10 +71,13 @@ void LogStore::turn_drives() {
     if (slot.scrubber != nullptr) slot.scrubber->poll();
     slot.log->drive().wait(10);
   }
+  members_->poll();
+  release_held();
 }
 
 // Until nothing is on its way and nothing is begun.
 void LogStore::settle_down() {
+  members_->stop();
   for (Slot& slot : slots_) {
     if (slot.evictor != nullptr) slot.evictor->stop();
     if (slot.scrubber != nullptr) slot.scrubber->stop();
@@ -116,6 +123,8 @@ void LogStore::dropped(const Index::Entry& entry) {
   const uint32_t group = entry.group();
   const Slot& slot = slots_[entry.drive];
   DriveLog* log = slot.log.get();
+  // Whatever took it: a drive that is away may hold an earlier block of that key.
+  if (log != nullptr && !slot.set_aside) log->give_up(entry.birth);
   // Its segment was given up unread; what a drive took along with it was told of by the drive.
   const bool unread =
       log != nullptr && !slot.set_aside && !log->stands(entry.segment, entry.use) && log->counts_since_start(entry.use);
@@ -164,7 +173,7 @@ Index::Entry* LogStore::find_part(const BlockId& id, uint8_t part) {
 Index::Entry* LogStore::find(const BlockId& id, bool in_group) {
   if (!visible_) return nullptr;
   Index::Entry* head = find_part(id, 0);
-  if (head == nullptr) return nullptr;
+  if (head == nullptr || slots_[head->drive].hidden) return nullptr;
   const uint64_t now = clock_.unix_ms();
   if (Index::expired(head->expiry_ticks, now)) {
     forget(id, Gone::expired);
@@ -183,6 +192,7 @@ Index::Entry* LogStore::find(const BlockId& id, bool in_group) {
   for (uint32_t part = 1; part < parts; ++part) {
     // A find that drops a stale part moves entries; but then the block is gone and `head` is not used again.
     const Index::Entry* other = find_part(id, static_cast<uint8_t>(part));
+    if (other != nullptr && slots_[other->drive].hidden) return nullptr;
     if (other != nullptr && other->birth == birth && other->length_less_one == head->length_less_one) continue;
     forget(id, Gone::evicted);
     return nullptr;
@@ -296,18 +306,7 @@ void LogStore::move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, u
 }
 
 void LogStore::note_ghost(DriveLog& log, uint32_t segment, const BlockId& id) {
-  // One that is being emptied is wiped at the end, or else the evictor says what it dropped.
-  if (log.segment(segment).state == SegmentState::evicting) return log.ghosts.note(segment);
   log.ghosts.note(segment, hash_of(id));
-}
-
-// The block was put anew: what was there before under its key stays away whatever becomes of it.
-void LogStore::bury_elders(const BlockId& id, uint64_t sequence) {
-  const uint64_t hash = hash_of(id);
-  for (Slot& slot : slots_) {
-    if (slot.log == nullptr || !slot.log->ghosts.may_hold(hash)) continue;
-    pay(slot, {{id.key, id.layout, id.tenant, format::Buried::earlier, {}, sequence}});
-  }
 }
 
 bool LogStore::leased(const BlockId& id, const Index::Entry& head) const {
@@ -331,6 +330,7 @@ void LogStore::forget(const BlockId& id, Gone why) {
     CAIRN_CHECK(slots_[entry->drive].log != nullptr, "a block stands on a drive that is not there");
     DriveLog& log = *slots_[entry->drive].log;
     if (why != Gone::deleted) note_ghost(log, static_cast<uint32_t>(entry->segment), id);
+    if (why == Gone::evicted || why == Gone::expired || why == Gone::dropped) log.give_up(birth);
     if (why == Gone::evicted) {
       log.evicted_sequence = std::max(log.evicted_sequence, birth);
       ++log.counters.evicted_blocks;

@@ -1,8 +1,9 @@
 // The log-structured store behind store.h: an index over one log a drive, with a read cache in the slab.
 //   log_store.cc  the index, and what is asked of it     gets.cc  puts.cc  removes.cc  operations
-//   turn.cc       the turn, and the end
-//   evictor.cc    making room (which: choosing.cc)     drives.cc  drives that come and go, loading
+//   turn.cc       the turn, and the end                  members.cc  which drives are the store
+//   evictor.cc    making room (which: choosing.cc)     drives.cc  drives that come and go
 //   quotas.cc     a tenant gives up its own oldest       bindings.cc  whose number is whose, on the drives
+//   loading.cc    what a drive holds becomes known
 //   scrubber.cc   reading in the background              jobs.h  I/O in flight      figures.cc  statistics
 #pragma once
 
@@ -13,6 +14,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -27,6 +29,7 @@
 #include "store/leases.h"
 #include "store/loader.h"
 #include "store/log.h"
+#include "store/membership.h"
 #include "store/names.h"
 #include "store/store.h"
 #include "store/tenant_table.h"
@@ -37,6 +40,10 @@ static_assert(Index::kBirthMost == format::kNumberMost, "the index and the drive
 static_assert(format::kSegmentsMost <= uint64_t{1} << 24, "a segment's number does not fit a place");
 static_assert(format::kSegmentBytesMost / format::kPageBytes <= uint64_t{1} << 18, "a page does not fit a place");
 static_assert(format::kPartsMost <= 16, "a part does not fit an entry of the index");
+
+// What a drive that joins may be beyond the numbers of the store, and what a start leaves out where it cannot know what
+// was given out: more than a store gives out between two flushes.
+inline constexpr uint64_t kSequenceLeap = uint64_t{1} << 24;
 
 class LogStore final : public Store, private Leases::Watcher {
  public:
@@ -83,6 +90,10 @@ class LogStore final : public Store, private Leases::Watcher {
   // For open(): one turn that may sleep; and what kept every drive from being loaded, empty if one was.
   void wait_for_drives();
   std::string why_no_drive() const;
+  // Its drives know of each other, or nothing is written to them.
+  bool settled() const;
+  // For open(): its first drives, all at once, because each of them says something of the others.
+  Result<Unit> start(std::vector<IdentifiedDrive> drives);
 
  private:
   class ReadJob;
@@ -91,10 +102,14 @@ class LogStore final : public Store, private Leases::Watcher {
   class MoveJob;
   class Evictor;
   class Scrubber;
+  class Members;
   class Squeeze;
   class TableWrite;
   using EventKind = StoreEvent::Kind;
 
+  // waiting: not read yet. learning: it is read, and what it missed is written to it. joining: it is about to be a
+  // member. out: it hears nothing any more.
+  enum class Standing : uint8_t { waiting, learning, joining, member, out };
   // A place for a drive; its number is what index entries know it by, and stays while the store runs.
   struct Slot {
     std::unique_ptr<DriveLog> log;  // nullptr: empty
@@ -102,13 +117,25 @@ class LogStore final : public Store, private Leases::Watcher {
     std::unique_ptr<Evictor> evictor;
     std::unique_ptr<Scrubber> scrubber;
     bool writable = true;
-    bool trusted = true;             // what it holds may be believed: it missed no delete
-    bool set_aside = false;          // failed, and its blocks are misses
-    bool leaving = false;            // it goes as soon as nothing of its own is on its way
-    uint8_t next_use = 0;            // the count of use that no index entry of this slot has
-    uint64_t departed_sequence = 0;  // the store's, when it was set aside
-    uint64_t last_sequence = 0;      // of the drive, when it was read
+    bool trusted = true;     // what it held was believed
+    bool set_aside = false;  // failed, and its blocks are misses
+    bool leaving = false;    // it goes as soon as nothing of its own is on its way
+    bool says_so = false;    // … and what it held is given up on it then
+    bool emptied = false;    // … of which it was drained
+    uint8_t next_use = 0;    // the count of use that no index entry of this slot has
+    // What members.h knows of it.
+    Standing standing = Standing::out;
+    Role role = Role::member;
+    bool hidden = false;     // its blocks are not served yet
+    bool silent = false;     // it left the members because it takes no writes
+    bool void_owed = false;  // that it holds nothing is not on it yet
+    bool owed_failed = false;
+    uint32_t owed = 0;  // records of what it missed, on their way to it
+    std::optional<format::Membership> record;
+    uint64_t counter = 0, void_generation = 0;
+    uint64_t last_sequence = 0;  // of the drive, when it was read
     uint64_t recovered_blocks = 0, sealed = 0, scanned = 0;
+    FoundTenants tenants;  // what the drive says, until it is read
     // Of the tenant table on the drive: the number of its newest copy, and up to which version both copies hold it.
     uint64_t table_counter = 0, table_version = 0, table_version_before = 0;
     uint64_t table_retry_ms = 0;
@@ -118,6 +145,7 @@ class LogStore final : public Store, private Leases::Watcher {
   struct Removal {
     DeleteOp* op;
     size_t left;
+    bool refused = false;  // nothing may be acknowledged any more
   };
   // A key that is being put. The owner fills and commits; whoever comes second waits for the outcome.
   struct Pending {
@@ -172,7 +200,8 @@ class LogStore final : public Store, private Leases::Watcher {
   void drop_entry(Index::Entry& entry);
   void move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page);
   void note_ghost(DriveLog& log, uint32_t segment, const BlockId& id);
-  void bury_elders(const BlockId& id, uint64_t sequence);
+  void bury_elders(const BlockId& id, uint64_t sequence, WriteJob* waits = nullptr);
+  bool has_elders(const BlockId& id) const;
   // Whether the block may not be evicted: it is leased, or a member of its group is.
   bool leased(const BlockId& id, const Index::Entry& head) const;
   // Takes a block, all of its parts, out of the index.
@@ -212,6 +241,7 @@ class LogStore final : public Store, private Leases::Watcher {
   void written(WriteJob& job);
   bool insert_all(WriteJob& job);
   bool all_there(const WriteJob& job) const;
+  void release_held();
   void settle_pending(const BlockId& id);
   void restart_waiters();
   void answer_put(PutOp& op, Status status);
@@ -241,10 +271,14 @@ class LogStore final : public Store, private Leases::Watcher {
   static DriveStats facts_of(const Slot& slot);
 
   // --- drives ---
+  std::string read_tenants_of(Slot& slot);
+  Result<Slot*> place(IdentifiedDrive drive);
+  bool all_read() const;
   void load(Slot& slot);
   void take_segment(Slot& slot, FoundSegment& found);
   void take_entry(Slot& slot, const FoundSegment& found, const format::SummaryEntry& entry);
   void loading_done(Slot& slot);
+  void all_loaded();
   void count_from(uint64_t sequence);
   bool numbers_spent() const;
   void check_missed_deletes();
@@ -252,7 +286,8 @@ class LogStore final : public Store, private Leases::Watcher {
   Slot* slot_of(const std::string& uuid);
   void pay_tombstones(Slot& slot);
   void pay_what_a_start_owes();
-  void pay(Slot& slot, const std::vector<format::Tombstone>& owed);
+  bool pay(Slot& slot, const std::vector<format::Tombstone>& owed, WriteJob* waits = nullptr);
+  void pay_elders();
   void bury_group_members();
   bool idle() const;
   bool in_use(const DriveLog& log) const;
@@ -263,6 +298,7 @@ class LogStore final : public Store, private Leases::Watcher {
   void turn_drives();
   void write_what_waits();
   void settle_down();
+  void let_members_settle();
 
   Slab& slab_;
   // For blocks that have to be moved to make room, when puts that wait for it hold all of the other. Made when needed.
@@ -322,11 +358,15 @@ class LogStore final : public Store, private Leases::Watcher {
   std::deque<PutOp*> write_waiting_;  // until a drive takes writes
   std::deque<PutOp*> bind_waiting_;   // until their tenant's number is on the drives
   std::deque<PutOp*> quota_waiting_;  // until their tenant's own blocks made room
+  // Done, and not to be acknowledged before every drive of the store knows which they are.
+  std::vector<WriteJob*> held_writes_;
+  std::vector<std::shared_ptr<Removal>> held_removals_;
   std::deque<DeleteOp*> remove_waiting_;
   std::set<uint32_t> quota_waits_;  // whose puts are among them
   std::map<uint32_t, std::unique_ptr<Squeeze>> squeezes_;
   bool restarting_ = false, feeding_quota_ = false, closing_ = false;
   StoreStats counters_;
+  std::unique_ptr<Members> members_;
 };
 
 }  // namespace cairn

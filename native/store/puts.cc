@@ -8,6 +8,7 @@
 
 #include "store/evictor.h"
 #include "store/jobs.h"
+#include "store/members.h"
 
 namespace cairn {
 
@@ -64,7 +65,7 @@ LogStore::WriteJob::WriteJob(LogStore& store, PutOp& op, uint64_t number)
 }
 
 void LogStore::WriteJob::start() {
-  CAIRN_CHECK(to_settle_ == parts.size(), "a put is written that settled some of its parts before");
+  CAIRN_CHECK(to_settle_ >= parts.size(), "a put is written that settled some of its parts before");
   for (const auto& part : parts) {
     CAIRN_CHECK(part->log != nullptr, "a part of a put goes to no drive");
     part->log->append(*part, id.tenant);
@@ -79,6 +80,10 @@ void LogStore::WriteJob::part_placed(Part& part) {
   part.was_placed = true;
   ++segment.pins;
   if (--to_place_ > 0 || !relaxed) return;
+  if (!store_.members_->durable()) {
+    relaxed = false;
+    return;
+  }
   // From here on the block is served from its buffer, which this job holds until the drive has it.
   CAIRN_CHECK(!inserted, "a relaxed put becomes visible twice");
   const bool there = store_.all_there(*this);
@@ -103,6 +108,10 @@ bool LogStore::WriteJob::place_elsewhere(Part& part) {
 
 void LogStore::WriteJob::part_settled(Part& part, Status ended) {
   if (ended == Status::no_space && !part.was_placed && place_elsewhere(part)) return;
+  one_settled(ended);
+}
+
+void LogStore::WriteJob::one_settled(Status ended) {
   if (ended != Status::ok) status = ended;
   CAIRN_CHECK(to_settle_ > 0, "a write settles more parts than it has");
   if (--to_settle_ == 0) store_.written(*this);
@@ -114,7 +123,7 @@ bool LogStore::insert_all(WriteJob& job) {
   // A delete of everything of a name may have overtaken it; its tombstones delete it on the drives, too.
   if (graveyard_.covers(job.id, first.group, first.scope, job.sequence)) return true;
   forget(job.id, Gone::replaced);
-  bury_elders(job.id, job.sequence);
+  if (!job.elders_buried) bury_elders(job.id, job.sequence);
   for (const auto& part : job.parts) {
     CAIRN_CHECK(part->was_placed, "a block becomes visible before all of it has its place");
     if (insert(new_entry(part->head()), *part->log, part->at.segment, part->at.page)) continue;
@@ -124,6 +133,25 @@ bool LogStore::insert_all(WriteJob& job) {
   cache_.insert(job.id, job.payload, job.sequence, job.crc);
   emit(EventKind::stored, job.id, first.group, first.scope, job.sequence);
   return true;
+}
+
+bool LogStore::has_elders(const BlockId& id) const {
+  const uint64_t hash = hash_of(id);
+  return std::any_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
+    return slot.log != nullptr && !slot.set_aside && slot.log->ghosts.may_hold(hash);
+  });
+}
+
+// The block is put anew: what was there before under its key stays away whatever becomes of it.
+void LogStore::bury_elders(const BlockId& id, uint64_t sequence, WriteJob* waits) {
+  CAIRN_CHECK(sequence > 0, "blocks are buried under one that was never put");
+  CAIRN_CHECK(waits == nullptr || waits->sequence == sequence, "a put waits for what another buries");
+  const uint64_t hash = hash_of(id);
+  for (Slot& slot : slots_) {
+    if (slot.log == nullptr || slot.set_aside || !slot.log->ghosts.may_hold(hash)) continue;
+    const bool sent = pay(slot, {{id.key, id.layout, id.tenant, format::Buried::earlier, {}, sequence}}, waits);
+    if (sent && waits != nullptr) waits->await();
+  }
 }
 
 // --- puts ------------------------------------------------------------------------------------------------
@@ -161,6 +189,7 @@ DriveLog* LogStore::choose_log(uint64_t length, const DriveLog* not_this) {
   for (size_t i = 0; i < slots_.size(); ++i) {
     const Slot& slot = slots_[(next_log_ + i) % slots_.size()];
     DriveLog* log = slot.log.get();
+    if (slot.standing != Standing::member) continue;
     if (log == nullptr || log == not_this || !log->writable()) continue;
     if (length > format::payload_bytes_most(log->superblock().segment_bytes)) continue;
     const bool jammed = slot.evictor != nullptr && slot.evictor->jammed();
@@ -176,7 +205,7 @@ DriveLog* LogStore::choose_log(uint64_t length, const DriveLog* not_this) {
 
 // Sequences are given out and blocks written once every drive said how far its own go.
 bool LogStore::writes_open() const {
-  return loaded_once_ && std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+  return loaded_once_ && members_->durable() && std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
            return slot.loader == nullptr || slot.loader->headers_read();
          });
 }
@@ -191,7 +220,7 @@ Status LogStore::refuse_put(const PutOp& op) {
   if (numbers_spent()) return Status::read_only;
   bool any = false, takes = false;
   for (const Slot& slot : slots_) {
-    if (slot.log == nullptr || !slot.log->writable()) continue;
+    if (slot.log == nullptr || !slot.log->writable() || slot.standing != Standing::member) continue;
     any = true;
     takes |= record <= format::payload_bytes_most(slot.log->superblock().segment_bytes);
   }
@@ -203,6 +232,7 @@ void LogStore::begin_put(PutOp& op) {
   CAIRN_CHECK(op.length > 0, "a put of nothing, which the caller should have refused");
   CAIRN_CHECK(op.length <= kBlockBytesMost, "a put of a length the caller should have refused");
   CAIRN_CHECK(!op.buffer, "a put is begun that holds memory already");
+  if (members_->closed() && all_read()) return answer_put(op, Status::read_only);
   if (!writes_open()) {
     write_waiting_.push_back(&op);
     return;
@@ -290,6 +320,12 @@ void LogStore::commit(PutOp& op) {
   WriteJob& started = *job;
   writes_.push_front(std::move(job));
   started.self = writes_.begin();
+  if (has_elders(op.id)) {
+    // No earlier block of that key may be back once this one was acknowledged.
+    started.relaxed = false;
+    started.elders_buried = true;
+    bury_elders(op.id, started.sequence, &started);
+  }
   started.start();
   // A relaxed put is answered when its records have their places: WriteJob::part_placed().
 }
@@ -304,6 +340,11 @@ bool LogStore::all_there(const WriteJob& job) const {
 void LogStore::written(WriteJob& job) {
   CAIRN_CHECK(job.self->get() == &job, "a write ends that is listed in the place of another");
   CAIRN_CHECK(!job.inserted || job.relaxed, "a durable put became visible before it was on its drives");
+  if (job.status == Status::ok && !members_->durable() && !members_->closed()) {
+    held_writes_.push_back(&job);
+    return;
+  }
+  if (job.status == Status::ok && !members_->durable() && !job.inserted) job.status = Status::read_only;
   const auto keep = std::move(*job.self);
   writes_.erase(job.self);
   const BlockId id = job.id;
@@ -332,6 +373,20 @@ void LogStore::written(WriteJob& job) {
   }
   if (owner != nullptr) answer_put(*owner, status);
   settle_pending(id);
+}
+
+// What waited for the drives to know of each other.
+void LogStore::release_held() {
+  CAIRN_CHECK(held_writes_.size() <= writes_.size(), "a put is held back that is not on its way");
+  for (WriteJob* job : std::exchange(held_writes_, {})) written(*job);
+  for (const auto& removal : std::exchange(held_removals_, {})) {
+    if (!members_->durable() && members_->closed()) {
+      for (Status& one : removal->op->statuses)
+        one = one == Status::ok || one == Status::not_found ? Status::read_only : one;
+      removal->refused = true;
+    }
+    finish_removal(removal);
+  }
 }
 
 // The key is free again. Deletes that came after the put take its block away; then whoever waited starts over, and

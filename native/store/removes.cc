@@ -8,6 +8,7 @@
 
 #include "store/evictor.h"
 #include "store/jobs.h"
+#include "store/members.h"
 
 namespace cairn {
 
@@ -85,7 +86,8 @@ bool LogStore::any_hidden() const {
 }
 
 bool LogStore::any_away() const {
-  return options_.absent_drives > 0 || paying_ > 0 || std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+  return options_.absent_drives > 0 || paying_ > 0 || members_->counts_on_absent() || members_->joining() ||
+         std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
            return slot.set_aside || (slot.log != nullptr && slot.log->state() == DriveState::read_only);
          });
 }
@@ -94,6 +96,10 @@ void LogStore::remove(DeleteOp& op) {
   CAIRN_CHECK(!op.ids.empty(), "a delete of nothing");
   CAIRN_CHECK(op.ids.size() <= kBatchItemsMost, "a delete of more ids than its caller may take");
   CAIRN_CHECK(op.kind == DeleteKind::keys || op.ids.size() == 1, "a delete of a name that is not one");
+  if (members_->closed() && loaded()) {
+    op.statuses.assign(op.ids.size(), Status::read_only);
+    return op.done();
+  }
   if (must_wait(op)) {
     remove_waiting_.push_back(&op);
     return;
@@ -103,7 +109,7 @@ void LogStore::remove(DeleteOp& op) {
     return op.done();
   }
   op.statuses.assign(op.ids.size(), Status::not_found);
-  const auto removal = std::make_shared<Removal>(Removal{&op, 1});
+  const auto removal = std::make_shared<Removal>(Removal{&op, 1, false});
   if (op.kind != DeleteKind::keys) return start_wide_removal(removal);
   std::vector<size_t> now;
   for (size_t i = 0; i < op.ids.size(); ++i) {
@@ -275,8 +281,18 @@ void LogStore::remove_done(RemoveJob& job, Status status) {
   CAIRN_CHECK(job.items.size() == job.held_by.size(), "nobody knows which drives held what was deleted");
   const auto keep = std::move(*job.self);
   removes_.erase(job.self);
+  CAIRN_CHECK(job.removal == nullptr || job.waits == nullptr, "a put waits for what a client deletes");
+  CAIRN_CHECK(job.drive < slots_.size(), "a delete ends on a drive that there never was");
+  Slot& slot = slots_[job.drive];
+  if (status != Status::ok) {
+    for (const format::Tombstone& one : job.dead) graveyard_.unheld(one, job.drive);
+  }
   if (job.removal == nullptr) {
     if (status == Status::ok) --paying_;
+    // Its slot may be another's by now; then nothing is counted there.
+    if (slot.owed > 0) --slot.owed;
+    slot.owed_failed |= status != Status::ok;
+    if (job.waits != nullptr) job.waits->awaited(status);
     return;
   }
   for (size_t i = 0; i < job.items.size(); ++i) {
@@ -294,6 +310,11 @@ void LogStore::finish_removal(const std::shared_ptr<Removal>& removal) {
   CAIRN_CHECK(removal->left > 0, "a delete ends twice");
   CAIRN_CHECK(removal->op != nullptr, "a delete ends that nobody asked for");
   if (--removal->left > 0) return;
+  if (!members_->durable() && !removal->refused) {
+    removal->left = 1;
+    held_removals_.push_back(removal);
+    return;
+  }
   for (const Status status : removal->op->statuses) counters_.deletes += status == Status::ok ? 1 : 0;
   graveyard_.trim();
   removal->op->done();

@@ -259,6 +259,7 @@ void DriveLog::fill_header(format::SegmentHeader& header, uint32_t index) const 
   header.placement = segment.placement;
   header.evicted_sequence = evicted_sequence;
   header.forgotten_sequence = forgotten_sequence;
+  header.given_up_sequence = given_up_sequence;
 }
 
 void DriveLog::open_next(Head& head, uint64_t next_sequence) {

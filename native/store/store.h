@@ -51,6 +51,10 @@ struct StoreOptions {
   std::array<uint8_t, 16> fleet{};      // drives of another fleet are refused; all zero: of any
   uint64_t scrub_bytes_per_second = 0;  // per drive, read in the background to find damage early; 0: none
   uint32_t absent_drives = 0;           // drives of this store that could not be opened: deletes are kept for them
+  // The operator's word that the drives which are missing at the start are gone for good, and were never used without
+  // those that are there. Else a start on fewer than half of a store's drives waits for more of them, and one on half
+  // of them begins empty (docs/storage-faults.md).
+  bool without_missing_drives = false;
 };
 
 class GetOp {
@@ -163,7 +167,7 @@ class EventSink {
 struct IdentifiedDrive {
   std::unique_ptr<Drive> drive;
   std::array<uint8_t, 16> uuid{};
-  std::shared_ptr<void> superblock, tenants;
+  std::shared_ptr<void> identity;  // what its first pages say
 };
 
 struct DriveStats {
@@ -185,7 +189,7 @@ struct DriveStats {
   // was.
   uint64_t oldest_sequence = 0;
   double loaded_share = 1;  // of its segments
-  bool distrusted = false;  // it was away while deletes were made that nobody remembers: nothing it held is believed
+  bool distrusted = false;  // it missed what nobody remembers: what it held was given up
   uint64_t scrubbed_bytes = 0, scrub_passes = 0, scrub_errors = 0, scrub_started_unix_ms = 0;
   double scrub_share = 0;                                       // of the present pass
   uint64_t lifetime_written_bytes = 0, lifetime_put_bytes = 0;  // since it was formatted
@@ -210,6 +214,9 @@ struct StoreStats {
   uint64_t recovered_blocks = 0, recovered_segments = 0, scanned_segments = 0;
   double recovery_seconds = 0;
   uint64_t groups = 0, leases = 0, events = 0, index_entries = 0, refused_quota = 0, refused_admission = 0;
+  // Of the drives as one store: "new", "whole", "begun_empty" (what its drives held was given up), "waiting" (nothing
+  // is written, or served, before more of them are there); and a sentence on the last two: why, and what to do.
+  std::string members_state, members_reason;
   std::vector<DriveStats> drives;
   std::vector<TenantStats> tenants;
   TenantCounters forgotten;  // what tenants did that are known no more
@@ -258,10 +265,11 @@ class Store {
   // --- drives, while the store runs; named by their UUID ---
   // Looks at a drive: its superblock is read, nothing is written. Any thread; waits for the drive.
   static Result<IdentifiedDrive> identify(std::unique_ptr<Drive> drive, const std::array<uint8_t, 16>& fleet = {});
-  // Takes a drive in: it is read in the background, then it serves. A drive that was set aside comes back this way,
-  // too.
   // How many drives of this store are not there: deletes are kept for them, those of unknown keys as well.
   virtual void set_absent_drives(uint32_t count) = 0;
+  // Takes a drive in: it is read in the background, learns what it missed, then it serves. A drive that was set aside
+  // comes back this way, too. What it holds is given up where it missed what nobody remembers. A drive of another store
+  // is an Error, drive_foreign.
   virtual Result<Unit> attach(IdentifiedDrive drive) = 0;
   // Writes again, at once, to a drive that takes no more blocks because writes failed: its state says what came of it.
   // Nothing that it holds is touched.
@@ -272,6 +280,8 @@ class Store {
   // sees to: detached() says when.
   virtual Result<Unit> begin_detach(const std::string& uuid, bool even_if_draining = false) = 0;
   virtual bool detached(const std::string& uuid) const = 0;
+  // What it still holds is given up, and it says so: that is written after the drive was let go, and until then it
+  // cannot be attached again (busy).
   // Both, for who has nothing else to do: waits for the drive.
   virtual Result<Unit> detach(const std::string& uuid, bool even_if_draining = false) = 0;
   // Whether every drive was read.

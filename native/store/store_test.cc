@@ -186,7 +186,7 @@ TEST(StoreTest, AWriteErrorFailsThatPutAndThreeInARowTheDrive) {
   world.run();  // what may lie there of the first one is buried
   world.drive().faults.fail_write = 1;
   world.drive().faults.for_ever = true;
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(world.put("c", 5000), Status::io_error);
+  for (const char* name : {"c", "d", "e"}) EXPECT_EQ(world.put(name, 5000), Status::io_error);
   EXPECT_EQ(world.put("c", 5000), Status::read_only);
   EXPECT_EQ(world.store->stats().drives[0].state, "read_only");
   EXPECT_EQ(world.get("a"), Status::ok) << "what is stored serves on";

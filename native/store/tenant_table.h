@@ -31,6 +31,7 @@ inline constexpr uint64_t kTenantTableMagic = 0x314E455452494143;  // "CAIRTEN1"
 inline constexpr size_t kTenantsAPage = 202;
 inline constexpr size_t kTenantsMost = kTenantTablePages * kTenantsAPage;
 static_assert(kTenantsMost >= 16'000);
+static_assert(kMembershipOffsets[1] + kPageBytes <= kTenantTableOffsets[0], "the table lies over a membership record");
 static_assert(kTenantTableOffsets[0] + kTenantTablePages * kPageBytes <= kTenantTableOffsets[1], "the copies overlap");
 static_assert(kTenantTableOffsets[1] + kTenantTablePages * kPageBytes <= kFirstSegmentOffset,
               "the first segment lies over the tenant table");

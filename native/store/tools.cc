@@ -8,12 +8,14 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/entropy.h"
 #include "base/json.h"
 #include "store/loader.h"
 #include "store/log.h"
+#include "store/membership.h"
 #include "store/store.h"
 
 namespace cairn {
@@ -122,7 +124,9 @@ struct Surveyed {
 
 std::vector<Surveyed> survey(Drive& drive, const format::Superblock& superblock, FoundDrive& found) {
   std::vector<Surveyed> all(superblock.segment_count);
-  found = load_now(drive, superblock, [&](FoundSegment& one) {
+  const auto record = read_membership(drive, superblock.drive);
+  const uint64_t void_generation = record.ok() && record.value() ? record.value()->void_generation : 0;
+  found = load_now(drive, superblock, void_generation, [&](FoundSegment& one) {
     CAIRN_CHECK(one.index < all.size(), "a segment is found that the drive does not have");
     CAIRN_CHECK(one.segment.state == SegmentState::free || one.segment.state == SegmentState::sealed,
                 "a segment of a drive that nobody writes to is in use");
@@ -141,6 +145,15 @@ std::vector<Surveyed> survey(Drive& drive, const format::Superblock& superblock,
 }
 
 }  // namespace
+
+FoundDrive load_now(Drive& drive, const format::Superblock& superblock, uint64_t void_generation, Loader::Taker take) {
+  Loader loader(drive, superblock, false, void_generation, std::move(take));
+  while (!loader.done()) {
+    loader.poll();
+    if (!loader.done()) drive.wait(1000);
+  }
+  return loader.found();
+}
 
 Result<Unit> format_drive(Drive& drive, const FormatOptions& options, const Clock& clock) {
   if (!options.overwrite) {
@@ -197,6 +210,12 @@ Result<std::string> inspect_drive(Drive& drive) {
       .number("segments_unsealed", found.scanned)
       .number("segments_unreadable", found.unreadable);
   json.number("last_sequence", found.last_sequence);
+  if (const auto record = read_membership(drive, superblock.drive); record.ok() && record.value()) {
+    const format::Membership& of = *record.value();
+    json.begin_object("membership").text("origin", uuid_text(of.origin)).text("store", uuid_text(of.store));
+    json.number("epoch", of.epoch).number("void_generation", of.void_generation).boolean("left", of.left != 0);
+    json.text("members", list_of(members_of(of))).end_object();
+  }
   uint64_t blocks = 0, bytes = 0;
   json.begin_array("segments");
   for (uint64_t i = 0; i < segments.size(); ++i) {

@@ -10,6 +10,7 @@
 #include "store/evictor.h"
 #include "store/jobs.h"
 #include "store/log_store.h"
+#include "store/members.h"
 #include "store/quotas.h"
 #include "store/scrubber.h"
 
@@ -34,8 +35,10 @@ void LogStore::poll() {
     if (slot.evictor != nullptr) slot.evictor->poll();
     if (slot.scrubber != nullptr) slot.scrubber->poll();
   }
+  members_->poll();
+  if (members_->durable() || members_->closed()) release_held();
   leases_.expire(clock_.now_ms());
-  if (!write_waiting_.empty() && writes_open()) {
+  if (!write_waiting_.empty() && (writes_open() || members_->closed())) {
     std::deque<PutOp*> now;
     now.swap(write_waiting_);
     restart_.insert(restart_.end(), now.begin(), now.end());
@@ -74,7 +77,7 @@ std::vector<int> LogStore::event_fds() const {
 }
 
 bool LogStore::idle() const {
-  if (!reads_.empty() || !writes_.empty() || !removes_.empty()) return false;
+  if (!reads_.empty() || !writes_.empty() || !removes_.empty() || !members_->idle()) return false;
   if (std::any_of(squeezes_.begin(), squeezes_.end(), [](const auto& one) { return one.second->reading(); }))
     return false;
   return std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
@@ -83,8 +86,17 @@ bool LogStore::idle() const {
   });
 }
 
+// A change of the members that is on its way is finished, and a drive that was let go is told so, where drives answer.
+void LogStore::let_members_settle() {
+  constexpr int kTurnsMost = 200;
+  for (int i = 0; i < kTurnsMost && !members_->settled(); ++i) turn_drives();
+}
+
 void LogStore::close(const std::function<void(const std::string&)>& sealed) {
   write_what_waits();
+  let_members_settle();
+  members_->stop();
+  release_held();
   for (const Slot& slot : slots_) {
     if (slot.evictor != nullptr) slot.evictor->stop();
     if (slot.scrubber != nullptr) slot.scrubber->stop();
@@ -94,7 +106,7 @@ void LogStore::close(const std::function<void(const std::string&)>& sealed) {
   const auto is_over = [&](const Slot& slot) { return slot.log == nullptr || (over & 1U << slot.log->number()) != 0; };
   while (true) {
     for (const Slot& slot : slots_) {
-      if (is_over(slot) || busy(slot) || in_use(*slot.log)) continue;
+      if (is_over(slot) || busy(slot) || in_use(*slot.log) || slot.log->drive().in_flight() > 0) continue;
       if (slot.loader == nullptr) slot.log->close(next_sequence_);
       over |= 1U << slot.log->number();
       sealed(slot.log->drive().info().path);

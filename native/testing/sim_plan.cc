@@ -54,6 +54,7 @@ SimPlan SimPlan::drawn(uint64_t seed) {
   plan.leases = share(0.2);
   plan.quota_bytes = random() % 4 == 0 ? (6 + random() % 10) * kMiB : 0;
   plan.scrub_bytes_per_second = random() % 3 == 0 ? 1 * kMiB : 0;
+  plan.starts_without = plan.drives > 1 ? share(0.5) : 0;
   return plan;
 }
 

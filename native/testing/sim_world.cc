@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 #include <random>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -82,81 +83,6 @@ std::unique_ptr<ByteChannel> SimWorld::connect(SimClient& client) {
   return pair.take_client();
 }
 
-// --- drives ----------------------------------------------------------------------------------------------
-
-void SimWorld::make_drive(Place& place) {
-  place.platter = std::make_shared<Platter>(plan_.drive_bytes);
-  MemoryDrive drive(place.platter);
-  FormatOptions options;
-  options.segment_bytes = plan_.segment_bytes;
-  const auto formatted = format_drive(drive, options, clock_);
-  CAIRN_CHECK(formatted.ok(), "a simulation's drive cannot be formatted");
-}
-
-std::unique_ptr<SimDrive> SimWorld::plug(Place& place, const SimFaults& faults) {
-  auto drive = std::make_unique<SimDrive>(place.platter, clock_, faults, random_(),
-                                          "drive " + std::to_string(&place - places_.data()));
-  place.drive = drive.get();
-  place.back_ns = 0;
-  return drive;
-}
-
-void SimWorld::pull_a_drive() {
-  Place& place = places_[random_() % places_.size()];
-  if (place.back_ns != 0 || !draining_.empty() || !store_->loaded()) return;
-  place.drive->vanish();
-  place.back_ns = clock_.now_ns() + (1 + random_() % 20) * kSecondNs;
-  oracle_.impair(true);
-  ++outcome_.drives_left;
-}
-
-void SimWorld::plug_in(Place& place) {
-  static const SimFaults kNone;
-  SimDrive* const before = place.drive;
-  auto identified = Store::identify(plug(place, kNone));
-  if (!identified.ok()) {
-    CAIRN_CHECK(plan_.faults.lies(), "a simulation's drive that came back is not known");
-    oracle_.lost_for_good();
-    make_drive(place);
-    identified = Store::identify(plug(place, kNone));
-  }
-  if (store_->attach(identified.take()).ok()) return;
-  // The store has not noticed yet that it had left.
-  place.drive = before;
-  place.back_ns = clock_.now_ns() + kSecondNs;
-}
-
-// Drained, taken out, and another one put in its place.
-void SimWorld::replace_a_drive() {
-  const StoreStats stats = store_->stats();
-  if (draining_.empty()) {
-    const bool away =
-        std::any_of(places_.begin(), places_.end(), [](const Place& place) { return place.back_ns != 0; });
-    if (away || !store_->loaded() || !happens(plan_.drive_is_replaced)) return;
-    const std::string uuid = stats.drives[random_() % stats.drives.size()].uuid;
-    if (store_->drain(uuid).ok()) draining_ = uuid;
-    return;
-  }
-  for (const DriveStats& drive : stats.drives) {
-    if (drive.uuid != draining_) continue;
-    if (drive.state == "draining") return;
-    Place& place = places_[std::stoul(drive.path.substr(6))];
-    // A drive that failed meanwhile took with it what it still held.
-    if (drive.state != "drained") oracle_.lost_for_good();
-    const auto detached = store_->detach(drive.uuid);
-    CAIRN_CHECK(detached.ok(), "a drained drive cannot be taken out");
-    make_drive(place);
-    auto identified = Store::identify(plug(place, faults_now_));
-    if (!identified.ok()) {
-      place.back_ns = clock_.now_ns() + kSecondNs;
-    } else if (!store_->attach(identified.take()).ok()) {
-      place.back_ns = clock_.now_ns() + kSecondNs;
-    }
-    ++outcome_.drives_replaced;
-  }
-  draining_.clear();
-}
-
 // --- lives -----------------------------------------------------------------------------------------------
 
 bool SimWorld::boot(bool healed) {
@@ -164,7 +90,8 @@ bool SimWorld::boot(bool healed) {
   const bool blind = faults_now_.read_error > 0 || faults_now_.lies();
   oracle_.impair(true);
   std::vector<std::unique_ptr<Drive>> drives;
-  for (Place& place : places_) drives.push_back(plug(place, faults_now_));
+  const std::vector<Place*> here = choose_drives();
+  for (Place* place : here) drives.push_back(plug(*place, faults_now_));
   StoreOptions options;
   options.wait_until_loaded = false;
   options.scrub_bytes_per_second = plan_.scrub_bytes_per_second;
@@ -209,6 +136,7 @@ bool SimWorld::boot(bool healed) {
     if (drive.distrusted) oracle_.lost_for_good();
   }
   faults_now_ = healed ? SimFaults{} : plan_.faults;
+  met_ |= here.size() == places_.size() && well;
   return true;
 }
 
@@ -246,12 +174,16 @@ void SimWorld::meddle() {
     if (place.back_ns != 0 && clock_.now_ns() >= place.back_ns) plug_in(place);
   }
   const bool away = std::any_of(places_.begin(), places_.end(), [](const Place& place) { return place.back_ns != 0; });
-  if (!away && store_->loaded() && oracle_.impaired()) {
-    bool well = true;
+  if (oracle_.impaired()) {
+    bool well = !away && store_->loaded();
+    // What a drive held is given up when it comes back, and it may be gone again, and back, before all are here.
+    std::set<std::string> distrusted;
     for (const DriveStats& drive : store_->stats().drives) {
       well &= drive.state != "failed" && drive.state != "loading";
-      if (drive.distrusted) oracle_.lost_for_good();
+      if (drive.distrusted) distrusted.insert(drive.uuid);
+      if (drive.distrusted && !distrusted_.contains(drive.uuid)) oracle_.lost_for_good();
     }
+    distrusted_ = std::move(distrusted);
     oracle_.impair(!well);
   }
   harvest();
@@ -311,9 +243,11 @@ void SimWorld::settle() {
     if (turns >= kTurnsMost) {
       std::fprintf(stderr, "seed %lu: removals %zu, draining '%s', loaded %d\n", plan_.seed, removals_.size(),
                    draining_.c_str(), store_->loaded() ? 1 : 0);
-      for (const Place& place : places_)
+      for (const Place& place : places_) {
+        if (place.drive == nullptr) continue;
         std::fprintf(stderr, "  %s back in %ld ms\n", place.drive->info().path.c_str(),
                      place.back_ns == 0 ? 0L : (long)(place.back_ns - clock_.now_ns()) / 1000000);
+      }
       for (const DriveStats& drive : store_->stats().drives)
         std::fprintf(stderr,
                      "  %s %s %s; %lu reads, %lu writes, %lu segments given up, %lu blocks moved, %lu free, %lu bytes "

@@ -8,6 +8,7 @@
 #include <list>
 #include <memory>
 #include <random>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -32,6 +33,7 @@ struct SimPlan {
   double crash_while_loading = 0.2;
   double drive_leaves = 0;       // drives vanish, and come back
   double drive_is_replaced = 0;  // … or are drained and replaced
+  double starts_without = 0;     // a life begins without some drives, which come late, or not before the next
   double wide_deletes = 0;       // a second
   double leases = 0;             // a second
   uint64_t quota_bytes = 0;      // of each tenant
@@ -45,7 +47,7 @@ struct SimOutcome {
   uint64_t turns = 0, requests = 0, lives = 0, kills = 0, power_losses = 0, closes = 0, crashes_while_loading = 0;
   uint64_t gets = 0, hits = 0, puts = 0, deletes = 0, doubts = 0, evicted = 0, drive_errors = 0, drive_lies = 0,
            stalls = 0;
-  uint64_t drives_left = 0, drives_replaced = 0, wrong_bytes = 0, lost = 0, undeleted = 0;
+  uint64_t drives_left = 0, drives_replaced = 0, starts_without = 0, wrong_bytes = 0, lost = 0, undeleted = 0;
   std::vector<std::string> violations;
 };
 
@@ -88,6 +90,7 @@ class SimWorld final : private SimClient::Server, private EventSink, private Ent
   void harvest();
   void check_leaks();
   uint64_t next_event_ns() const;
+  std::vector<Place*> choose_drives();
   bool happens(double share) { return share > 0 && std::uniform_real_distribution<>()(random_) < share; }
 
   SimPlan plan_;
@@ -104,7 +107,9 @@ class SimWorld final : private SimClient::Server, private EventSink, private Ent
   std::vector<std::unique_ptr<SimClient>> clients_;
   std::list<std::unique_ptr<Removal>> removals_;
   std::string draining_;
+  std::set<std::string> distrusted_;  // drives whose blocks were given up; the oracle knows
   uint64_t second_ns_ = 0, quiet_ = 0;
+  bool met_ = true;  // all drives were together in the last life
 };
 
 }  // namespace cairn

@@ -84,6 +84,7 @@ void add(cairn::SimOutcome& all, const cairn::SimOutcome& one) {
                            &cairn::SimOutcome::stalls,
                            &cairn::SimOutcome::drives_left,
                            &cairn::SimOutcome::drives_replaced,
+                           &cairn::SimOutcome::starts_without,
                            &cairn::SimOutcome::wrong_bytes,
                            &cairn::SimOutcome::lost,
                            &cairn::SimOutcome::undeleted})
@@ -107,6 +108,7 @@ void print(const cairn::SimOutcome& one, uint64_t seeds, double real_seconds, ui
       .number("evicted", one.evicted);
   json.number("drive_errors", one.drive_errors).number("drive_lies", one.drive_lies).number("stalls", one.stalls);
   json.number("drives_left", one.drives_left).number("drives_replaced", one.drives_replaced);
+  json.number("starts_without_drives", one.starts_without);
   json.number("wrong_bytes", one.wrong_bytes).number("lost_acknowledged", one.lost).number("undeleted", one.undeleted);
   json.number("event_hash", one.event_hash).number("violations", violations).number("diverged", diverged);
   std::printf("%s\n", json.end_object().take().c_str());

@@ -1,6 +1,7 @@
 #include "testing/store_fixture.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -92,6 +93,13 @@ std::string StoreWorld::uuid(size_t platter) const {
   format::Page<format::Superblock> page;
   platters.at(platter)->read(0, reinterpret_cast<std::byte*>(&page), sizeof(page));
   return uuid_text(page.body.drive);
+}
+
+void StoreWorld::vanish(size_t platter) {
+  DriveFaults& faults = drives_.at(platter)->faults;
+  faults.error = ENODEV;
+  faults.fail_read = faults.fail_write = faults.fail_flush = faults.fail_discard = 1;
+  faults.for_ever = true;
 }
 
 bool StoreWorld::run_until(const std::function<bool()>& holds, int turns) {

@@ -97,6 +97,8 @@ class StoreWorld {
   // The drive of a platter, as a running store is given it.
   Result<Unit> attach(size_t platter);
   std::string uuid(size_t platter) const;
+  // The drive of a platter is pulled out: every request to it ends as ENODEV from now on.
+  void vanish(size_t platter);
   // Turns, a millisecond of the clock each, until it holds; false if it never does.
   bool run_until(const std::function<bool()>& holds, int turns = 20'000);
   bool exists(const std::string& name) { return store->exists({key_of(name), 0, 0}); }

@@ -22,6 +22,7 @@ class PageWalk {
   void walk() {
     for (const uint64_t offset : format::kSuperblockOffsets) note(offset / format::kPageBytes, "superblock");
     for (const uint64_t offset : format::kStateOffsets) note(offset / format::kPageBytes, "state");
+    for (const uint64_t offset : format::kMembershipOffsets) note(offset / format::kPageBytes, "membership");
     const uint64_t first = format::kFirstSegmentOffset / format::kPageBytes;
     const uint64_t all = drive_.platter.bytes() / format::kPageBytes;
     for (uint64_t at = first; at + per_segment_ <= all; at += per_segment_) walk_segment(at);

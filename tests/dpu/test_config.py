@@ -136,6 +136,7 @@ BAD = [
     ("auto_format", "2", "neither true nor false"),
     ("allow_remote_without_credentials", "si", "neither true nor false"),
     ("require_all_drives", "maybe", "neither true nor false"),
+    ("without_missing_drives", "maybe", "neither true nor false"),
     ("wait_until_loaded", "maybe", "neither true nor false"),
     ("fleet", "mine", "not a UUID"),
     ("reinsert_percent", "51", "from 0 to 50"),

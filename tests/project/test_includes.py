@@ -18,7 +18,7 @@ import pytest
 HEADERS = {
     "algorithm": """all_of any_of none_of find find_if find_if_not sort stable_sort is_sorted shuffle equal count
         count_if copy copy_n fill fill_n rotate replace remove remove_if generate upper_bound lower_bound clamp min max
-        minmax min_element reverse unique nth_element partial_sort""",
+        minmax min_element reverse unique nth_element next_permutation partial_sort""",
     "array": "array get size begin end",
     "atomic": "atomic atomic_ref atomic_thread_fence memory_order_relaxed memory_order_release memory_order_acquire "
     "memory_order_acq_rel memory_order_seq_cst",

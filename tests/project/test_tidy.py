@@ -8,7 +8,9 @@ FILE_LINES_MOST = 500
 FUNCTION_LINES_MOST = 60
 
 # Files that may be longer, each with its reason.
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {
+    "native/testing/model_life.h": "one class: each step of the model beside what the oracle makes of it",
+}
 # Python functions that may be longer, as path:name, each with its reason.
 LONG_FUNCTIONS: dict[str, str] = {
     "cairnkv/commands/replay.py:replay": "its signature is the command's options with their help; the body is short",

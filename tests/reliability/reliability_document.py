@@ -67,6 +67,7 @@ def fuzz_measures(parts: Iterable[str]) -> Iterator[Measure]:
 def measures(parts: Iterable[str]) -> list[Measure]:
     """For all parts that there are, and what a ledger has of others."""
     kills = field("kills_before_ready", "kills_during_recovery")
+    histories = field("histories")
     million = 1_000_000
     return [
         Measure("simulation", "Simulated hours", "hours", field("simulated_hours"), 20, 5_000),
@@ -80,6 +81,10 @@ def measures(parts: Iterable[str]) -> list[Measure]:
         ),
         Measure("payload-damage", "Random damages", "damages", field("damages"), 10_000, million),
         Measure("fault-sites", "Requests and allocations that failed", "sites", all_of("sites."), 0, 0, whole=True),
+        Measure("drives-two", "Histories of two drives that come and go", "histories", histories, 0, 0, whole=True),
+        Measure("drives-two-cut", "… with a change cut off", "histories", histories, 0, 0, whole=True),
+        Measure("drives-three", "… of three drives", "histories", histories, 0, 0, whole=True),
+        Measure("drives-three-cut", "… of three, with a change cut off", "histories", histories, 0, 0, whole=True),
         Measure("syscall-sites", "System calls that failed", "sites", all_of("sites."), 0, 0, whole=True),
         Measure(
             "client-syscalls-tcp", "System calls of a client that failed, tcp", "cases", field("runs"), 200, 10_000

@@ -180,6 +180,29 @@ def torture(places: Places) -> list[Part]:
     ]
 
 
+def drives_model(places: Places) -> list[Part]:
+    """Every short history of drives that come and go: in CI so many steps, in a soak one more."""
+    program = places.native / "cairn-model"
+
+    def repeats(result: Result, _seed: int) -> list[str]:
+        histories = [line.split(": ")[0] for line in result.err.splitlines() if ": " in line]
+        return [f"{program} --only '{one}'" for one in dict.fromkeys(histories)][:REPEATS_MOST]
+
+    def part(name: str, drives: int, depth: int, cuts: int, seconds: int) -> Part:
+        def command(_seed: int, most: int, _amount: int) -> list[str]:
+            steps = depth + 1 if most > seconds else depth  # a soak gives it more time
+            return [str(program), *f"--drives {drives} --depth {steps} --cuts {cuts} --stop-at {most}".split()]
+
+        return Part(name, command, seconds, amount=1, program=program, whole=True, repeats=repeats)
+
+    return [
+        part("drives-two", 2, 5, 0, 300),
+        part("drives-two-cut", 2, 3, 1, 120),
+        part("drives-three", 3, 4, 0, 300),
+        part("drives-three-cut", 3, 2, 1, 120),
+    ]
+
+
 def syscall_sites(places: Places) -> Part:
     program = Path("tests/reliability/syscall_sites.py")
     torture = places.native / "cairn-torture"
@@ -366,6 +389,7 @@ def all_parts(places: Places, *, with_coverage: bool) -> list[Part]:
     parts = [
         simulation(places),
         *torture(places),
+        *drives_model(places),
         syscall_sites(places),
         kill_cycles(),
         client_syscalls("tcp"),

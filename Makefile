@@ -107,8 +107,8 @@ fuzz: build-fuzzers  ## run every fuzzer for FUZZ_SECONDS (10)
 	  grep number_of_executed_units build/$$name.log; \
 	done
 
-# Everything, for at most 40 minutes. RELIABILITY_OPTIONS=--coverage measures coverage as well.
-reliability: build build-fuzzers  ## crash points, bit flips, faults, kills, simulation, fuzzing: a CI run of 40 minutes
+# Everything, for at most an hour on one processor and half of that on two. RELIABILITY_OPTIONS=--coverage measures coverage as well.
+reliability: build build-fuzzers  ## crash points, bit flips, faults, kills, simulation, fuzzing: half an hour on two processors
 	cmake --build $(NATIVE)
 	$(BIN)/python tests/reliability/report.py $(RELIABILITY_OPTIONS)
 

@@ -51,6 +51,7 @@ class Server:
         absent: Sequence[tuple[str, str]],
         require_all_drives: bool,
         without_missing_drives: bool,
+        missing_drives_wait_ms: int,
         wait_until_loaded: bool,
         slab_bytes: int,
         read_only: bool,

@@ -121,8 +121,15 @@ class Config:
         "Drives",
         "Go on with the drives that are there. A start on fewer than half of a store's drives waits for more of them, and"
         " one on half of them begins empty, because the others may know better what was deleted or replaced. This says"
-        " that the missing drives are gone for good and were never used without these: were they, what was deleted may"
+        " that the missing drives are gone for good and were never used without these: if they were, deleted blocks may"
         " be back. For one start; a drive that is missing at this start is refused when it comes back.",
+    )
+    missing_drives_wait: Milliseconds = _row(
+        duration(0),
+        Milliseconds(60_000),
+        "Drives",
+        "How long a start on half of a store's drives waits for another one before it gives up what they hold and begins"
+        " empty. Gets are misses meanwhile.",
     )
     wait_until_loaded: bool = _row(
         SWITCH,

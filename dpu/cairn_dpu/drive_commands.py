@@ -169,7 +169,7 @@ def resume(drive: Which, *, admin: Admin = HERE, output: Output = "table", debug
     """Try a drive again that takes no more blocks, that failed, or that is absent, when the cause is gone.
 
     Nothing that it holds is touched. The service tries by itself as well, where writes failed: after a second, then less and
-    less often, once a minute at the least.
+    less often, and in the end once a minute.
 
     Example:
 

@@ -53,6 +53,7 @@ class Lookout:
         self._look: Look | None = None
         self._problem = "the service was not looked at yet"
         self._drives: dict[str, Mapping[str, Any]] = {}
+        self._members_reason = ""
 
     def latest(self) -> Look:
         """The last look. Raises ServiceError when it is old: the service does not answer then."""
@@ -77,7 +78,14 @@ class Lookout:
             return
         self._problem = "the service has not answered for some seconds"
         self._look = look
-        drives = {drive["uuid"]: drive for drive in json.loads(look.text)["store"]["drives"]}
+        store = json.loads(look.text)["store"]
+        if store["members_reason"] != self._members_reason:
+            self._members_reason = store["members_reason"]
+            if self._members_reason:
+                log.error("%s", self._members_reason)
+            else:
+                log.info("enough of the store's drives are there")
+        drives = {drive["uuid"]: drive for drive in store["drives"]}
         for uuid, drive in drives.items():
             tell(self._drives.get(uuid), drive)
         self._drives = drives

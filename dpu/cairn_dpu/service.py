@@ -37,6 +37,7 @@ LOOK_EVERY_SECONDS = 1.0
 LOADED_EVERY_SECONDS = 0.1
 COMPLAIN_EVERY_SECONDS = 10.0
 RESUME_SECONDS_MOST = 5.0
+ABSENT_EVERY_SECONDS = 5.0
 _TAKES_NOTHING = ("read_only",)
 STATUS_NAMES = {number: name for number, name, _, _ in _native.status_table()}
 
@@ -54,6 +55,7 @@ class Service:
         self._asking = ThreadPoolExecutor(1, "cairn-stats")
         self._stopped = threading.Event()
         self._next_complaints = 0.0
+        self._gone: dict[str, str] = {}  # failed drives that could not be taken in again, and why
         self._lookout = Lookout(lambda: Look(self.stats(), self.absent_drives()))
 
     @property
@@ -67,8 +69,9 @@ class Service:
         return self._ask(self._running_server().stats)
 
     def absent_drives(self) -> list[tuple[str, str]]:
-        """(path, reason) of the drives that it does without. Raises as `stats` does."""
-        return self._ask(self._running_server().absent_drives)
+        """(path, reason) of the drives that it was told of and does without. Raises as `stats` does."""
+        absent = self._ask(self._running_server().absent_drives)
+        return absent + list(self._gone.items())
 
     def look(self) -> Look:
         """How it was half a second ago, at once. Raises ServiceError while it starts, and when it does not answer."""
@@ -82,7 +85,9 @@ class Service:
     def attach_drive(self, path: str) -> str:
         """Takes a formatted drive in; its uuid. Raises ServiceError or CairnError."""
         server = self._running_server()
-        uuid = server.attach_drive(attachable(os.path.abspath(path)))
+        path = os.path.abspath(path)
+        uuid = server.attach_drive(attachable(path))
+        self._gone.pop(path, None)
         log.info("the drive %s (%s) was attached", path, uuid)
         self._lookout.look()
         return uuid
@@ -99,7 +104,11 @@ class Service:
         if drive["state"] == "failed":
             path = attachable(drive["path"])
             server.detach_drive(uuid, lose_what_is_left=False)
-            server.attach_drive(path)
+            try:
+                server.attach_drive(path)
+            except _native.CairnError as error:
+                self._gone[path] = explain(error)[0]
+                raise
         else:
             server.resume_drive(uuid)
             self._wait_for_writes(uuid, drive["write_errors"])
@@ -159,8 +168,6 @@ class Service:
         for path, reason in server.absent_drives():
             log.error("the drive %s is absent: %s", path, reason)
         store = json.loads(server.stats())["store"]
-        if store["members_reason"]:
-            log.error("%s", store["members_reason"])
         for drive in store["drives"]:
             if drive["state"] == "failed":
                 log.error("the drive %s (%s) is not used: %s", drive["path"], drive["uuid"], drive["reason"])
@@ -181,8 +188,31 @@ class Service:
         self._lookout.look()
         self.state = "serving"
         threading.Thread(target=self._lookout.watch, args=(self._stopped,), name="cairn-lookout", daemon=True).start()
+        if self.absent_drives() and not config.read_only:
+            threading.Thread(target=self._seek_absent, name="cairn-absent", daemon=True).start()
         if self._admin is not None:
             self._admin.start(self)
+
+    def _seek_absent(self) -> None:
+        """Takes drives in that were not there at the start, when they come: a device may be found late."""
+        known = {path: "" for path, _ in self.absent_drives()}
+        while known and not self._stopped.wait(ABSENT_EVERY_SECONDS):
+            try:
+                absent = {path for path, _ in self.absent_drives()}
+            except ServiceError:
+                continue
+            for path in [path for path in known if path not in absent]:
+                del known[path]
+            for path, told in list(known.items()):
+                try:
+                    self.attach_drive(path)
+                except NotFoundError:
+                    continue
+                except (ServiceError, _native.CairnError, OSError) as error:
+                    reason = explain(error)[0]
+                    if reason != told:
+                        log.warning("the drive %s is still absent: %s", path, reason)
+                    known[path] = reason
 
     def running(self) -> bool:
         """False when the reactor has ended."""
@@ -285,6 +315,7 @@ def _open(config: Config, drives: list[str], absent: list[tuple[str, str]]) -> _
         absent=absent,
         require_all_drives=config.require_all_drives,
         without_missing_drives=config.without_missing_drives,
+        missing_drives_wait_ms=config.missing_drives_wait,
         wait_until_loaded=config.wait_until_loaded,
         slab_bytes=config.slab,
         credits=config.credits,

@@ -162,14 +162,15 @@ std::vector<cairn::TenantOptions> tenants_from(const std::vector<Tenant>& given)
 }
 
 void construct(PyServer* self, const std::vector<std::string>& drives, const std::vector<Absent>& absent,
-               bool require_all_drives, bool without_missing_drives, bool wait_until_loaded, uint64_t slab_bytes,
-               bool read_only, uint32_t queue_depth, uint32_t credits, uint64_t session_window_bytes,
-               uint64_t shared_window_bytes, uint32_t sessions_most, uint32_t sessions_per_tenant_most,
-               uint32_t sessions_per_peer_most, uint64_t idle_timeout_ms, uint64_t stall_timeout_ms,
-               uint64_t handshake_timeout_ms, const std::vector<Tenant>& tenants, bool accept_unknown_tenants,
-               uint32_t reinsert_percent, uint32_t reinsert_hits_least, bool admission_second_touch,
-               uint64_t admission_bytes_per_day, uint64_t lease_ms_most, uint64_t scrub_bytes_per_second,
-               nb::bytes fleet, int rdma_dscp, int rdma_service_level, uint32_t rdma_mtu_bytes) {
+               bool require_all_drives, bool without_missing_drives, uint64_t missing_drives_wait_ms,
+               bool wait_until_loaded, uint64_t slab_bytes, bool read_only, uint32_t queue_depth, uint32_t credits,
+               uint64_t session_window_bytes, uint64_t shared_window_bytes, uint32_t sessions_most,
+               uint32_t sessions_per_tenant_most, uint32_t sessions_per_peer_most, uint64_t idle_timeout_ms,
+               uint64_t stall_timeout_ms, uint64_t handshake_timeout_ms, const std::vector<Tenant>& tenants,
+               bool accept_unknown_tenants, uint32_t reinsert_percent, uint32_t reinsert_hits_least,
+               bool admission_second_touch, uint64_t admission_bytes_per_day, uint64_t lease_ms_most,
+               uint64_t scrub_bytes_per_second, nb::bytes fleet, int rdma_dscp, int rdma_service_level,
+               uint32_t rdma_mtu_bytes) {
   cairn::ServerOptions options;
   options.drives = drives;
   for (const auto& [path, reason] : absent) options.absent.push_back({path, reason, 0});
@@ -179,6 +180,7 @@ void construct(PyServer* self, const std::vector<std::string>& drives, const std
   options.tenants = tenants_from(tenants);
   options.store.wait_until_loaded = wait_until_loaded;
   options.store.without_missing_drives = without_missing_drives;
+  options.store.half_waits_ms = missing_drives_wait_ms;
   options.store.read_only = read_only;
   options.store.reinsert_percent = reinsert_percent;
   options.store.reinsert_hits_least = reinsert_hits_least;
@@ -324,8 +326,8 @@ NB_MODULE(_native, m) {
   m.def("check_drive", &check, "path"_a, "progress"_a = nb::none());
   nb::class_<PyServer>(m, "Server", nb::is_final())
       .def("__init__", &construct, "drives"_a, nb::kw_only(), "absent"_a, "require_all_drives"_a,
-           "without_missing_drives"_a, "wait_until_loaded"_a, "slab_bytes"_a, "read_only"_a, "queue_depth"_a,
-           "credits"_a, "session_window_bytes"_a, "shared_window_bytes"_a, "sessions_most"_a,
+           "without_missing_drives"_a, "missing_drives_wait_ms"_a, "wait_until_loaded"_a, "slab_bytes"_a, "read_only"_a,
+           "queue_depth"_a, "credits"_a, "session_window_bytes"_a, "shared_window_bytes"_a, "sessions_most"_a,
            "sessions_per_tenant_most"_a, "sessions_per_peer_most"_a, "idle_timeout_ms"_a, "stall_timeout_ms"_a,
            "handshake_timeout_ms"_a, "tenants"_a, "accept_unknown_tenants"_a, "reinsert_percent"_a,
            "reinsert_hits_least"_a, "admission_second_touch"_a, "admission_bytes_per_day"_a, "lease_ms_most"_a,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "store/format.h"
+#include "store/tenant_table.h"
 #include "testing/store_fixture.h"
 
 using namespace cairn;
@@ -26,6 +27,8 @@ const Platter& template_drive() {
     StoreWorld world(kDriveBytes, 1, 4 * kMiB, 1 * kMiB);
     for (const auto& name : kNames) (void)world.put(name, 6000);
     (void)world.remove("d");
+    const uint32_t tenant = world.store->number_of("team").value();
+    (void)world.put("theirs", 3000, [tenant](PutCall& put) { put.id.tenant = tenant; });
     world.close();
     world.open();
     (void)world.put("late", 3000);
@@ -69,6 +72,8 @@ void patch(Platter& platter, ConstByteSpan input) {
     if ((flags & 7) == 3) seal_page<format::RecordHeader>(platter, at);
     if ((flags & 7) == 4) seal_page<format::Footer>(platter, at);
     if ((flags & 7) == 5) seal_summary(platter, at);
+    if ((flags & 7) == 6) seal_page<format::Membership>(platter, at);
+    if ((flags & 7) == 7) seal_page<format::TenantPage>(platter, at);
   }
 }
 

@@ -284,7 +284,7 @@ Result<Unit> LogStore::begin_detach(const std::string& uuid, bool even_if_draini
   }
   const DriveState before = slot->log->state();
   // What it held is given up, and it says so: where it can be written to, and was known.
-  const bool known = slot->loader == nullptr && slot->standing != Standing::waiting;
+  const bool known = slot->loader == nullptr && slot->standing != Standing::waiting && !members_->waits();
   slot->says_so = slot->says_so || (before != DriveState::failed && known && slot->writable);
   slot->emptied = slot->emptied || before == DriveState::drained;
   if (before != DriveState::failed) {

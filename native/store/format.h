@@ -313,7 +313,7 @@ struct Membership {
   uint64_t epoch = 0;            // grows with every change of the members
   uint64_t void_generation = 0;  // segments of this drive up to this generation hold nothing
   uint64_t lost_sequence = 0;    // the youngest word that left with drives which nobody waits for any more
-  uint64_t reserved = 0;
+  uint64_t next_sequence = 0;    // how far the store had counted: drives that joined empty know no number of its own
   uint32_t reserved2 = 0;
   uint32_t crc = 0;
   std::array<Uuid, kMembersMost> members{};

@@ -81,17 +81,26 @@ std::vector<format::Tombstone> Graveyard::since(uint64_t from) const {
 void Graveyard::trim() {
   if (order_.size() <= kRememberedMost) return;
   std::sort(order_.begin(), order_.end(), [](const auto& a, const auto& b) { return a.sequence < b.sequence; });
-  while (order_.size() > kRememberedMost * 3 / 4) {
-    const format::Tombstone& oldest = order_.front();
-    raise_floor(oldest.sequence);
-    const auto found = buried_.find({oldest.key, oldest.value, oldest.tenant, oldest.kind});
-    if (found != buried_.end() && found->second.sequence == oldest.sequence) {
-      CAIRN_CHECK(count(oldest.kind) > 0, "a delete is forgotten that was never counted");
-      count(oldest.kind) -= 1;
-      buried_.erase(found);
-    }
-    order_.pop_front();
+  while (order_.size() > kRememberedMost * 3 / 4) forget_front();
+}
+
+// What was buried first is most often the oldest. Where it is not, the floor says that what is older may be forgotten,
+// too.
+void Graveyard::trim_some() {
+  constexpr int kAtOnce = 4096;
+  for (int i = 0; i < kAtOnce && order_.size() > kRememberedMost; ++i) forget_front();
+}
+
+void Graveyard::forget_front() {
+  const format::Tombstone& oldest = order_.front();
+  raise_floor(oldest.sequence);
+  const auto found = buried_.find({oldest.key, oldest.value, oldest.tenant, oldest.kind});
+  if (found != buried_.end() && found->second.sequence == oldest.sequence) {
+    CAIRN_CHECK(count(oldest.kind) > 0, "a delete is forgotten that was never counted");
+    count(oldest.kind) -= 1;
+    buried_.erase(found);
   }
+  order_.pop_front();
 }
 
 }  // namespace cairn

@@ -33,12 +33,15 @@ class Graveyard {
 
   // Forgets the oldest beyond kRememberedMost. Not while a drive is loading: then all are needed.
   void trim();
+  // The same in small steps, for a store that runs.
+  void trim_some();
   // Deletes with a smaller sequence may have been forgotten.
   uint64_t floor() const { return floor_; }
   void raise_floor(uint64_t sequence) { floor_ = floor_ > sequence ? floor_ : sequence; }
   uint64_t size() const { return order_.size(); }
 
  private:
+  void forget_front();
   struct Name {
     Key key;
     uint64_t value = 0;

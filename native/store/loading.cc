@@ -141,6 +141,7 @@ void LogStore::loading_done(Slot& slot) {
     } else {
       log.begin(next_generation, !slot.writable);
     }
+    slot.own_generation = log.next_generation();
     slot.evictor = std::make_unique<Evictor>(*this, log);
     slot.scrubber = std::make_unique<Scrubber>(*this, log);
   } else if (!slot.set_aside) {

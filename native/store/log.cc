@@ -114,6 +114,7 @@ void DriveLog::fail(const std::string& why) {
   if (state_ == DriveState::failed) return;
   CAIRN_CHECK(!why.empty(), "a drive is set aside and nobody says why");
   state_ = DriveState::failed;
+  rests_ = on_probation_ = false;
   why_failed_ = why;
 }
 

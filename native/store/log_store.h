@@ -133,13 +133,15 @@ class LogStore final : public Store, private Leases::Watcher {
     uint32_t owed = 0;  // records of what it missed, on their way to it
     std::optional<format::Membership> record;
     uint64_t counter = 0, void_generation = 0;
-    uint64_t last_sequence = 0;  // of the drive, when it was read
+    uint64_t own_generation = 1;  // of the first segment that was opened since it was read
+    uint64_t last_sequence = 0;   // of the drive, when it was read
     uint64_t recovered_blocks = 0, sealed = 0, scanned = 0;
     FoundTenants tenants;  // what the drive says, until it is read
     // Of the tenant table on the drive: the number of its newest copy, and up to which version both copies hold it.
     uint64_t table_counter = 0, table_version = 0, table_version_before = 0;
     uint64_t table_retry_ms = 0;
     bool table_writing = false;
+    uint32_t table_failures = 0;  // in a row
   };
   // One delete, and how many of its ids or tombstone records are still out.
   struct Removal {

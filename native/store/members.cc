@@ -38,7 +38,8 @@ void LogStore::Members::plan() {
     facts.push_back({identity_of(*slot.log), slot.record});
     slots.push_back(&slot);
   }
-  const StartPlan plan = plan_start(facts, {store_.options_.read_only, store_.options_.without_missing_drives});
+  const StartPlan plan = plan_start(facts, {store_.options_.read_only, store_.options_.without_missing_drives,
+                                            store_.clock_.now_ms() < half_until_ms_});
   CAIRN_CHECK(plan.roles.size() == slots.size(), "a drive has no part in the plan of a start, or two");
   CAIRN_CHECK(plan.reasons.size() == slots.size(), "nobody knows why a drive is refused");
   CAIRN_CHECK(plan.state != StartPlan::State::closed || !plan.why.empty(), "a store waits and nobody says for what");
@@ -48,11 +49,13 @@ void LogStore::Members::plan() {
                                                   : "waiting";
   why_ = plan.why;
   closed_ = waits_ = plan.state == StartPlan::State::closed;
+  for_now_ = plan.for_now;
   if (waits_) return;
   origin_ = plan.origin == Uuid{} ? entropy<Uuid>() : plan.origin;
   line_ = plan.store == Uuid{} ? entropy<Uuid>() : plan.store;
   epoch_ = plan.epoch;
   lost_sequence_ = plan.lost_sequence;
+  next_sequence_ = plan.next_sequence;
   members_ = plan.members;
   base_ = plan.base;
   complete_ = plan.complete;
@@ -125,7 +128,8 @@ std::string LogStore::Members::judge(Slot& slot, FoundDrive& found) {
   if (!gives_up) return "";
   // What cannot be read may be younger than what can.
   const uint64_t unseen = found.unreadable_headers > 0 ? 2 * slot.log->segments().size() : 0;
-  found.void_generation = std::max(found.void_generation, found.youngest_generation + unseen);
+  found.void_generation =
+      std::max(found.void_generation, std::min(found.youngest_generation + unseen, format::kNumberMost));
   slot.trusted = found.in_use == 0;
   slot.void_owed = found.void_generation != slot.void_generation;
   slot.void_generation = found.void_generation;
@@ -139,7 +143,8 @@ bool LogStore::Members::believed(const Slot& slot, uint64_t last_sequence) const
   if (found == departed_.end() || !slot.record || slot.record->store != line_ || slot.record->epoch > epoch_)
     return false;
   const uint64_t missed_from = found->second;
-  if (last_sequence > store_.next_sequence_ || lost_sequence_ >= missed_from) return false;
+  // Whoever has a number from behind the one at which it went was counted on elsewhere: a delete may lie below it.
+  if (last_sequence > missed_from || lost_sequence_ >= missed_from) return false;
   if (store_.graveyard_.floor() >= missed_from) return false;
   for (const auto& [drive, sequence] : departed_) {
     if (drive != found->first && sequence > missed_from) return false;
@@ -154,7 +159,8 @@ void LogStore::Members::give_up(Slot& slot) {
   CAIRN_CHECK(slot.log->state() != DriveState::loading, "a drive is given up before it was read");
   slot.trusted = false;
   slot.log->distrust();
-  slot.void_generation = std::max(slot.void_generation, slot.log->next_generation() - 1);
+  // What was written to it since it was read is no part of that: records of what it missed.
+  slot.void_generation = std::max(slot.void_generation, std::min(slot.own_generation - 1, format::kNumberMost));
   slot.void_owed = true;
   slot.role = Role::voided;
   store_.sweep_left_ = std::max(store_.sweep_left_, 2 * store_.index_.slots());
@@ -209,6 +215,11 @@ void LogStore::Members::take_learned() {
   for (Slot& slot : store_.slots_) {
     if (slot.log == nullptr || slot.set_aside || slot.loader != nullptr || slot.standing != Standing::learning)
       continue;
+    if (slot.silent && (slot.log->state() != DriveState::serving || (slot.owed == 0 && slot.owed_failed))) {
+      // It was tried too early: what it holds is served, and it is tried again.
+      slot.standing = Standing::out;
+      continue;
+    }
     if (slot.log->state() == DriveState::read_only && slot.writable) {
       slot.log->fail("it takes no writes, and so cannot hear what it missed: " + slot.log->why_failed());
       continue;
@@ -222,7 +233,13 @@ void LogStore::Members::take_learned() {
       slot.log->fail("it cannot be written to, and so cannot become part of the store");
       continue;
     }
-    if (slot.role == Role::outsider && !slot.silent && !believed(slot, 0)) give_up(slot);
+    // Headers do not tell how far an open segment goes: by now it was read.
+    if (slot.silent && !believed(slot, 0)) {
+      // Its segments are open: nothing that comes after could be told from what is given up.
+      slot.log->fail("it missed deletes that nobody remembers any more; attach it again, and it joins empty");
+      continue;
+    }
+    if (slot.role == Role::outsider && !slot.silent && !believed(slot, slot.last_sequence)) give_up(slot);
     CAIRN_CHECK(slot.role != Role::blank || slot.recovered_blocks == 0, "blocks of no store are about to be served");
     slot.standing = Standing::joining;
   }
@@ -254,6 +271,8 @@ void LogStore::Members::departs(Slot& slot) {
     return;
   }
   departed_.try_emplace(identity_of(*slot.log), store_.next_sequence_);
+  // That number may stand in the header of a segment of its, as the first that could lie there; nobody gets it.
+  store_.count_from(store_.next_sequence_ + 1);
   // What it had given up is known from its headers alone.
   lost_sequence_ = std::max(lost_sequence_, slot.log->given_up_sequence);
 }
@@ -262,9 +281,12 @@ void LogStore::Members::first_drives_read() {
   // The drives that are here may be blank, and those that went have used numbers: a delete with one of those would not
   // cover what they hold.
   store_.count_from(lost_sequence_ + 1);
+  store_.count_from(next_sequence_);
   for (const auto& [drive, sequence] : departed_) store_.count_from(sequence);
   if (leaps_) store_.count_from(store_.next_sequence_ + kSequenceLeap);
+  if (early_departed_.empty()) return;
   for (const Uuid& one : std::exchange(early_departed_, {})) departed_.try_emplace(one, store_.next_sequence_);
+  store_.count_from(store_.next_sequence_ + 1);
 }
 
 void LogStore::Members::forget(const Uuid& drive, bool lost) {
@@ -300,7 +322,7 @@ void LogStore::Members::serve_leaving() {
     record.origin = origin_;
     record.store = line_;
     record.epoch = epoch_;
-    record.void_generation = one.log->next_generation() - 1;
+    record.void_generation = std::min(one.log->next_generation() - 1, format::kNumberMost);
     list(members_, record.members);
     record.member_count = record.base_count = static_cast<uint8_t>(members_.size());
     record.base = record.members;

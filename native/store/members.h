@@ -21,7 +21,8 @@ namespace cairn {
 
 class LogStore::Members {
  public:
-  explicit Members(LogStore& store) : store_(store) {}
+  explicit Members(LogStore& store)
+      : store_(store), half_until_ms_(store.clock_.now_ms() + store.options_.half_waits_ms) {}
   ~Members();
   Members(const Members&) = delete;
   Members& operator=(const Members&) = delete;
@@ -69,7 +70,7 @@ class LogStore::Members {
   enum class Phase : uint8_t { give_up, old_members, new_members, settle };
   // A change on its way.
   struct Change {
-    uint64_t epoch = 0, lost_sequence = 0;
+    uint64_t epoch = 0, lost_sequence = 0, next_sequence = 0;
     std::vector<format::Uuid> members, base;
     std::map<format::Uuid, uint64_t> departed;
     Phase phase = Phase::give_up;
@@ -107,8 +108,10 @@ class LogStore::Members {
   void forget(const format::Uuid& drive, bool lost);
 
   LogStore& store_;
+  const uint64_t half_until_ms_;
+  bool for_now_ = false;  // it waits until then, and not for ever
   format::Uuid origin_{}, line_{};
-  uint64_t epoch_ = 0, lost_sequence_ = 0;
+  uint64_t epoch_ = 0, lost_sequence_ = 0, next_sequence_ = 0;
   std::vector<format::Uuid> members_, base_;
   std::map<format::Uuid, uint64_t> departed_;
   std::vector<format::Uuid> early_departed_;  // members that are not here, until the others are read

@@ -34,6 +34,7 @@ class LogStore::Members::RecordWrite final : public IoRequest {
     CAIRN_CHECK(record.epoch <= format::kNumberMost, "an epoch beyond what is believed is written");
     CAIRN_CHECK(record.void_generation <= format::kNumberMost, "a generation beyond what is believed is given up");
     CAIRN_CHECK(record.lost_sequence <= format::kNumberMost, "a sequence beyond what is believed is lost");
+    CAIRN_CHECK(record.next_sequence <= format::kNumberMost, "a store counted beyond what is believed");
     auto* page = new (memory_.data()) format::Page<Membership>{record, {}};
     page->seal();
     kind = IoKind::write;
@@ -128,6 +129,7 @@ void LogStore::Members::leave_out_silent() {
     } else if (slot.standing == Standing::out && slot.silent && state == DriveState::serving) {
       // It takes writes again: first what it missed.
       slot.standing = Standing::learning;
+      slot.owed_failed = false;
       store_.pay_tombstones(slot);
     }
   }
@@ -151,17 +153,19 @@ bool LogStore::Members::may_go_on(const std::vector<Uuid>& wanted) {
     }
     closed_ = outnumbered_ = true;
     state_ = "waiting";
-    why_ =
-        std::to_string(missing.size()) + " of the " + std::to_string(members_.size()) +
-        " drives of this store went at once (" + list_of(missing) +
-        "): nothing is written until enough of them are back; attach them, or start with --without-missing-drives if "
-        "they are gone for good";
+    why_ = (members_.size() == 1 ? std::string("the only drive of this store went")
+                                 : std::to_string(missing.size()) + " of the " + std::to_string(members_.size()) +
+                                       " drives of this store went at once") +
+           " (" + list_of(missing) +
+           "): nothing is written until enough of them are back. Attach them; if they are gone for good, start with "
+           "--without-missing-drives, or detach the others and attach them again to begin empty";
   }
   return false;
 }
 
 void LogStore::Members::poll() {
   serve_leaving();
+  if (for_now_ && store_.clock_.now_ms() >= half_until_ms_) plan();
   if (waits_ || !store_.loaded_once_ || stopped_) return;
   read_late_ones();
   take_learned();
@@ -190,6 +194,11 @@ void LogStore::Members::poll() {
     state_ = "whole";
   }
   if (same && complete_ && !comes) return;
+  if (epoch_ >= format::kNumberMost - format::kNumbersKept) {
+    closed_ = true;
+    why_ = "a drive says that the members of this store changed more often than they can have; format that drive";
+    return;
+  }
   store_.pay_what_a_start_owes();
   begin_change(all);
 }
@@ -221,6 +230,7 @@ void LogStore::Members::begin_change(const std::vector<Uuid>& all) {
   change_->departed = departed_;
   for (const Uuid& one : all) change_->departed.erase(one);
   change_->lost_sequence = lost_sequence_;
+  change_->next_sequence = store_.next_sequence_;
   CAIRN_CHECK(change_->departed.size() <= format::kMembersMost, "more drives are waited for than a record can name");
   CAIRN_CHECK(change_->epoch > epoch_, "an epoch that some drive knows is given out again");
   change_->phase = Phase::give_up;
@@ -239,6 +249,7 @@ Membership LogStore::Members::record_of(const Slot& slot, const Change& change) 
   record.epoch = change.epoch;
   record.void_generation = slot.void_generation;
   record.lost_sequence = change.lost_sequence;
+  record.next_sequence = change.next_sequence;
   record.member_count = static_cast<uint8_t>(change.members.size());
   record.base_count = static_cast<uint8_t>(change.base.size());
   list(change.members, record.members);
@@ -264,7 +275,11 @@ void LogStore::Members::send(Slot& slot, const Membership& record) {
     CAIRN_CHECK(out_ > 0, "a record was written that nobody sent");
     --out_;
     // The second copy, which nobody waits for, may be missing.
-    if (error != 0 && change_ != nullptr) {
+    if (error != 0 && change_ != nullptr && at->silent) {
+      change_->failed = true;
+      at->standing = Standing::out;  // what it holds is served, and it is tried again
+      log->note_write(error);
+    } else if (error != 0 && change_ != nullptr) {
       change_->failed = true;
       log->fail("it did not take the record of the store's members: " + cause_and_advice(error));
     } else if (error == 0) {

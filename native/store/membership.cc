@@ -19,11 +19,17 @@ using format::Uuid;
 
 namespace {
 
+// What no store has written is not believed, whatever its seal: it would be counted on from there.
 bool sound(const Membership& record) {
-  return record.version <= format::kVersion && record.member_count <= format::kMembersMost &&
-         record.base_count <= format::kMembersMost && record.departed_count <= format::kMembersMost &&
-         record.epoch <= format::kNumberMost && record.lost_sequence <= format::kNumberMost &&
-         record.void_generation <= format::kNumberMost;
+  const auto counted = [](uint64_t number) { return number <= format::kNumberMost - format::kNumbersKept; };
+  if (record.version > format::kVersion || record.member_count > format::kMembersMost ||
+      record.base_count > format::kMembersMost || record.departed_count > format::kMembersMost)
+    return false;
+  for (size_t i = 0; i < record.departed_count; ++i) {
+    if (record.departed[i].sequence == 0 || record.departed[i].sequence > format::kNumberMost) return false;
+  }
+  return counted(record.counter) && counted(record.epoch) && record.lost_sequence <= format::kNumberMost &&
+         record.next_sequence <= format::kNumberMost && record.void_generation <= format::kNumberMost;
 }
 
 // What one line of a store comes to, among the drives that are there.
@@ -73,6 +79,7 @@ Line look_at(const std::vector<DriveFacts>& drives, const Membership& record) {
         ++holding;
         settled |= base_of(*one.record) == line.members;
         line.record.lost_sequence = std::max(line.record.lost_sequence, one.record->lost_sequence);
+        line.record.next_sequence = std::max(line.record.next_sequence, one.record->next_sequence);
       }
     } else if (of_it) {
       line.others.push_back(i);
@@ -128,6 +135,7 @@ void take(StartPlan& plan, const Line& line, const std::vector<DriveFacts>& driv
   plan.store = line.record.store;
   plan.epoch = line.record.epoch;
   plan.lost_sequence = line.record.lost_sequence;
+  plan.next_sequence = line.record.next_sequence;
   plan.members = line.members;
   plan.base = line.base;
   plan.complete = line.complete_record;
@@ -271,6 +279,12 @@ StartPlan plan_start(const std::vector<DriveFacts>& drives, const StartOptions& 
     }
     plan.members.clear();
     plan.departed.clear();
+  } else if (chosen->standing == Line::Standing::half && options.half_waits) {
+    plan.state = StartPlan::State::closed;
+    plan.for_now = true;
+    plan.why = count_of(gone, all) + be_missing(gone) + " (" + list_of(plan.missing) +
+               "), and may have been used without these: attach them soon, or what these hold is given up and the "
+               "store begins empty. If they are gone for good, start with --without-missing-drives";
   } else if (chosen->standing == Line::Standing::half) {
     begin_cold(plan, drives);
     plan.why =

@@ -41,17 +41,20 @@ struct StartPlan {
   format::Uuid origin{}, store{};    // zero: to be made up
   uint64_t epoch = 0;                // the largest that is known
   uint64_t lost_sequence = 0;
+  uint64_t next_sequence = 0;         // what the store had counted to, at the least
   std::vector<format::Uuid> members;  // of that epoch
   std::vector<format::Uuid> base;
   std::vector<format::Departed> departed;
   std::vector<format::Uuid> missing;  // members that are not there
   bool complete = false;              // every member has this epoch's record
+  bool for_now = false;               // closed: half of the drives are there, and begin empty if no other one comes
   std::string why;                    // cold, closed: a sentence that says what to do
 };
 
 struct StartOptions {
   bool read_only = false;
   bool without_missing = false;  // the operator's word: those that are missing are gone for good
+  bool half_waits = false;       // half of the drives wait for one more, still
 };
 
 StartPlan plan_start(const std::vector<DriveFacts>& drives, const StartOptions& options);

@@ -59,6 +59,13 @@ TEST(StartPlan, BeginsEmptyOnHalfOfThemAndWaitsOnFewer) {
   EXPECT_NE(fewer.why.find("--without-missing-drives"), std::string::npos);
 }
 
+TEST(StartPlan, HalfOfThemMayWaitForOneMore) {
+  const StartPlan half = plan_start({drive(record(1, 9, 4, {1, 2}))}, {.half_waits = true});
+  EXPECT_EQ(half.state, State::closed);
+  EXPECT_TRUE(half.for_now);
+  EXPECT_FALSE(plan_start({drive(record(1, 9, 4, {1, 2, 3}))}, {.half_waits = true}).for_now) << "fewer wait for ever";
+}
+
 TEST(StartPlan, TheOperatorMayGoOnWithoutThem) {
   const StartPlan plan = plan_start({drive(record(1, 9, 4, {1, 2, 3}))}, {.without_missing = true});
   EXPECT_EQ(plan.state, State::warm);

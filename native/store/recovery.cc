@@ -62,7 +62,7 @@ bool names_segment(const Page<format::SegmentHeader>& page, uint64_t magic, cons
   return page.intact(magic) && readable_version(page.body.version) && page.body.drive == superblock.drive &&
          page.body.index == index && page.body.generation > 0 && page.body.generation <= format::kNumberMost &&
          page.body.first_sequence <= format::kNumberMost && page.body.evicted_sequence <= format::kNumberMost &&
-         page.body.forgotten_sequence <= format::kNumberMost;
+         page.body.forgotten_sequence <= format::kNumberMost && page.body.given_up_sequence <= format::kNumberMost;
 }
 
 }  // namespace

@@ -63,6 +63,7 @@ const std::vector<Change<format::SegmentHeader>> kForeignHeaders = {
     {"a sequence beyond counting", [](auto& header) { header.first_sequence = kNumberMost + 1; }},
     {"an eviction beyond counting", [](auto& header) { header.evicted_sequence = kNumberMost + 1; }},
     {"a tombstone beyond counting", [](auto& header) { header.forgotten_sequence = kNumberMost + 1; }},
+    {"what was given up beyond counting", [](auto& header) { header.given_up_sequence = kNumberMost + 1; }},
 };
 
 TEST(PageProofs, ASegmentsHeaderBelongsThereFieldByField) {

@@ -316,7 +316,6 @@ void LogStore::finish_removal(const std::shared_ptr<Removal>& removal) {
     return;
   }
   for (const Status status : removal->op->statuses) counters_.deletes += status == Status::ok ? 1 : 0;
-  graveyard_.trim();
   removal->op->done();
 }
 

@@ -19,6 +19,9 @@
 
 namespace cairn {
 
+inline constexpr uint32_t kTenantNumberMost = UINT32_MAX - 1;
+static_assert(kTenantNumberMost < format::kSharedOwner, "a tenant has the number that stands for several");
+
 // BLAKE2b-128 of a tenant's name.
 using TenantIdentity = std::array<uint8_t, 16>;
 TenantIdentity tenant_identity(std::string_view name);

@@ -49,6 +49,8 @@ void LogStore::poll() {
     now.swap(remove_waiting_);
     for (DeleteOp* op : now) remove(*op);
   }
+  // While a drive is read all are needed.
+  if (loaded_once_ && all_read()) graveyard_.trim_some();
   turn_bindings();
   turn_quotas();
   feed_hungry();

@@ -180,6 +180,7 @@ class ModelLife {
         came(step.what);
         break;
       case ModelStep::Kind::detach:
+        waited_ = store_->stats().members_state == "waiting";
         detach(step.what);
         settle();
         went(step.what, false);
@@ -519,6 +520,13 @@ class ModelLife {
     knowledge_.certain &= !waits;
     if (!vanished) knowledge_.members &= ~(1U << drive);
     if (attached() > 0 && !waits) knowledge_.members = members_now();
+    if (!vanished && waited_ && attached() > 0 && !waits) {
+      // The drives that it waited with belong to no store, and are a new one.
+      const format::Uuid before = knowledge_.line;
+      learn_line();
+      if (before != knowledge_.line) knowledge_.owed.fill(false);
+      knowledge_.certain = true;
+    }
   }
 
   void crash(bool kept) {

@@ -160,7 +160,7 @@ def test_each_change_is_one_line(before: Any, now: Any, line: str | None, caplog
 
 
 def test_a_service_that_does_not_answer_is_not_well() -> None:
-    looks: list[Any] = [lookout.Look('{"store": {"drives": []}}', [])]
+    looks: list[Any] = [lookout.Look('{"store": {"drives": [], "members_reason": ""}}', [])]
 
     def take() -> lookout.Look:
         if not looks:
@@ -185,3 +185,15 @@ def test_an_order_to_resume(client: TestClient, service: Any) -> None:
     service.resume_drive = lambda uuid: (_ for _ in ()).throw(ConflictError("it is as bad as before"))
     assert problem_of(client.post("/api/v1/drives/bbbb/resume"), "drive_unwell")["detail"] == "it is as bad as before"
     problem_of(client.post("/api/v1/drives/zzzz/resume"), "no_such_drive")
+
+
+def test_a_store_that_waits_for_drives_is_alive_and_not_ready(client: TestClient, service: Any) -> None:
+    """A balancer sends nothing to a service that would answer with misses only; nobody restarts it for that."""
+    for drive in service.raw["store"]["drives"]:
+        drive["state"] = "serving"
+    assert client.get("/readyz").status_code == 200
+    service.raw["store"] |= {"members_state": "waiting", "members_reason": "2 of the 3 drives are missing"}
+    health = client.get("/healthz")
+    assert (health.status_code, health.json()["state"]) == (200, "degraded")
+    assert [one["reason"] for one in health.json()["hurt"]] == ["2 of the 3 drives are missing"]
+    assert problem_of(client.get("/readyz"), "unwell")["detail"] == "2 of the 3 drives are missing"

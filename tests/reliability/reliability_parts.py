@@ -196,10 +196,10 @@ def drives_model(places: Places) -> list[Part]:
         return Part(name, command, seconds, amount=1, program=program, whole=True, repeats=repeats)
 
     return [
-        part("drives-two", 2, 5, 0, 300),
-        part("drives-two-cut", 2, 3, 1, 120),
-        part("drives-three", 3, 4, 0, 300),
-        part("drives-three-cut", 3, 2, 1, 120),
+        part("drives-two", 2, 5, 0, 150),
+        part("drives-two-cut", 2, 3, 1, 30),
+        part("drives-three", 3, 5, 0, 700),
+        part("drives-three-cut", 3, 2, 1, 30),
     ]
 
 

@@ -1,6 +1,6 @@
 """Runs what shows that the store is reliable, keeps a ledger of it, and writes the document from the ledger.
 
-    python tests/reliability/report.py                           # a CI run: at most 40 minutes
+    python tests/reliability/report.py                           # a CI run: at most an hour on one processor
     python tests/reliability/report.py --soak 24 --ledger FILE   # 24 hours more, with the seeds behind those in FILE
     python tests/reliability/report.py --document-only --publish --ledger FILE
 

@@ -27,7 +27,7 @@ class Health(BaseModel):
 
     state: str = Field(
         description="serving; loading: it serves what it has read so far; degraded: it serves, and 'hurt' lists the drives"
-        " that do not do all they should; else a problem document"
+        " that do not do all they should, or the store waits for (state waiting); else a problem document"
     )
     loaded_share: float = Field(description="how much of the drives was read, from 0 to 1")
     drives_serving: int

@@ -74,16 +74,20 @@ def problem_kind(name: str) -> ProblemKind:
 @probes.get("/healthz", summary="Whether it serves", tags=["probes"])
 async def healthz(service: AnyService) -> Health:
     """200 while the service serves, also while it still reads its drives (`loading`) or does without some of them
-    (`degraded`, with each and why); 503 while it starts or drains, when it has failed, or when every drive has."""
+    (`degraded`, with each and why), or waits for those that a store of its own needs; 503 while it starts or drains, when it has failed, or when every drive has."""
     return _health(service)
 
 
 @probes.get("/readyz", summary="Whether it is ready", tags=["probes"])
 async def readyz(service: AnyService) -> Health:
-    """200 when it listens, serves, and has read its drives: from then on a miss is a miss. 503 before and after."""
+    """200 when it listens, serves, and has read its drives: from then on a miss is a miss. 503 before and after, and while
+    the store waits for drives that it needs."""
     health = _health(service)
     if health.loaded_share < 1 or health.state == "loading":
         raise ProblemError("loading", f"{health.loaded_share:.0%} of the drives is read")
+    for one in health.hurt:
+        if one.state == "waiting":
+            raise ProblemError("unwell", one.reason)
     return health
 
 
@@ -113,6 +117,8 @@ def _health(service: ServiceView) -> Health:
         for one in drives
         if one.state in bad_states
     ]
+    if snapshot.store.members_state == "waiting":
+        hurt.append(HurtDrive(id="", path="", state="waiting", reason=snapshot.store.members_reason))
     hurt += [HurtDrive(id="", path=path, state="absent", reason=reason) for path, reason in look.absent]
     return Health(
         state="loading" if not snapshot.loaded else "degraded" if hurt else "serving",

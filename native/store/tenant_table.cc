@@ -15,6 +15,7 @@
 
 #include "base/blake2b.h"
 #include "store/log.h"
+#include "store/recovery.h"
 #include "wire/status.h"
 
 namespace cairn {
@@ -67,11 +68,16 @@ Copy parse(ConstByteSpan bytes, const format::Superblock& superblock, FoundTenan
 Result<FoundTenants> read_tenants(Drive& drive, const format::Superblock& superblock) {
   FoundTenants newest;
   bool damaged = false, none = false;
+  int error = 0;
   for (const uint64_t offset : format::kTenantTableOffsets) {
     Pages pages(format::kTenantTablePages);
     FoundTenants found;
-    if (const int error = transfer_now(drive, IoKind::read, offset, pages.data(), pages.bytes()); error != 0) {
+    int code = transfer_now(drive, IoKind::read, offset, pages.data(), pages.bytes());
+    for (int tries = 1; code != 0 && worth_another_try(code) && tries < kReadTries; ++tries)
+      code = transfer_now(drive, IoKind::read, offset, pages.data(), pages.bytes());
+    if (code != 0) {
       damaged = true;
+      error = code;
       continue;
     }
     switch (parse({pages.data(), pages.bytes()}, superblock, found)) {
@@ -87,6 +93,8 @@ Result<FoundTenants> read_tenants(Drive& drive, const format::Superblock& superb
     }
   }
   // Of a copy that was cut short while the other was never written nothing was promised.
+  if (newest.counter == 0 && error != 0)
+    return Error::from_errno(error, "cannot read whose blocks " + drive.info().path + " holds");
   if (newest.counter == 0 && damaged && !none) {
     return Error{0,
                  drive.info().path +

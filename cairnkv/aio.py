@@ -306,8 +306,12 @@ class AsyncClient:
             flow.close()
 
     async def _run(self, loop: asyncio.AbstractEventLoop, start: Start) -> "Operation":
-        operation = await self._begin(loop, start)
-        await self._settled(loop, operation, start.deadline_ms)
+        deadline_ms = start.deadline_ms
+        try:
+            operation = await self._begin(loop, start)
+        finally:
+            del start  # as in _drive()
+        await self._settled(loop, operation, deadline_ms)
         return operation
 
     async def _begin(self, loop: asyncio.AbstractEventLoop, start: Start) -> "Operation":
@@ -315,6 +319,7 @@ class AsyncClient:
         if start.nbytes < BEGIN_ASIDE_BYTES and self._session.info()["connected"]:
             return start.begin(self._session)
         beginning = loop.run_in_executor(None, start.begin, self._session)
+        del start  # as in _drive()
         try:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:

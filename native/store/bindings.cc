@@ -20,8 +20,7 @@ namespace cairn {
 namespace {
 
 constexpr uint64_t kRetryMs = 100;
-constexpr uint32_t kNumberMost = UINT32_MAX - 1;
-static_assert(kNumberMost < format::kSharedOwner, "a tenant has the number that stands for several");
+constexpr uint32_t kTriesMost = 50;  // of one drive's table, in a row: five seconds
 
 }  // namespace
 
@@ -30,10 +29,10 @@ static_assert(kNumberMost < format::kSharedOwner, "a tenant has the number that 
 // The CRC32C of the name, or the first free one of the four words of its identity and of what follows the last of them.
 // Those but the CRC32C may hold no blocks: a drive of an older service may have some whose name was not met yet.
 uint32_t LogStore::free_number(const TenantIdentity& identity, std::string_view name) {
-  const uint32_t crc = std::clamp<uint32_t>(crc32c(std::as_bytes(std::span(name))), 1, kNumberMost);
+  const uint32_t crc = std::clamp<uint32_t>(crc32c(std::as_bytes(std::span(name))), 1, kTenantNumberMost);
   if (tenant_table_.row(crc) == nullptr) return crc;
   const auto free = [this](uint32_t number) {
-    return number > 0 && number <= kNumberMost && tenant_table_.row(number) == nullptr &&
+    return number > 0 && number <= kTenantNumberMost && tenant_table_.row(number) == nullptr &&
            tenants_.at(number).blocks == 0;
   };
   uint32_t word = 0;
@@ -83,7 +82,14 @@ Result<Unit> LogStore::set_tenants(const std::vector<TenantOptions>& tenants) {
     if (row == nullptr) fresh.emplace_back(one.number, identity);
   }
   for (const auto& [number, identity] : fresh) {
-    if (tenant_table_.row(number) == nullptr) tenant_table_.reserve(number, identity);
+    if (tenant_table_.row(number) != nullptr) continue;
+    if (tenant_table_.full())
+      return Error{0,
+                   "the drives know " + std::to_string(format::kTenantsMost) +
+                       " tenants, as many as they can tell apart, and there is no room for those that are configured; "
+                       "move what is to be kept to a drive that is formatted anew",
+                   static_cast<uint16_t>(Status::busy)};
+    tenant_table_.reserve(number, identity);
   }
   tenants_.configure(tenants);
   cache_.weights_changed();
@@ -135,8 +141,12 @@ void LogStore::table_written(DriveLog& log, uint64_t version, int error) {
   slot.table_writing = false;
   if (error != 0) {
     slot.table_retry_ms = clock_.now_ms() + kRetryMs;
+    // Else whoever puts for the first time would wait for ever.
+    if (++slot.table_failures >= kTriesMost)
+      log.fail("its table of tenants cannot be written: " + cause_and_advice(error));
     return;
   }
+  slot.table_failures = 0;
   ++slot.table_counter;
   slot.table_version_before = std::exchange(slot.table_version, version);
 }

@@ -355,7 +355,7 @@ TEST(StoreDamage, ASummaryOfAPartThatItsBlockDoesNotHaveIsNotBelieved) {
   world.close();
   rewrite_summary(*world.platters[0], [](std::vector<format::SummaryEntry>& entries) {
     ASSERT_EQ(entries.size(), 1U);
-    for (const uint8_t part : {3, 16, 32}) {
+    for (const uint8_t part : {uint8_t{3}, uint8_t{16}, uint8_t{32}}) {
       entries.push_back(entries[0]);
       entries.back().part = part;
     }

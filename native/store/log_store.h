@@ -113,6 +113,7 @@ class LogStore final : public Store, private Leases::Watcher {
     uint64_t table_counter = 0, table_version = 0, table_version_before = 0;
     uint64_t table_retry_ms = 0;
     bool table_writing = false;
+    uint32_t table_failures = 0;  // in a row
   };
   // One delete, and how many of its ids or tombstone records are still out.
   struct Removal {

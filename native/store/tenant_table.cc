@@ -7,6 +7,7 @@
 #include <map>
 #include <new>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,6 +15,7 @@
 
 #include "base/blake2b.h"
 #include "store/log.h"
+#include "store/recovery.h"
 #include "wire/status.h"
 
 namespace cairn {
@@ -37,17 +39,25 @@ enum class Copy { good, none, damaged };
 
 Copy parse(ConstByteSpan bytes, const format::Superblock& superblock, FoundTenants& found) {
   const auto* pages = reinterpret_cast<const Page<TenantPage>*>(bytes.data());
-  if (std::all_of(bytes.begin(), bytes.end(), [](std::byte one) { return one == std::byte{0}; })) return Copy::none;
+  // Each byte is the one before it, and the first is zero.
+  if (bytes[0] == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0) return Copy::none;
   const TenantPage& first = pages[0].body;
   if (!pages[0].intact(format::kTenantTableMagic) || first.pages == 0 || first.pages > format::kTenantTablePages ||
-      first.counter == 0)
+      first.counter == 0 || first.counter > format::kNumberMost)
     return Copy::damaged;
+  std::set<TenantIdentity> identities;
   for (uint16_t i = 0; i < first.pages; ++i) {
     const TenantPage& page = pages[i].body;
     if (!pages[i].intact(format::kTenantTableMagic) || page.drive != superblock.drive || page.index != i ||
         page.pages != first.pages || page.counter != first.counter || page.rows > format::kTenantsAPage)
       return Copy::damaged;
-    for (uint16_t row = 0; row < page.rows; ++row) found.rows[page.all[row].number] = page.all[row].identity;
+    for (uint16_t row = 0; row < page.rows; ++row) {
+      const format::TenantRow& one = page.all[row];
+      // One number or one tenant twice: no store wrote that.
+      if (one.number > kTenantNumberMost || !found.rows.emplace(one.number, one.identity).second ||
+          !identities.insert(one.identity).second)
+        return Copy::damaged;
+    }
   }
   found.counter = first.counter;
   return Copy::good;
@@ -58,11 +68,16 @@ Copy parse(ConstByteSpan bytes, const format::Superblock& superblock, FoundTenan
 Result<FoundTenants> read_tenants(Drive& drive, const format::Superblock& superblock) {
   FoundTenants newest;
   bool damaged = false, none = false;
+  int error = 0;
   for (const uint64_t offset : format::kTenantTableOffsets) {
     Pages pages(format::kTenantTablePages);
     FoundTenants found;
-    if (const int error = transfer_now(drive, IoKind::read, offset, pages.data(), pages.bytes()); error != 0) {
+    int code = transfer_now(drive, IoKind::read, offset, pages.data(), pages.bytes());
+    for (int tries = 1; code != 0 && worth_another_try(code) && tries < kReadTries; ++tries)
+      code = transfer_now(drive, IoKind::read, offset, pages.data(), pages.bytes());
+    if (code != 0) {
       damaged = true;
+      error = code;
       continue;
     }
     switch (parse({pages.data(), pages.bytes()}, superblock, found)) {
@@ -78,6 +93,8 @@ Result<FoundTenants> read_tenants(Drive& drive, const format::Superblock& superb
     }
   }
   // Of a copy that was cut short while the other was never written nothing was promised.
+  if (newest.counter == 0 && error != 0)
+    return Error::from_errno(error, "cannot read whose blocks " + drive.info().path + " holds");
   if (newest.counter == 0 && damaged && !none) {
     return Error{0,
                  drive.info().path +
@@ -141,8 +158,10 @@ void TenantTable::want(uint32_t number) {
 }
 
 std::string TenantTable::contradiction(const FoundTenants& found) const {
+  size_t fresh = 0;
   for (const auto& [number, identity] : found.rows) {
     const Row* known = row(number);
+    fresh += known == nullptr ? 1 : 0;
     if (known != nullptr && known->identity != identity)
       return "says that the number " + std::to_string(number) +
              " stands for another tenant than the service and its other drives say: it belongs to another store; "
@@ -155,6 +174,9 @@ std::string TenantTable::contradiction(const FoundTenants& found) const {
              "format "
              "the drive to use it here";
   }
+  if (rows_.size() + fresh > format::kTenantsMost)
+    return "knows more tenants than can be told apart beside those that the service and its other drives know (" +
+           std::to_string(format::kTenantsMost) + " together); format it to use it here";
   return {};
 }
 

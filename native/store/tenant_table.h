@@ -19,6 +19,9 @@
 
 namespace cairn {
 
+inline constexpr uint32_t kTenantNumberMost = UINT32_MAX - 1;
+static_assert(kTenantNumberMost < format::kSharedOwner, "a tenant has the number that stands for several");
+
 // BLAKE2b-128 of a tenant's name.
 using TenantIdentity = std::array<uint8_t, 16>;
 TenantIdentity tenant_identity(std::string_view name);
@@ -31,6 +34,7 @@ inline constexpr uint64_t kTenantTableMagic = 0x314E455452494143;  // "CAIRTEN1"
 inline constexpr size_t kTenantsAPage = 202;
 inline constexpr size_t kTenantsMost = kTenantTablePages * kTenantsAPage;
 static_assert(kTenantsMost >= 16'000);
+static_assert(kStateOffsets[1] + kPageBytes <= kTenantTableOffsets[0], "the table lies over a state page");
 static_assert(kTenantTableOffsets[0] + kTenantTablePages * kPageBytes <= kTenantTableOffsets[1], "the copies overlap");
 static_assert(kTenantTableOffsets[1] + kTenantTablePages * kPageBytes <= kFirstSegmentOffset,
               "the first segment lies over the tenant table");

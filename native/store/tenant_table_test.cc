@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "base/crc32c.h"
+#include "base/pattern.h"
 #include "testing/golden.h"
 #include "testing/store_fixture.h"
 
@@ -216,6 +218,50 @@ TEST(TenantTable, ADriveThatCameLaterIsTold) {
   ASSERT_EQ(put_as(world, number, "a"), Status::ok);
   ASSERT_TRUE(world.attach(world.add_platter(64_MiB)).ok());
   EXPECT_TRUE(world.run_until([&] { return on_platter(world, 1).rows.contains(number); }));
+}
+
+// What a user would have lost: a drive that held something else before, formatted and refused ever after.
+TEST(TenantTable, AFormatLeavesNothingOfWhatWasThere) {
+  StoreWorld world;
+  world.close();
+  std::vector<std::byte> noise(64_MiB);
+  fill_pattern(noise, 7);
+  world.platters[0]->write(0, noise.data(), noise.size());
+  MemoryDrive drive(world.platters[0]);
+  FormatOptions options;
+  options.overwrite = true;
+  ASSERT_TRUE(format_drive(drive, options, world.clock).ok());
+  world.open();
+  ASSERT_EQ(put_as(world, number_of(world, kOne), "a"), Status::ok);
+  world.close();
+  world.open();
+  EXPECT_EQ(world.get_as(number_of(world, kOne), "a"), Status::ok);
+}
+
+// Under a good seal, what no store has written: it ends no service.
+TEST(TenantTable, ATableThatContradictsItselfIsNotBelieved) {
+  using format::TenantPage;
+  const auto edits = std::vector<std::function<void(TenantPage&)>>{
+      [](TenantPage& page) { page.all[page.rows++] = {777, page.all[0].identity}; },
+      [](TenantPage& page) { page.all[page.rows++] = {page.all[0].number, {1, 2, 3}}; },
+      [](TenantPage& page) { page.all[page.rows++] = {format::kSharedOwner, {1, 2, 3}}; },
+      [](TenantPage& page) { page.counter = UINT64_MAX; },
+  };
+  for (size_t i = 0; i < edits.size(); ++i) {
+    StoreWorld world;
+    ASSERT_EQ(put_as(world, number_of(world, kOne), "a"), Status::ok);
+    world.run();
+    world.close();
+    for (const uint64_t offset : format::kTenantTableOffsets)
+      edit_page<TenantPage>(*world.platters[0], offset, edits[i]);
+    const auto opened = world.try_open();
+    ASSERT_FALSE(opened.ok()) << i;
+    EXPECT_EQ(opened.error().status, static_cast<uint16_t>(Status::drive_damaged)) << i;
+    ASSERT_NE(opened.error().message.find("tenant table"), std::string::npos) << opened.error().message;
+    world.platters.clear();
+    world.add_platter(64_MiB);
+    world.open();
+  }
 }
 
 TEST(TenantTable, ADriveThatContradictsTheOthersIsRefusedWithItsReason) {

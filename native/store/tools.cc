@@ -78,6 +78,18 @@ Result<Unit> wipe_headers(Drive& drive, const format::Superblock& superblock) {
   return Unit{};
 }
 
+// What lies between the superblocks and the first segment: a table of tenants of nobody would count as a damaged one.
+Result<Unit> wipe_tables(Drive& drive) {
+  static_assert(format::kSuperblockOffsets[1] + format::kPageBytes <= format::kStateOffsets[0]);
+  Pages zeros(32);
+  static_assert((format::kFirstSegmentOffset - format::kStateOffsets[0]) % (32 * format::kPageBytes) == 0);
+  for (uint64_t at = format::kStateOffsets[0]; at < format::kFirstSegmentOffset; at += zeros.bytes()) {
+    const int code = transfer_now(drive, IoKind::write, at, zeros.data(), zeros.bytes());
+    if (code != 0) return Error::from_errno(code, "cannot write to " + drive.info().path);
+  }
+  return Unit{};
+}
+
 // Collects what check_drive() reports of one drive.
 class Checker final : public RecordVisitor {
  public:
@@ -156,6 +168,7 @@ Result<Unit> format_drive(Drive& drive, const FormatOptions& options, const Cloc
   if (!planned) return planned.error();
   // Superblocks last: an interrupted format leaves no store that looks whole.
   if (auto wiped = wipe_headers(drive, planned.value()); !wiped) return wiped.error();
+  if (auto wiped = wipe_tables(drive); !wiped) return wiped.error();
   return write_superblock(drive, planned.value());
 }
 

@@ -142,6 +142,7 @@ Result<Unit> LogStore::attach(IdentifiedDrive drive) {
   slot->set_aside = false;
   const bool knows_all = tenant_table_.unite(tenants);
   slot->table_counter = tenants.counter;
+  slot->table_failures = 0;
   slot->table_version = knows_all ? tenant_table_.version() : 0;
   slot->table_version_before = slot->table_version;
   // Of a single drive what was read is final (loader.h); with several, a tombstone of another may still come.

@@ -152,6 +152,9 @@ void MemoryDrive::finish(IoRequest& request) {
   for (const uint64_t bad : faults.unreadable) {
     if (request.kind == IoKind::read && bad >= request.offset && bad < request.offset + request.bytes) error = EIO;
   }
+  if (request.kind == IoKind::write && request.offset >= faults.unwritable_from &&
+      request.offset < faults.unwritable_to)
+    error = EIO;
   if (error == 0) {
     if (request.kind == IoKind::read) platter_->read_cached(request.offset, request.vectors, request.vector_count);
     if (request.kind == IoKind::write) platter_->write_cached(request.offset, request.vectors, request.vector_count);

@@ -62,6 +62,7 @@ struct DriveFaults {
   bool hold = false;                 // nothing completes until it is taken back
   uint64_t a_poll = 0;               // so many complete in a poll, and behind() says of the others; 0: all
   std::vector<uint64_t> unreadable;  // a read that touches one of these offsets fails with EIO
+  uint64_t unwritable_from = 0, unwritable_to = 0;  // … and a write that begins in between
 };
 
 class MemoryDrive final : public Drive {

@@ -141,10 +141,11 @@ void LogStore::table_written(DriveLog& log, uint64_t version, int error) {
   slot.table_writing = false;
   if (error != 0) {
     slot.table_retry_ms = clock_.now_ms() + kRetryMs;
-    if (++slot.table_failures >= kTriesMost) {
-      // Else whoever puts for the first time would wait for ever.
+    // A drive that takes no writes at all rests, and what it holds is served. Of one that takes others whoever puts for
+    // the first time would wait for ever.
+    slot.table_failures = log.writable() ? slot.table_failures + 1 : 0;
+    if (slot.table_failures >= kTriesMost)
       log.fail("its table of tenants cannot be written: " + cause_and_advice(error));
-    }
     return;
   }
   slot.table_failures = 0;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -236,6 +237,54 @@ TEST(TenantTable, AFormatLeavesNothingOfWhatWasThere) {
   world.close();
   world.open();
   EXPECT_EQ(world.get_as(number_of(world, kOne), "a"), Status::ok);
+}
+
+std::string state_of(StoreWorld& world, size_t platter) {
+  for (const DriveStats& one : world.store->stats().drives) {
+    if (one.uuid == world.uuid(platter)) return one.state;
+  }
+  return "";
+}
+
+// A new tenant's first put waited for ever.
+TEST(TenantTable, ThatCannotBeWrittenHoldsUpNobody) {
+  StoreWorld world(64_MiB, 2);
+  ASSERT_EQ(world.put("a", 1'000), Status::ok);
+  world.drive(1).faults.unwritable_from = format::kTenantTableOffsets[0];
+  world.drive(1).faults.unwritable_to = format::kFirstSegmentOffset;
+  PutCall put("b", 1'000);
+  put.id.tenant = number_of(world, kOne);
+  put.store = world.store.get();
+  world.store->begin_put(put);
+  // What goes elsewhere on the drive is well.
+  for (int i = 0; i < 400 && put.ended.empty(); ++i) {
+    (void)world.put("other " + std::to_string(i), 1'000);
+    world.clock.advance_ms(50);
+    world.run(20);
+  }
+  EXPECT_EQ(put.ended.size(), 1U) << "it waits for ever";
+  EXPECT_EQ(state_of(world, 1), "failed");
+}
+
+// What a user would have lost: all that lies on a drive that is full for an hour.
+TEST(TenantTable, ThatWaitsForADriveWithoutRoomTakesNothingFromIt) {
+  StoreWorld world(64_MiB, 1);
+  ASSERT_EQ(world.put("a", 1'000), Status::ok);
+  DriveFaults& faults = world.drive().faults;
+  faults.error = ENOSPC;
+  faults.fail_write = 1;
+  faults.for_ever = true;
+  PutCall put("b", 1'000);
+  put.id.tenant = number_of(world, kOne);
+  put.store = world.store.get();
+  world.store->begin_put(put);
+  for (int i = 0; i < 400; ++i) {
+    world.clock.advance_ms(61'000);
+    world.run(20);
+    ASSERT_NE(state_of(world, 0), "failed") << "after " << i << " minutes";
+  }
+  EXPECT_EQ(world.get("a"), Status::ok);
+  world.store->cancel(put);
 }
 
 // Under a good seal, what no store has written: it ends no service.

@@ -151,7 +151,7 @@ class RingChannel final : public ByteChannel, private RingBell {
     header->cmsg_type = SCM_RIGHTS;
     header->cmsg_len = CMSG_LEN(sizeof(int));
     std::memcpy(CMSG_DATA(header), &descriptor_, sizeof(int));
-    const ssize_t sent = sendmsg(fd_, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t sent = persist([&] { return sendmsg(fd_, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
     const int number = errno;
     ::close(std::exchange(descriptor_, -1));
     if (sent < 0) return -number;

@@ -35,7 +35,8 @@ Result<Unit> clear_stale(const Address& address) {
   const sockaddr_un name = unix_address(address.path);
   const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (probe < 0) return cannot("listen at", address, errno);
-  const int code = connect(probe, reinterpret_cast<const sockaddr*>(&name), sizeof(name)) == 0 ? 0 : errno;
+  const auto tried = [&] { return connect(probe, reinterpret_cast<const sockaddr*>(&name), sizeof(name)); };
+  const int code = persist(tried) == 0 ? 0 : errno;
   ::close(probe);
   if (code == 0 || code == EAGAIN) {
     return Error{EADDRINUSE, "cannot listen at " + to_url(address) + ": another service is listening there"};

@@ -135,6 +135,7 @@ void LogStore::loading_done(Slot& slot) {
     const uint64_t last = std::max(found.last_sequence, members_->cold() ? found.void_last_sequence : 0);
     if (slot.standing == Standing::member || !loaded_once_) count_from(last + (blind ? kSequenceLeap : 1));
     slot.last_sequence = found.last_sequence;
+    last_word_ = std::max(last_word_, found.last_sequence);
     const uint64_t next_generation = found.next_generation + (blind ? 2 * log.segments().size() : 0);
     if (numbers_spent() || next_generation > format::kNumberMost - format::kNumbersKept) {
       log.begin_spent(next_generation);

@@ -282,6 +282,7 @@ class LogStore final : public Store, private Leases::Watcher {
   void loading_done(Slot& slot);
   void all_loaded();
   void count_from(uint64_t sequence);
+  uint64_t next_word() { return last_word_ = next_sequence_++; }
   bool numbers_spent() const;
   void check_missed_deletes();
   void set_aside(Slot& slot);
@@ -338,6 +339,7 @@ class LogStore final : public Store, private Leases::Watcher {
   uint64_t opened_ns_ = 0;
   double recovery_seconds_ = 0;
   uint64_t next_sequence_ = 1;
+  uint64_t last_word_ = 0;  // the largest number that a put or a delete has; numbers that are left out have none
   // Blocks of which an earlier put was found as well, on which drive, and the number of the later.
   struct Elder {
     BlockId id;

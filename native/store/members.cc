@@ -292,7 +292,7 @@ void LogStore::Members::first_drives_read() {
 void LogStore::Members::forget(const Uuid& drive, bool lost) {
   const auto found = departed_.find(drive);
   if (found == departed_.end()) return;
-  if (lost) lost_sequence_ = std::max(lost_sequence_, found->second - 1);
+  if (lost) lost_sequence_ = std::max(lost_sequence_, std::min(found->second - 1, store_.last_word_));
   departed_.erase(found);
 }
 
@@ -326,6 +326,12 @@ void LogStore::Members::serve_leaving() {
     list(members_, record.members);
     record.member_count = record.base_count = static_cast<uint8_t>(members_.size());
     record.base = record.members;
+    // Nobody is left who heard what was said since others departed: it leaves with this one.
+    record.lost_sequence = wanted().empty() ? std::max(lost_sequence_, store_.last_word_) : lost_sequence_;
+    record.next_sequence = store_.next_sequence_;
+    for (const auto& [drive, sequence] : departed_) {
+      if (record.departed_count < format::kMembersMost) record.departed[record.departed_count++] = {drive, sequence};
+    }
     Leaving* const leaver = &one;
     write(*one.log, record, ++one.counter, [this, leaver](int error) {
       leaver->done = true;

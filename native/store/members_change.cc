@@ -173,7 +173,11 @@ void LogStore::Members::poll() {
   const bool reads = std::any_of(store_.slots_.begin(), store_.slots_.end(), [](const Slot& slot) {
     return slot.loader != nullptr && slot.standing == Standing::member;
   });
-  if (change_ != nullptr || out_ > 0 || reads) return;
+  // A drive that failed in this turn departs in the next: a record that leaves it out says since when.
+  const bool departs = std::any_of(store_.slots_.begin(), store_.slots_.end(), [](const Slot& slot) {
+    return slot.log != nullptr && !slot.set_aside && slot.log->state() == DriveState::failed;
+  });
+  if (change_ != nullptr || out_ > 0 || reads || departs) return;
   const std::vector<Uuid> all = wanted();
   if (all.empty()) {
     for (Leaving& one : leaving_) one.stamped = true;
@@ -339,7 +343,13 @@ void LogStore::Members::end_change() {
   members_ = base_ = change->members;
   CAIRN_CHECK(!members_.empty(), "a change leaves a store without members");
   complete_ = true;
-  departed_ = change->departed;
+  // Who went while the others were told is waited for as well.
+  std::erase_if(departed_, [this](const auto& gone) {
+    return std::any_of(store_.slots_.begin(), store_.slots_.end(), [&](const Slot& slot) {
+      return slot.log != nullptr && slot.standing != Standing::out && identity_of(*slot.log) == gone.first &&
+             contains(members_, gone.first);
+    });
+  });
   lost_sequence_ = std::max(lost_sequence_, change->lost_sequence);
   change->base = change->members;
   for (Slot& slot : store_.slots_) {

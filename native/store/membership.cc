@@ -246,8 +246,13 @@ StartPlan plan_start(const std::vector<DriveFacts>& drives, const StartOptions& 
   }
   for (const size_t i : chosen->present) {
     plan.roles[i] = Role::member;
-    // It was being let go, and what it held is given up already: what else was lost with it nobody wrote down.
-    if (drives[i].record && drives[i].record->left != 0) plan.departed.clear();
+    if (!drives[i].record || drives[i].record->left == 0) continue;
+    // It was let go when it was the last, and says what was known then.
+    plan.departed.clear();
+    for (size_t k = 0; k < drives[i].record->departed_count; ++k) {
+      const format::Departed& one = drives[i].record->departed[k];
+      if (!contains(plan.members, one.drive)) plan.departed.push_back(one);
+    }
   }
 
   const bool all_here = plan.missing.empty();

@@ -315,7 +315,7 @@ void LogStore::commit(PutOp& op) {
     return settle_pending(id);
   }
   pay_what_a_start_owes();
-  op.sequence = next_sequence_++;
+  op.sequence = next_word();
   pending.writing = job.get();
   WriteJob& started = *job;
   writes_.push_front(std::move(job));

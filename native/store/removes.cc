@@ -242,7 +242,7 @@ void LogStore::send_tombstones(const std::shared_ptr<Removal>& removal, std::vec
   CAIRN_CHECK(tombstones.size() == items.size(), "there are more tombstones than ids that they delete, or fewer");
   CAIRN_CHECK(items.size() == drives.size(), "nobody knows which drives hold what is deleted");
   pay_what_a_start_owes();
-  const uint64_t sequence = next_sequence_++;
+  const uint64_t sequence = next_word();
   uint32_t told = 0;
   for (const Slot& slot : slots_) {
     if (slot.log == nullptr) continue;

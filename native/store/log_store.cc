@@ -40,6 +40,7 @@ LogStore::LogStore(Slab& slab, const Clock& clock, const StoreOptions& options)
       opened_ns_(clock.now_ns()) {
   slots_.reserve(kDrivesMost);  // slots keep their addresses
   members_ = std::make_unique<Members>(*this);
+  if (options_.events != nullptr) add_event_sink(*options_.events);
 }
 
 LogStore::~LogStore() {

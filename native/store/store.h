@@ -37,6 +37,8 @@
 
 namespace cairn {
 
+class EventSink;
+
 struct StoreOptions {
   bool read_only = false;               // serve gets, refuse puts and deletes with read_only
   uint32_t writes_in_flight_most = 32;  // per drive
@@ -56,6 +58,7 @@ struct StoreOptions {
   // of them begins empty (docs/storage-faults.md).
   bool without_missing_drives = false;
   uint64_t half_waits_ms = 0;  // … how long a start on half of them waits for one more before it begins empty
+  EventSink* events = nullptr;  // hears what happens from the start on, as if by add_event_sink(); outlives the store
 };
 
 class GetOp {

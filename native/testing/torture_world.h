@@ -102,7 +102,7 @@ class TortureWorld final : private EventSink {
   const TortureBlocks& blocks_;
   Slab& slab_;
   VirtualClock& clock_;
-  uint64_t out_ = 0, found_ = 0, turns_ = 0;
+  uint64_t out_ = 0, found_ = 0, given_up_ = 0, turns_ = 0;
   std::list<std::unique_ptr<Put>> puts_;
   std::list<std::unique_ptr<Get>> gets_;
   std::list<std::unique_ptr<Remove>> removes_;

@@ -226,6 +226,71 @@ TEST(Members, OnWhichNoTableCanBeWrittenHoldUpNobody) {
   EXPECT_NE(drive_of(world, 1).state, "serving");
 }
 
+// The second drive vanishes, the first is let go, and both come back.
+void let_the_first_go_last(StoreWorld& world) {
+  world.vanish(1);
+  ASSERT_TRUE(world.run_until([&] { return drive_of(world, 1).state == "failed"; }));
+  world.run();
+  ASSERT_TRUE(world.store->detach(world.uuid(0)).ok());
+  world.run();
+  world.close();
+  world.open();
+  world.run();
+}
+
+// What a user would have lost: all that had been moved to the other drive.
+TEST(Members, GoneBeforeTheLastOneWasLetGoAreBelieved) {
+  StoreWorld world(64_MiB, 2);
+  for (int i = 0; i < 40; ++i) ASSERT_EQ(world.put("block " + std::to_string(i), 100'000), Status::ok);
+  ASSERT_TRUE(world.store->drain(world.uuid(0)).ok());
+  ASSERT_TRUE(world.run_until([&] { return drive_of(world, 0).state == "drained"; }));
+  let_the_first_go_last(world);
+  EXPECT_EQ(hits(world), 40);
+}
+
+// … but not if they missed a delete, which went with the last one.
+TEST(Members, GoneBeforeADeleteThatWentWithTheLastOneAreNotBelieved) {
+  StoreWorld world(64_MiB, 2);
+  for (int i = 0; i < 40; ++i) ASSERT_EQ(world.put("block " + std::to_string(i), 100'000), Status::ok);
+  world.vanish(1);
+  ASSERT_TRUE(world.run_until([&] { return world.put("more " + std::to_string(world.clock.now_ms()), 1'000) == Status::ok &&
+                                           drive_of(world, 1).state == "failed"; }));
+  for (int i = 0; i < 40; ++i) {
+    const Status deleted = world.remove("block " + std::to_string(i));
+    ASSERT_TRUE(deleted == Status::ok || deleted == Status::not_found) << i;
+  }
+  let_the_first_go_last(world);
+  EXPECT_EQ(hits(world), 0);
+  world.close();
+  world.open();
+  EXPECT_EQ(hits(world), 0);
+}
+
+// While a newcomer is told, a member goes: it was left off the list of those that are waited for.
+TEST(Members, GoneWhileANewcomerIsToldLoseNothing) {
+  for (int turns = 0; turns < 60; ++turns) {
+    StoreWorld world(64_MiB, 2);
+    for (int i = 0; i < 40; ++i) ASSERT_EQ(world.put("block " + std::to_string(i), 100'000), Status::ok);
+    world.close();
+    world.open();  // nothing is in memory
+    const size_t newcomer = world.add_platter(64_MiB);
+    ASSERT_TRUE(world.attach(newcomer).ok());
+    for (size_t i = 0; i < 3; ++i) world.drive(i).faults.a_poll = 1;
+    for (int i = 0; i < turns; ++i) world.store->poll();
+    // What the newcomer is asked to write takes its time; meanwhile a get finds the other drive gone.
+    world.drive(newcomer).faults.hold = true;
+    world.run(10);
+    world.vanish(1);
+    (void)hits(world);
+    world.drive(newcomer).faults.hold = false;
+    ASSERT_TRUE(world.run_until([&] { return world.put("later", 1'000) == Status::exists; }));
+    world.close();
+    world.open();
+    world.run();
+    EXPECT_EQ(hits(world), 40) << "after " << turns << " turns";
+  }
+}
+
 // A drive that a waiting store lets go keeps its own record.
 TEST(Members, LetGoByAStoreThatWaitsStayWhatTheyWere) {
   StoreWorld world(64_MiB, 3);

@@ -253,8 +253,10 @@ TEST(Members, GoneBeforeADeleteThatWentWithTheLastOneAreNotBelieved) {
   StoreWorld world(64_MiB, 2);
   for (int i = 0; i < 40; ++i) ASSERT_EQ(world.put("block " + std::to_string(i), 100'000), Status::ok);
   world.vanish(1);
-  ASSERT_TRUE(world.run_until([&] { return world.put("more " + std::to_string(world.clock.now_ms()), 1'000) == Status::ok &&
-                                           drive_of(world, 1).state == "failed"; }));
+  ASSERT_TRUE(world.run_until([&] {
+    return world.put("more " + std::to_string(world.clock.now_ms()), 1'000) == Status::ok &&
+           drive_of(world, 1).state == "failed";
+  }));
   for (int i = 0; i < 40; ++i) {
     const Status deleted = world.remove("block " + std::to_string(i));
     ASSERT_TRUE(deleted == Status::ok || deleted == Status::not_found) << i;

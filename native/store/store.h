@@ -57,7 +57,7 @@ struct StoreOptions {
   // those that are there. Else a start on fewer than half of a store's drives waits for more of them, and one on half
   // of them begins empty (docs/storage-faults.md).
   bool without_missing_drives = false;
-  uint64_t half_waits_ms = 0;  // … how long a start on half of them waits for one more before it begins empty
+  uint64_t half_waits_ms = 0;   // … how long a start on half of them waits for one more before it begins empty
   EventSink* events = nullptr;  // hears what happens from the start on, as if by add_event_sink(); outlives the store
 };
 

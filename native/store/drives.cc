@@ -133,6 +133,8 @@ Result<LogStore::Slot*> LogStore::place(IdentifiedDrive drive) {
   if ((slot != nullptr && (busy(*slot) || slot->leaving || slot->loader != nullptr)) || members_->knows(drive.uuid)) {
     return drive_error(Status::busy, path + " came back while requests to it are still open; try again in a moment");
   }
+  if (members_->leaving() >= format::kMembersMost)
+    return drive_error(Status::busy, "too many drives are being let go; attach " + path + " in a moment");
   if (auto looked = members_->look_at(path, drive.uuid, identity.record); !looked) return looked.error();
   // At a start it is not known yet which drives are the store: see read_tenants_of().
   if (const std::string wrong = members_->waits() ? "" : tenant_table_.contradiction(identity.tenants); !wrong.empty())

@@ -91,10 +91,12 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
     // Of an earlier put, or moved.
     slot.log->ghosts.note(found.index);
     if (known->birth > entry.sequence) elders_.push_back({what.id, slot.log->number(), known->birth});
+    elders_due_ = true;
     return;
   }
   if (known != nullptr) {
     elders_.push_back({what.id, static_cast<uint8_t>(known->drive), entry.sequence});
+    elders_due_ = true;
     // Of an earlier put. Its first part stands for the block; a later part without one goes alone.
     const Index::Entry* head = find_part(what.id, 0);
     if (head != nullptr && head->birth < entry.sequence) {
@@ -147,6 +149,11 @@ void LogStore::loading_done(Slot& slot) {
     slot.scrubber = std::make_unique<Scrubber>(*this, log);
   } else if (!slot.set_aside) {
     set_aside(slot);
+  }
+  // Before it can become a member, whatever else is being read.
+  if (loaded_once_ && !failed) {
+    pay_elders();
+    pay_tombstones(slot);
   }
   if (!all_read()) return;
   for (const uint32_t number : tenant_table_.reserved()) {
@@ -227,18 +234,39 @@ void LogStore::pay_what_a_start_owes() {
   if (std::exchange(owes_, false)) {
     for (Slot& one : slots_) pay_tombstones(one);
   }
-  pay_elders();
+  if (elders_due_) pay_elders();
 }
 
 // Earlier blocks of keys that were put anew elsewhere: where they lie it is written that they are none, or they would
 // be back as soon as the later ones are away.
 void LogStore::pay_elders() {
+  elders_due_ = false;
   for (const Elder& one : std::exchange(elders_, {})) {
     CAIRN_CHECK(one.drive < slots_.size(), "an earlier block lies on a drive that there never was");
     CAIRN_CHECK(one.sequence > 0, "a block is buried under one that was never put");
     Slot& slot = slots_[one.drive];
     if (slot.log == nullptr) continue;
-    (void)pay(slot, {{one.id.key, one.id.layout, one.id.tenant, format::Buried::earlier, {}, one.sequence}});
+    (void)pay_elder(slot, one.id, one.sequence);
+  }
+}
+
+// Whether its tombstone is on its way.
+bool LogStore::pay_elder(Slot& slot, const BlockId& id, uint64_t sequence, WriteJob* waits) {
+  if (slot.loader != nullptr || slot.log->state() == DriveState::read_only) {
+    owe_elder(slot, id, sequence);
+    return false;
+  }
+  return pay(slot, {{id.key, id.layout, id.tenant, format::Buried::earlier, {}, sequence}}, waits);
+}
+
+// A drive that is being read, or takes no writes for now, hears of it before it becomes a member. One that owes more
+// than is kept in mind is not believed then.
+void LogStore::owe_elder(Slot& slot, const BlockId& id, uint64_t sequence) {
+  CAIRN_CHECK(slot.log != nullptr, "a drive that is not there owes a burial");
+  if (slot.loader == nullptr && elders_.size() >= kEldersMost) {
+    slot.forgot_elders = true;
+  } else {
+    elders_.push_back({id, slot.log->number(), sequence});
   }
 }
 

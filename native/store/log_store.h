@@ -130,7 +130,10 @@ class LogStore final : public Store, private Leases::Watcher {
     bool silent = false;     // it left the members because it takes no writes
     bool void_owed = false;  // that it holds nothing is not on it yet
     bool owed_failed = false;
-    uint32_t owed = 0;  // records of what it missed, on their way to it
+    bool forgot_elders = false;       // blocks of it were put anew elsewhere that it can no longer be told of
+    uint32_t owed = 0;                // records of what it missed, on their way to it
+    uint32_t records_out = 0;         // of the members, on their way to it
+    std::shared_ptr<bool> abandoned;  // … true: nobody waits for those any more
     std::optional<format::Membership> record;
     uint64_t counter = 0, void_generation = 0;
     uint64_t own_generation = 1;  // of the first segment that was opened since it was read
@@ -291,6 +294,8 @@ class LogStore final : public Store, private Leases::Watcher {
   void pay_what_a_start_owes();
   bool pay(Slot& slot, const std::vector<format::Tombstone>& owed, WriteJob* waits = nullptr);
   void pay_elders();
+  bool pay_elder(Slot& slot, const BlockId& id, uint64_t sequence, WriteJob* waits = nullptr);
+  void owe_elder(Slot& slot, const BlockId& id, uint64_t sequence);
   void bury_group_members();
   bool idle() const;
   bool in_use(const DriveLog& log) const;
@@ -346,7 +351,9 @@ class LogStore final : public Store, private Leases::Watcher {
     uint8_t drive;
     uint64_t sequence;
   };
+  static constexpr size_t kEldersMost = 65'536;
   std::vector<Elder> elders_;
+  bool elders_due_ = false;  // some were found that may be paid by now
   bool owes_ = false;
   uint64_t paying_ = 0;  // records of tombstones on their way to a drive that missed them, or that could not be written
   size_t next_log_ = 0;

@@ -19,6 +19,8 @@ namespace cairn {
 using format::Membership;
 using format::Uuid;
 
+constexpr uint64_t kSlowMs = 1000;  // a record that is on its way for longer is told of
+
 LogStore::Members::~Members() {
   for (Leaving& one : leaving_) {
     while (one.log->drive().in_flight() > 0) one.log->drive().wait(100);
@@ -51,6 +53,7 @@ void LogStore::Members::plan() {
   closed_ = waits_ = plan.state == StartPlan::State::closed;
   for_now_ = plan.for_now;
   if (waits_) return;
+  store_.options_.without_missing_drives = false;  // the operator's word was for one start
   origin_ = plan.origin == Uuid{} ? entropy<Uuid>() : plan.origin;
   line_ = plan.store == Uuid{} ? entropy<Uuid>() : plan.store;
   epoch_ = plan.epoch;
@@ -234,12 +237,13 @@ void LogStore::Members::take_learned() {
       continue;
     }
     // Headers do not tell how far an open segment goes: by now it was read.
-    if (slot.silent && !believed(slot, 0)) {
+    if (slot.silent && (slot.forgot_elders || !believed(slot, 0))) {
       // Its segments are open: nothing that comes after could be told from what is given up.
       slot.log->fail("it missed deletes that nobody remembers any more; attach it again, and it joins empty");
       continue;
     }
-    if (slot.role == Role::outsider && !slot.silent && !believed(slot, slot.last_sequence)) give_up(slot);
+    if (slot.role == Role::outsider && !slot.silent && (slot.forgot_elders || !believed(slot, slot.last_sequence)))
+      give_up(slot);
     CAIRN_CHECK(slot.role != Role::blank || slot.recovered_blocks == 0, "blocks of no store are about to be served");
     slot.standing = Standing::joining;
   }
@@ -262,6 +266,7 @@ bool LogStore::Members::knows(const Uuid& drive) const {
 
 void LogStore::Members::departs(Slot& slot) {
   CAIRN_CHECK(slot.log != nullptr, "a drive departs that was not there");
+  abandon(slot);
   const Standing before = std::exchange(slot.standing, Standing::out);
   if (before != Standing::member) return;
   if (!store_.loaded_once_) {
@@ -292,7 +297,7 @@ void LogStore::Members::first_drives_read() {
 void LogStore::Members::forget(const Uuid& drive, bool lost) {
   const auto found = departed_.find(drive);
   if (found == departed_.end()) return;
-  if (lost) lost_sequence_ = std::max(lost_sequence_, std::min(found->second - 1, store_.last_word_));
+  if (lost) lost_sequence_ = std::max(lost_sequence_, found->second - 1);
   departed_.erase(found);
 }
 
@@ -306,7 +311,7 @@ void LogStore::Members::let_go(Slot& slot, bool emptied) {
 }
 
 void LogStore::Members::serve_leaving() {
-  CAIRN_CHECK(leaving_.size() <= format::kMembersMost, "more drives are let go than a store has");
+  CAIRN_CHECK(leaving_.size() <= 2 * format::kMembersMost, "more drives are let go than a store has");
   for (Leaving& one : leaving_) one.log->drive().poll();
   for (Leaving& one : leaving_) {
     if (one.begun || change_ != nullptr) continue;
@@ -349,6 +354,13 @@ void LogStore::Members::serve_leaving() {
 void LogStore::Members::tell(StoreStats& stats) const {
   stats.members_state = state_;
   stats.members_reason = why_;
+  if (!why_.empty() || out_ == 0 || store_.clock_.now_ms() < sent_ms_ + kSlowMs) return;
+  std::string slow;
+  for (const Slot& slot : store_.slots_) {
+    if (slot.log != nullptr && slot.records_out > 0) slow += (slow.empty() ? "" : ", ") + slot.log->drive().info().path;
+  }
+  stats.members_reason = "puts and deletes wait for " + slow +
+                         ", which was told which drives the store has and does not answer; if it hangs, detach it";
 }
 
 }  // namespace cairn

@@ -51,6 +51,7 @@ class LogStore::Members {
   bool joining() const;
   bool counts_on_absent() const { return !departed_.empty(); }
   bool knows(const format::Uuid& drive) const;  // … one that is being let go
+  size_t leaving() const { return leaving_.size(); }
   // The drives that a start found are read. Numbers of an earlier life that no drive here may know are left out, and
   // members that are not here missed what comes from now on.
   void first_drives_read();
@@ -102,6 +103,7 @@ class LogStore::Members {
   void send_phase(Phase phase);
   void end_change();
   void send(Slot& slot, const format::Membership& record);
+  void abandon(Slot& slot);
   void write(DriveLog& log, format::Membership record, uint64_t counter, std::function<void(int)> done);
   format::Membership record_of(const Slot& slot, const Change& change) const;
   void serve_leaving();
@@ -121,6 +123,7 @@ class LogStore::Members {
   std::string state_ = "new", why_;
   std::unique_ptr<Change> change_;
   uint32_t out_ = 0;  // records on their way, without those of drives that go: nobody waits for these
+  uint64_t sent_ms_ = 0;
   std::list<Leaving> leaving_;
 };
 

@@ -131,6 +131,7 @@ void LogStore::Members::leave_out_silent() {
       slot.standing = Standing::learning;
       slot.owed_failed = false;
       store_.pay_tombstones(slot);
+      store_.pay_elders();
     }
   }
 }
@@ -275,9 +276,14 @@ void LogStore::Members::send(Slot& slot, const Membership& record) {
   DriveLog* const log = slot.log.get();
   CAIRN_CHECK(out_ < 2 * format::kMembersMost, "more records are on their way than there are drives");
   ++out_;
-  write(*log, record, ++slot.counter, [this, at, log](int error) {
-    CAIRN_CHECK(out_ > 0, "a record was written that nobody sent");
+  ++slot.records_out;
+  sent_ms_ = store_.clock_.now_ms();
+  if (slot.abandoned == nullptr) slot.abandoned = std::make_shared<bool>(false);
+  write(*log, record, ++slot.counter, [this, at, log, abandoned = slot.abandoned](int error) {
+    if (*abandoned) return;
+    CAIRN_CHECK(out_ > 0 && at->records_out > 0, "a record was written that nobody sent");
     --out_;
+    --at->records_out;
     // The second copy, which nobody waits for, may be missing.
     if (error != 0 && change_ != nullptr && at->silent) {
       change_->failed = true;
@@ -291,6 +297,18 @@ void LogStore::Members::send(Slot& slot, const Membership& record) {
     }
     if (out_ == 0 && change_ != nullptr) next_phase();
   });
+}
+
+// A drive that goes may hang: what was sent to it may still arrive, and counts as if the machine had stopped meanwhile.
+void LogStore::Members::abandon(Slot& slot) {
+  CAIRN_CHECK(slot.records_out <= out_, "a drive is sent more records than all together");
+  if (slot.records_out == 0) return;
+  *slot.abandoned = true;
+  slot.abandoned = nullptr;
+  out_ -= std::exchange(slot.records_out, 0);
+  if (change_ == nullptr) return;
+  change_->failed = true;
+  if (out_ == 0) next_phase();
 }
 
 // Those who were members hear first: a newcomer that alone knows of the change could not go on without them.

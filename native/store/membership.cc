@@ -255,6 +255,14 @@ StartPlan plan_start(const std::vector<DriveFacts>& drives, const StartOptions& 
     }
   }
 
+  // One that was let go since has heard words that these may not know, and holds none of them any more.
+  std::vector<Uuid> let_go;
+  for (const Uuid& one : plan.missing) {
+    if (std::any_of(drives.begin(), drives.end(), [&](const DriveFacts& drive) {
+          return drive.drive == one && drive.record && drive.record->left != 0;
+        }))
+      let_go.push_back(one);
+  }
   const bool all_here = plan.missing.empty();
   const size_t all = plan.members.size(), gone = plan.missing.size();
   CAIRN_CHECK(gone <= all, "more members are missing than there are");
@@ -284,6 +292,12 @@ StartPlan plan_start(const std::vector<DriveFacts>& drives, const StartOptions& 
     }
     plan.members.clear();
     plan.departed.clear();
+  } else if (gone > 0 && let_go.size() == gone) {
+    begin_cold(plan, drives);
+    plan.missing.clear();
+    plan.why = list_of(let_go) + (gone == 1 ? " was" : " were") +
+               " let go by a store that was used without the other drives, and holds nothing any more: what the others "
+               "hold may be outdated and is given up, and the store begins empty";
   } else if (chosen->standing == Line::Standing::half && options.half_waits) {
     plan.state = StartPlan::State::closed;
     plan.for_now = true;

@@ -93,6 +93,16 @@ TEST(StartPlan, AChangeThatWasCutOffOutvotesNobody) {
   EXPECT_EQ(plan.state, State::closed) << "three, four and five may have gone on without them";
 }
 
+// Two of three went on without the first and were let go: nobody else can come that knows more.
+TEST(StartPlan, WaitsForNobodyWhoWasLetGo) {
+  DriveFacts second = drive(record(2, 8, 1, {2, 3})), third = drive(record(3, 8, 1, {2, 3}));
+  second.record->left = third.record->left = 1;
+  const StartPlan plan = plan_start({drive(record(1, 9, 4, {1, 2, 3})), second, third}, {.half_waits = true});
+  EXPECT_EQ(plan.state, State::cold);
+  EXPECT_EQ(plan.roles, (std::vector{Role::voided, Role::voided, Role::voided}));
+  EXPECT_EQ(plan_start({drive(record(1, 9, 4, {1, 2, 3})), second}, {}).state, State::closed) << "the third may come";
+}
+
 TEST(StartPlan, PartsThatWereUsedApartBeginEmpty) {
   const StartPlan plan = plan_start({drive(record(1, 8, 1, {1})), drive(record(2, 9, 1, {2}))}, {});
   EXPECT_EQ(plan.state, State::cold);

@@ -142,15 +142,16 @@ bool LogStore::has_elders(const BlockId& id) const {
   });
 }
 
-// The block is put anew: what was there before under its key stays away whatever becomes of it.
+// The block is put anew: what was there before under its key stays away whatever becomes of it. What waits is not at
+// its end: something else of it is still to settle.
 void LogStore::bury_elders(const BlockId& id, uint64_t sequence, WriteJob* waits) {
   CAIRN_CHECK(sequence > 0, "blocks are buried under one that was never put");
   CAIRN_CHECK(waits == nullptr || waits->sequence == sequence, "a put waits for what another buries");
   const uint64_t hash = hash_of(id);
   for (Slot& slot : slots_) {
     if (slot.log == nullptr || slot.set_aside || !slot.log->ghosts.may_hold(hash)) continue;
-    const bool sent = pay(slot, {{id.key, id.layout, id.tenant, format::Buried::earlier, {}, sequence}}, waits);
-    if (sent && waits != nullptr) waits->await();
+    if (waits != nullptr) waits->await();
+    if (!pay_elder(slot, id, sequence, waits) && waits != nullptr) waits->awaited(Status::ok);
   }
 }
 
@@ -345,6 +346,18 @@ void LogStore::written(WriteJob& job) {
     return;
   }
   if (job.status == Status::ok && !members_->durable() && !job.inserted) job.status = Status::read_only;
+  if (job.status == Status::ok && !job.inserted && !job.elders_buried) {
+    // A drive that came while it was written may hold an earlier block of its key.
+    const Index::Entry* known = find_part(job.id, 0);
+    const bool earlier = known != nullptr && known->birth < job.sequence;
+    if (earlier || has_elders(job.id)) {
+      if (earlier) forget(job.id, Gone::replaced);
+      job.elders_buried = true;
+      job.await();
+      bury_elders(job.id, job.sequence, &job);
+      return job.awaited(Status::ok);
+    }
+  }
   const auto keep = std::move(*job.self);
   writes_.erase(job.self);
   const BlockId id = job.id;

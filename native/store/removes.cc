@@ -292,7 +292,14 @@ void LogStore::remove_done(RemoveJob& job, Status status) {
     // Its slot may be another's by now; then nothing is counted there.
     if (slot.owed > 0) --slot.owed;
     slot.owed_failed |= status != Status::ok;
-    if (job.waits != nullptr) job.waits->awaited(status);
+    if (job.waits != nullptr) {
+      job.waits->awaited(status);
+    } else if (status != Status::ok && slot.log != nullptr && slot.log->state() == DriveState::read_only) {
+      // It is told again when it takes writes; of deletes the graveyard knows that.
+      for (const format::Tombstone& one : job.dead) {
+        if (one.kind == format::Buried::earlier) owe_elder(slot, {one.key, one.value, one.tenant}, one.sequence);
+      }
+    }
     return;
   }
   for (size_t i = 0; i < job.items.size(); ++i) {

@@ -110,6 +110,8 @@ class Server:
         came of it. Raises CairnError."""
     def drain_drive(self, uuid: str) -> None:
         """Begins to move what the drive holds to the others. Raises CairnError."""
+    def forget_absent_drive(self, path: str) -> bool:
+        """An absent drive is no longer counted, and no delete is kept for it. False: none of that path is absent."""
     def detach_drive(self, uuid: str, *, lose_what_is_left: bool) -> None:
         """Lets a drive go. Unless it is drained, failed or empty, this needs lose_what_is_left. Raises CairnError."""
     def set_tenants(self, tenants: Sequence[tuple[str, int, int, int, int, int]]) -> None:

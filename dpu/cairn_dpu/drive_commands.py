@@ -191,7 +191,8 @@ def detach(
     admin: Admin = HERE,
     debug: Debug = False,
 ) -> None:
-    """Let a drive go, so that it can be unplugged. What is still on it is lost to the service.
+    """Let a drive go, so that it can be unplugged. What is still on it is lost to the service. An absent drive is no
+    longer looked for.
 
     Example:
 

@@ -138,8 +138,17 @@ class Service:
         self._lookout.look()
 
     def detach_drive(self, uuid: str, *, lose_what_is_left: bool) -> None:
-        """Lets a drive go. Raises ServiceError or CairnError."""
-        self._running_server().detach_drive(uuid, lose_what_is_left=lose_what_is_left)
+        """Lets a drive go; one that is absent, named by its path, is no longer looked for. Raises ServiceError or
+        CairnError."""
+        server = self._running_server()
+        for path, _ in self.absent_drives():
+            if path == uuid:
+                self._gone.pop(path, None)
+                server.forget_absent_drive(path)
+                log.info("the drive %s, which is absent, is no longer looked for", path)
+                self._lookout.look()
+                return
+        server.detach_drive(uuid, lose_what_is_left=lose_what_is_left)
         log.info("the drive %s was detached", uuid)
         self._lookout.look()
 
@@ -411,6 +420,8 @@ def _tell_when_loaded(service: Service) -> None:
         if stats["loaded"]:
             service.look_again()
             store = stats["store"]
+            if store["members_state"] == "waiting":
+                continue  # the log says for which drives
             log.info("the index is whole: %d blocks in %.2f s", store["recovered_blocks"], store["recovery_seconds"])
             return
 

@@ -253,6 +253,11 @@ void drain_drive(PyServer& self, const std::string& uuid) {
   take_or_raise(std::move(done));
 }
 
+bool forget_absent_drive(PyServer& self, const std::string& path) {
+  const nb::gil_scoped_release released;
+  return server_of(self).forget_absent_drive(path);
+}
+
 void detach_drive(PyServer& self, const std::string& uuid, bool lose_what_is_left) {
   cairn::Result<cairn::Unit> done = cairn::Unit{};
   {
@@ -346,6 +351,7 @@ NB_MODULE(_native, m) {
       .def("attach_drive", &attach_drive, "path"_a)
       .def("resume_drive", &resume_drive, "uuid"_a)
       .def("drain_drive", &drain_drive, "uuid"_a)
+      .def("forget_absent_drive", &forget_absent_drive, "path"_a)
       .def("detach_drive", &detach_drive, "uuid"_a, nb::kw_only(), "lose_what_is_left"_a)
       .def("set_tenants", &set_tenants, "tenants"_a);
 }

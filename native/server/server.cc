@@ -241,8 +241,10 @@ Result<std::string> Server::attach_drive(const std::string& path) {
   const auto known = ask<Unit>([&]() -> Result<Unit> {
     for (const DriveStats& one : store_->stats().drives) {
       if (one.path != path) continue;
-      return with_status(Status::drive_in_use, path + " is part of the store already, and " + one.state +
-                                                   "; a drive that failed is let go first");
+      return with_status(Status::drive_in_use,
+                         path + " is attached already, and " + one.state +
+                             (one.reason.empty() ? "" : " (" + one.reason + ")") +
+                             "; a drive that failed, or was refused, is let go before it is attached again");
     }
     return Unit{};
   });
@@ -269,6 +271,17 @@ Result<Unit> Server::resume_drive(const std::string& uuid) {
   return ask<Unit>([&] { return store_->resume(uuid); });
 }
 
+bool Server::forget_absent_drive(const std::string& path) {
+  const auto forgotten = ask<bool>([&]() -> Result<bool> {
+    const size_t before = absent_.size();
+    std::erase_if(absent_, [&](const AbsentDrive& one) { return one.path == path; });
+    reactor_->set_drives_absent(absent_.size());
+    store_->set_absent_drives(static_cast<uint32_t>(absent_.size()));
+    return absent_.size() < before;
+  });
+  return forgotten.ok() && forgotten.value();
+}
+
 Result<Unit> Server::drain_drive(const std::string& uuid) {
   return ask<Unit>([&] { return store_->drain(uuid); });
 }
@@ -276,12 +289,21 @@ Result<Unit> Server::drain_drive(const std::string& uuid) {
 Result<Unit> Server::detach_drive(const std::string& uuid, bool lose_what_is_left) {
   const auto begun = ask<Unit>([&] { return begin_detach(uuid, lose_what_is_left); });
   if (!begun) return begun;
-  // The reactor goes on meanwhile: whatever is under way on the drive may take as long as the drive likes.
+  // The reactor goes on meanwhile: whatever is under way on the drive may take as long as the drive likes. Whoever gave
+  // the order is told, for others wait behind it.
   constexpr auto kLookEvery = std::chrono::milliseconds(5);
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   while (true) {
     const auto gone = ask<bool>([&]() -> Result<bool> { return store_->detached(uuid); });
     if (!gone) return gone.error();
     if (gone.value()) return Unit{};
+    if (std::chrono::steady_clock::now() > until) {
+      return with_status(
+          Status::timeout,
+          "the drive " + uuid +
+              " does not answer what it was asked before, and stays open until it does. "
+              "Nothing new goes to it, its blocks are misses, and it leaves by itself as soon as it answers");
+    }
     std::this_thread::sleep_for(kLookEvery);
   }
 }

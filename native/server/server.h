@@ -76,8 +76,10 @@ class Server {
   Result<Unit> resume_drive(const std::string& uuid);
   // Begins to move what the drive holds to the others. drive_unknown, busy, no_space.
   Result<Unit> drain_drive(const std::string& uuid);
+  // A drive that is absent is no longer counted, and no delete is kept for it. False: none of that path is absent.
+  bool forget_absent_drive(const std::string& path);
   // Lets the drive go. What it holds is lost with it: without `lose_what_is_left` only a drive that is drained, failed
-  // or empty goes, and any other is drive_draining. drive_unknown.
+  // or empty goes, and any other is drive_draining. drive_unknown; timeout: it does not answer, and goes when it does.
   Result<Unit> detach_drive(const std::string& uuid, bool lose_what_is_left);
   // invalid.
   Result<Unit> set_tenants(const std::vector<TenantOptions>& tenants);

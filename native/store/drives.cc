@@ -262,6 +262,8 @@ Result<Unit> LogStore::drain(const std::string& uuid) {
   Slot* slot = slot_of(uuid);
   if (slot == nullptr) return drive_error(Status::drive_unknown, "no drive of this store has the identity " + uuid);
   if (slot->log->state() == DriveState::draining || slot->log->state() == DriveState::drained) return Unit{};
+  if (members_->waits())
+    return drive_error(Status::busy, "the store waits for more of its drives: none is drained before it serves");
   if (slot->log->state() != DriveState::serving)
     return drive_error(Status::busy, slot->log->drive().info().path + " is " + name_of(slot->log->state()) +
                                          ": only a drive that serves can be drained");

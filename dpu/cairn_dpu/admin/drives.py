@@ -97,7 +97,8 @@ async def drain(request: Request, service: AnyService, id: str) -> DriveResource
     Asking again changes nothing."""
 
     def order() -> DriveResource:
-        _find(service, id)
+        if _find(service, id).state == "absent":
+            raise ProblemError("drive_unwell", f"{id} is absent, and an absent drive cannot be drained")
         service.drain_drive(id)
         return _find(service, id)
 
@@ -134,11 +135,12 @@ async def detach(
         bool, Query(description="also when it is neither drained, failed nor empty: its blocks are misses then")
     ] = False,
 ) -> DetachedDrive:
-    """Closes the drive, so that it can be unplugged. What it holds stays on it."""
+    """Closes the drive, so that it can be unplugged; what is still on it is lost to the service. An absent drive is no
+    longer looked for. 504 when the drive does not answer: it leaves as soon as it does."""
 
     def order() -> DetachedDrive:
-        _find(service, id)
-        service.detach_drive(id, lose_what_is_left=lose_what_is_left)
+        found = _find(service, id)
+        service.detach_drive(found.uuid or found.path, lose_what_is_left=lose_what_is_left)
         return DetachedDrive(id=id)
 
     return await to_thread.run_sync(order, limiter=request.app.state.ordering)

@@ -113,7 +113,7 @@ _HINTS = {
     "not_found": "Put the block first; keys depend on tenant and layout too.",
     "timeout": "Allow a longer deadline, or look for an overloaded drive at /api/v1/drives.",
     "cancelled": "Nothing needs doing: the caller ended it.",
-    "busy": "Wait for answers before sending more, or raise the setting credits.",
+    "busy": "Try again in a moment. A client waits for answers before it sends more; the setting credits allows more.",
     "no_space": "Add a drive, or delete what is not needed; see segments_free at /api/v1/drives.",
     "too_large": "Split the block or the batch; the limits come with the handshake.",
     "invalid": "Compare the request with docs/wire-format.md; client and service may differ in version.",
@@ -142,7 +142,8 @@ _HINTS = {
     "drive_newer": "Update this service.",
     "drive_damaged": "See what is left with 'cairn-dpu check'; format it anew if its blocks may go.",
     "drive_smaller": "Give the drive its former size, or format it anew.",
-    "drive_draining": "Drain it and wait until its state is drained, or add lose_what_is_left=true.",
+    "drive_draining": "Drain it and wait until its state is drained, or say that what is left may be lost: "
+    "lose_what_is_left=true, --lose-what-is-left.",
 }
 
 

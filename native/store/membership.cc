@@ -296,8 +296,8 @@ StartPlan plan_start(const std::vector<DriveFacts>& drives, const StartOptions& 
     begin_cold(plan, drives);
     plan.missing.clear();
     plan.why = list_of(let_go) + (gone == 1 ? " was" : " were") +
-               " let go by a store that was used without the other drives, and holds nothing any more: what the others "
-               "hold may be outdated and is given up, and the store begins empty";
+               " let go by a store that was used without the other drives, and what was heard there is gone: what the "
+               "others hold may be outdated and is given up, and the store begins empty";
   } else if (chosen->standing == Line::Standing::half && options.half_waits) {
     plan.state = StartPlan::State::closed;
     plan.for_now = true;

@@ -85,8 +85,9 @@ void LogStore::MoveJob::settled(Status status) {
     entry->hits = entry->hits >> 1 & 3;
     ++to.counters.moved_blocks;
     to.counters.moved_bytes += bytes_;
-  } else if (status == Status::ok && store.slots_[to.number()].log.get() == &to) {
-    store.note_ghost(to, at.segment, id);  // it went meanwhile, and a restart would find the copy
+  } else if (at.generation > 0 && store.slots_[to.number()].log.get() == &to) {
+    // It went meanwhile, or nobody knows whether it is there: a restart may find the copy.
+    store.note_ghost(to, at.segment, id);
   }
   evictor_.moved(*this, status == Status::ok || !current);
 }

@@ -42,6 +42,13 @@ std::vector<format::Tombstone> Graveyard::missing_on(uint8_t drive) const {
   return all;
 }
 
+uint64_t Graveyard::earlier_unheld(const BlockId& id, uint8_t drive) const {
+  CAIRN_CHECK(drive < sizeof(Grave::drives) * 8, "a drive is asked for that a grave has no bit for");
+  if (earlier_ == 0) return 0;
+  const auto found = buried_.find({id.key, id.layout, id.tenant, Buried::earlier});
+  return found == buried_.end() || (found->second.drives >> drive & 1) != 0 ? 0 : found->second.sequence;
+}
+
 void Graveyard::forget_drive(uint8_t drive) {
   CAIRN_CHECK(drive < sizeof(Grave::drives) * 8, "a drive is forgotten that a grave has no bit for");
   for (auto& [name, grave] : buried_) grave.drives &= ~(1U << drive);

@@ -27,6 +27,9 @@ class Graveyard {
   // Those that this drive does not hold, the oldest first; without what concerns another drive alone.
   std::vector<format::Tombstone> missing_on(uint8_t drive) const;
 
+  // The number under which earlier blocks of that key are buried, if this drive does not hold that; else 0.
+  uint64_t earlier_unheld(const BlockId& id, uint8_t drive) const;
+
   // Another drive has that number from now on; or: this one did not take the tombstone after all.
   void forget_drive(uint8_t drive);
   void unheld(const format::Tombstone& tombstone, uint8_t drive);

@@ -59,7 +59,10 @@ void LogStore::take_segment(Slot& slot, FoundSegment& found) {
     // It may be of a block that another drive holds.
     const BlockId id{tombstone.key, tombstone.value, tombstone.tenant};
     const Index::Entry* known = find_part(id, 0);
-    if (known != nullptr && known->birth < tombstone.sequence) forget(id, Gone::replaced);
+    if (known == nullptr || known->birth >= tombstone.sequence) continue;
+    if (tombstone.kind == format::Buried::earlier && known->drive != log.number())
+      found_elder(id, static_cast<uint8_t>(known->drive), tombstone.sequence);
+    forget(id, Gone::replaced);
   }
   for (const format::SummaryEntry& entry : found.entries) {
     if (entry.type == format::RecordType::block) take_entry(slot, found, entry);
@@ -83,6 +86,8 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
   if (graveyard_.covers(what.id, what.group, what.scope, what.sequence)) {
     // What deleted it may not delete an earlier block of that key, which a drive that is away may hold.
     if (!graveyard_.covers(what.id, {}, 0, what.sequence)) slot.log->give_up(what.sequence);
+    const uint64_t buried = graveyard_.earlier_unheld(what.id, slot.log->number());
+    if (buried > what.sequence) found_elder(what.id, slot.log->number(), buried);
     return;
   }
   // One that has expired is taken all the same: it says that earlier blocks of its key are none.
@@ -90,13 +95,11 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
   if (known != nullptr && known->birth >= entry.sequence) {
     // Of an earlier put, or moved.
     slot.log->ghosts.note(found.index);
-    if (known->birth > entry.sequence) elders_.push_back({what.id, slot.log->number(), known->birth});
-    elders_due_ = true;
+    if (known->birth > entry.sequence) found_elder(what.id, slot.log->number(), known->birth);
     return;
   }
   if (known != nullptr) {
-    elders_.push_back({what.id, static_cast<uint8_t>(known->drive), entry.sequence});
-    elders_due_ = true;
+    found_elder(what.id, static_cast<uint8_t>(known->drive), entry.sequence);
     // Of an earlier put. Its first part stands for the block; a later part without one goes alone.
     const Index::Entry* head = find_part(what.id, 0);
     if (head != nullptr && head->birth < entry.sequence) {
@@ -110,6 +113,12 @@ void LogStore::take_entry(Slot& slot, const FoundSegment& found, const format::S
   } else if (entry.part == 0) {
     ++slot.recovered_blocks;
   }
+}
+
+void LogStore::found_elder(const BlockId& id, uint8_t drive, uint64_t sequence) {
+  CAIRN_CHECK(drive < slots_.size(), "an earlier block lies on a drive that there never was");
+  elders_.push_back({id, drive, sequence});
+  elders_due_ = true;
 }
 
 void LogStore::count_from(uint64_t sequence) {

@@ -205,6 +205,7 @@ class LogStore final : public Store, private Leases::Watcher {
   void drop_entry(Index::Entry& entry);
   void move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page);
   void note_ghost(DriveLog& log, uint32_t segment, const BlockId& id);
+  void note_leftovers(const WriteJob& job);
   void bury_elders(const BlockId& id, uint64_t sequence, WriteJob* waits = nullptr);
   bool has_elders(const BlockId& id) const;
   // Whether the block may not be evicted: it is leased, or a member of its group is.
@@ -293,6 +294,7 @@ class LogStore final : public Store, private Leases::Watcher {
   void pay_tombstones(Slot& slot);
   void pay_what_a_start_owes();
   bool pay(Slot& slot, const std::vector<format::Tombstone>& owed, WriteJob* waits = nullptr);
+  void found_elder(const BlockId& id, uint8_t drive, uint64_t sequence);
   void pay_elders();
   bool pay_elder(Slot& slot, const BlockId& id, uint64_t sequence, WriteJob* waits = nullptr);
   void owe_elder(Slot& slot, const BlockId& id, uint64_t sequence);

@@ -306,8 +306,7 @@ void LogStore::Members::let_go(Slot& slot, bool emptied) {
   CAIRN_CHECK(slot.standing == Standing::out, "a drive is let go that still hears");
   CAIRN_CHECK(slot.evictor == nullptr && slot.scrubber == nullptr, "a drive is let go that is at work");
   CAIRN_CHECK(!knows(identity_of(*slot.log)), "a drive is let go twice");
-  forget(identity_of(*slot.log), !emptied);
-  leaving_.push_back({std::move(slot.log), slot.counter});
+  leaving_.push_back({std::move(slot.log), slot.counter, emptied});
 }
 
 void LogStore::Members::serve_leaving() {
@@ -331,17 +330,21 @@ void LogStore::Members::serve_leaving() {
     list(members_, record.members);
     record.member_count = record.base_count = static_cast<uint8_t>(members_.size());
     record.base = record.members;
-    // Nobody is left who heard what was said since others departed: it leaves with this one.
-    record.lost_sequence = wanted().empty() ? std::max(lost_sequence_, store_.last_word_) : lost_sequence_;
+    // What it alone heard since others departed leaves with it.
+    const bool alone = wanted().empty() || !one.emptied;
+    record.lost_sequence = alone ? std::max(lost_sequence_, store_.last_word_) : lost_sequence_;
     record.next_sequence = store_.next_sequence_;
     for (const auto& [drive, sequence] : departed_) {
-      if (record.departed_count < format::kMembersMost) record.departed[record.departed_count++] = {drive, sequence};
+      if (drive == record.drive || record.departed_count == format::kMembersMost) continue;
+      record.departed[record.departed_count++] = {drive, sequence};
     }
     Leaving* const leaver = &one;
     write(*one.log, record, ++one.counter, [this, leaver](int error) {
       leaver->done = true;
-      // Who could not be told stays on the list of those that others must hear of.
+      // Who could not be told stays on the list of those that others must hear of, and is waited for: a start may find
+      // it as it was.
       if (error != 0) return;
+      forget(identity_of(*leaver->log), !leaver->emptied);
       std::erase(members_, identity_of(*leaver->log));
       std::erase(base_, identity_of(*leaver->log));
     });

@@ -45,6 +45,8 @@ class LogStore::Members {
   bool durable() const;
   // Nothing may be written, for as long as why() says.
   bool closed() const { return closed_; }
+  // What is not durable yet does not become it.
+  bool over() const { return closed_ || stopped_; }
   // A start that waits for more drives: nothing is read and nothing served.
   bool waits() const { return waits_; }
   // Drives that come, and are not members yet.
@@ -80,6 +82,7 @@ class LogStore::Members {
   struct Leaving {
     std::unique_ptr<DriveLog> log;
     uint64_t counter = 0;
+    bool emptied = false;
     bool begun = false, done = false, stamped = false;
   };
 

@@ -98,7 +98,6 @@ std::vector<Uuid> LogStore::Members::wanted() const {
 
 bool LogStore::Members::durable() const {
   CAIRN_CHECK(members_.size() <= format::kMembersMost, "a store has more members than a record can name");
-  if (stopped_) return true;
   if (closed_ || change_ != nullptr || !complete_) return false;
   size_t listed = 0;
   for (const Slot& slot : store_.slots_) {

@@ -88,10 +88,17 @@ Line look_at(const std::vector<DriveFacts>& drives, const Membership& record) {
   line.complete_record = holding == line.members.size();
   CAIRN_CHECK(holding <= line.present.size(), "more members know an epoch than are there");
   if (settled || line.complete_record) line.base = line.members;
-  size_t of_base = 0;
-  for (const size_t i : line.present) of_base += contains(line.base, drives[i].drive) ? 1 : 0;
-  const size_t all = line.members.size(), here = line.present.size();
-  const bool may = 2 * of_base >= line.base.size() && all > 0;
+  size_t of_base = 0, let_go = 0, let_go_of_base = 0;
+  for (const size_t i : line.present) {
+    const bool left = drives[i].record && drives[i].record->left != 0;
+    let_go += left ? 1 : 0;
+    (left ? let_go_of_base : of_base) += contains(line.base, drives[i].drive) ? 1 : 0;
+  }
+  if (let_go > 0) line.complete_record = false;
+  // The others went on as if those that were let go were none; unless there were no others.
+  const bool last = let_go == line.members.size();
+  const size_t all = line.members.size() - (last ? 0 : let_go), here = line.present.size() - (last ? 0 : let_go);
+  const bool may = last || (2 * of_base >= line.base.size() - let_go_of_base && all > 0);
   if (2 * here > all && may) line.standing = Line::Standing::whole;
   if (2 * here == all && all > 0) line.standing = Line::Standing::half;
   return line;
@@ -103,6 +110,8 @@ Line line_of(const std::vector<DriveFacts>& drives, const Uuid& store) {
   bool any = false;
   for (const DriveFacts& one : drives) {
     if (!one.record || one.record->store != store || contradicted(drives, *one.record)) continue;
+    // One that was let go in good order says nothing of what it left behind.
+    if (one.record->left != 0 && !contains(members_of(*one.record), one.drive)) continue;
     if (any && one.record->epoch < best.record.epoch) continue;
     Line line = look_at(drives, *one.record);
     const bool better = !any || line.record.epoch > best.record.epoch || line.standing > best.standing ||

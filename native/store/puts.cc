@@ -341,7 +341,7 @@ bool LogStore::all_there(const WriteJob& job) const {
 void LogStore::written(WriteJob& job) {
   CAIRN_CHECK(job.self->get() == &job, "a write ends that is listed in the place of another");
   CAIRN_CHECK(!job.inserted || job.relaxed, "a durable put became visible before it was on its drives");
-  if (job.status == Status::ok && !members_->durable() && !members_->closed()) {
+  if (job.status == Status::ok && !members_->durable() && !members_->over()) {
     held_writes_.push_back(&job);
     return;
   }
@@ -384,8 +384,17 @@ void LogStore::written(WriteJob& job) {
   } else if (status == Status::ok && !job.relaxed && !insert_all(job)) {
     status = Status::quota_exceeded;
   }
+  if (status != Status::ok) note_leftovers(job);
   if (owner != nullptr) answer_put(*owner, status);
   settle_pending(id);
+}
+
+// Of a put that failed some may lie on the drives all the same: whoever puts that key anew buries it.
+void LogStore::note_leftovers(const WriteJob& job) {
+  for (const auto& part : job.parts) {
+    if (part->was_placed && slots_[part->log->number()].log.get() == part->log)
+      note_ghost(*part->log, part->at.segment, job.id);
+  }
 }
 
 // What waited for the drives to know of each other.
@@ -393,7 +402,7 @@ void LogStore::release_held() {
   CAIRN_CHECK(held_writes_.size() <= writes_.size(), "a put is held back that is not on its way");
   for (WriteJob* job : std::exchange(held_writes_, {})) written(*job);
   for (const auto& removal : std::exchange(held_removals_, {})) {
-    if (!members_->durable() && members_->closed()) {
+    if (!members_->durable() && members_->over()) {
       for (Status& one : removal->op->statuses)
         one = one == Status::ok || one == Status::not_found ? Status::read_only : one;
       removal->refused = true;

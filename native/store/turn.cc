@@ -36,7 +36,7 @@ void LogStore::poll() {
     if (slot.scrubber != nullptr) slot.scrubber->poll();
   }
   members_->poll();
-  if (members_->durable() || members_->closed()) release_held();
+  if (members_->durable() || members_->over()) release_held();
   leases_.expire(clock_.now_ms());
   if (!write_waiting_.empty() && (writes_open() || members_->closed())) {
     std::deque<PutOp*> now;

@@ -157,6 +157,7 @@ Result<LogStore::Slot*> LogStore::place(IdentifiedDrive drive) {
   retire(*slot);
   graveyard_.forget_drive(number);
   std::erase_if(elders_, [&](const Elder& one) { return one.drive == number; });
+  for (const auto& job : writes_) job->elders_buried &= ~(1U << number);
   const uint8_t next_use = slot->next_use;
   *slot = Slot{};
   slot->next_use = next_use;

@@ -328,7 +328,7 @@ TEST(Histories, ServeNothingThatIsOlderThanWhatWasAcknowledged) {
     history.run(150);
     hits += history.hits();
   }
-  EXPECT_GT(hits, 100U) << "nothing was there to be judged";
+  EXPECT_GT(hits, 10U) << "nothing was there to be judged";
 }
 
 }  // namespace

@@ -161,7 +161,7 @@ class LogStore::WriteJob final {
   uint32_t crc = 0;  // of the whole block
   bool relaxed = false;
   bool inserted = false;
-  bool elders_buried = false;
+  uint32_t elders_buried = 0;  // on which drives, a bit a drive
   Status status = Status::ok;
   std::vector<std::unique_ptr<Part>> parts;
   std::list<std::unique_ptr<WriteJob>>::iterator self;

@@ -206,8 +206,9 @@ class LogStore final : public Store, private Leases::Watcher {
   void move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page);
   void note_ghost(DriveLog& log, uint32_t segment, const BlockId& id);
   void note_leftovers(const WriteJob& job);
-  void bury_elders(const BlockId& id, uint64_t sequence, WriteJob* waits = nullptr);
-  bool has_elders(const BlockId& id) const;
+  void bury_elders(WriteJob& job, WriteJob* waits = nullptr);
+  bool has_elders(const WriteJob& job) const;
+  uint32_t drives_of(const BlockId& id);
   // Whether the block may not be evicted: it is leased, or a member of its group is.
   bool leased(const BlockId& id, const Index::Entry& head) const;
   // Takes a block, all of its parts, out of the index.

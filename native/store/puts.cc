@@ -123,7 +123,7 @@ bool LogStore::insert_all(WriteJob& job) {
   // A delete of everything of a name may have overtaken it; its tombstones delete it on the drives, too.
   if (graveyard_.covers(job.id, first.group, first.scope, job.sequence)) return true;
   forget(job.id, Gone::replaced);
-  if (!job.elders_buried) bury_elders(job.id, job.sequence);
+  bury_elders(job);
   for (const auto& part : job.parts) {
     CAIRN_CHECK(part->was_placed, "a block becomes visible before all of it has its place");
     if (insert(new_entry(part->head()), *part->log, part->at.segment, part->at.page)) continue;
@@ -135,24 +135,35 @@ bool LogStore::insert_all(WriteJob& job) {
   return true;
 }
 
-bool LogStore::has_elders(const BlockId& id) const {
-  const uint64_t hash = hash_of(id);
+// Whether a drive may hold an earlier block of its key that it was not told of yet.
+bool LogStore::has_elders(const WriteJob& job) const {
+  const uint64_t hash = hash_of(job.id);
   return std::any_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
-    return slot.log != nullptr && !slot.set_aside && slot.log->ghosts.may_hold(hash);
+    return slot.log != nullptr && !slot.set_aside && (job.elders_buried >> slot.log->number() & 1) == 0 &&
+           slot.log->ghosts.may_hold(hash);
   });
 }
 
 // The block is put anew: what was there before under its key stays away whatever becomes of it. What waits is not at
 // its end: something else of it is still to settle.
-void LogStore::bury_elders(const BlockId& id, uint64_t sequence, WriteJob* waits) {
-  CAIRN_CHECK(sequence > 0, "blocks are buried under one that was never put");
-  CAIRN_CHECK(waits == nullptr || waits->sequence == sequence, "a put waits for what another buries");
-  const uint64_t hash = hash_of(id);
+void LogStore::bury_elders(WriteJob& job, WriteJob* waits) {
+  CAIRN_CHECK(job.sequence > 0, "blocks are buried under one that was never put");
+  CAIRN_CHECK(waits == nullptr || waits == &job, "a put waits for what another buries");
+  const uint64_t hash = hash_of(job.id);
   for (Slot& slot : slots_) {
     if (slot.log == nullptr || slot.set_aside || !slot.log->ghosts.may_hold(hash)) continue;
+    const uint32_t bit = 1U << slot.log->number();
+    if ((std::exchange(job.elders_buried, job.elders_buried | bit) & bit) != 0) continue;
     if (waits != nullptr) waits->await();
-    if (!pay_elder(slot, id, sequence, waits) && waits != nullptr) waits->awaited(Status::ok);
+    if (!pay_elder(slot, job.id, job.sequence, waits) && waits != nullptr) waits->awaited(Status::ok);
   }
+}
+
+// A bit a drive that holds a part of it.
+uint32_t LogStore::drives_of(const BlockId& id) {
+  uint32_t drives = 0;
+  for (uint32_t part = 0; const Index::Entry* entry = find_part(id, part); ++part) drives |= 1U << entry->drive;
+  return drives;
 }
 
 // --- puts ------------------------------------------------------------------------------------------------
@@ -321,11 +332,10 @@ void LogStore::commit(PutOp& op) {
   WriteJob& started = *job;
   writes_.push_front(std::move(job));
   started.self = writes_.begin();
-  if (has_elders(op.id)) {
+  if (has_elders(started)) {
     // No earlier block of that key may be back once this one was acknowledged.
     started.relaxed = false;
-    started.elders_buried = true;
-    bury_elders(op.id, started.sequence, &started);
+    bury_elders(started, &started);
   }
   started.start();
   // A relaxed put is answered when its records have their places: WriteJob::part_placed().
@@ -346,15 +356,16 @@ void LogStore::written(WriteJob& job) {
     return;
   }
   if (job.status == Status::ok && !members_->durable() && !job.inserted) job.status = Status::read_only;
-  if (job.status == Status::ok && !job.inserted && !job.elders_buried) {
+  if (job.status == Status::ok && !job.inserted) {
     // A drive that came while it was written may hold an earlier block of its key.
     const Index::Entry* known = find_part(job.id, 0);
-    const bool earlier = known != nullptr && known->birth < job.sequence;
-    if (earlier || has_elders(job.id)) {
-      if (earlier) forget(job.id, Gone::replaced);
-      job.elders_buried = true;
+    if (known != nullptr && known->birth < job.sequence) {
+      job.elders_buried &= ~drives_of(job.id);
+      forget(job.id, Gone::replaced);
+    }
+    if (has_elders(job)) {
       job.await();
-      bury_elders(job.id, job.sequence, &job);
+      bury_elders(job, &job);
       return job.awaited(Status::ok);
     }
   }

@@ -4,12 +4,14 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <new>
 #include <string>
@@ -42,15 +44,73 @@ bool refuses() {
 
 }  // namespace
 
-[[gnu::noinline]] void* operator new(size_t bytes) {
-  if (refuses()) throw std::bad_alloc();
-  if (void* memory = std::malloc(bytes)) return memory;
+// Every form of them: one that is left out goes past the count, and under ASAN to another heap than its delete.
+#define REPLACED [[gnu::noinline]]
+using Align = std::align_val_t;
+using NoThrow = std::nothrow_t;
+
+REPLACED void* operator new(size_t bytes, Align align, const NoThrow&) noexcept {
+  if (refuses()) return nullptr;
+  const auto alignment = static_cast<size_t>(align);
+  return std::aligned_alloc(alignment, (std::max<size_t>(bytes, 1) + alignment - 1) / alignment * alignment);
+}
+REPLACED void* operator new(size_t bytes, const NoThrow&) noexcept {
+  return refuses() ? nullptr : std::malloc(std::max<size_t>(bytes, 1));
+}
+REPLACED void* operator new(size_t bytes, Align align) {
+  if (void* memory = operator new(bytes, align, std::nothrow)) return memory;
   throw std::bad_alloc();
 }
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
+REPLACED void* operator new(size_t bytes) {
+  if (void* memory = operator new(bytes, std::nothrow)) return memory;
+  throw std::bad_alloc();
+}
+REPLACED void* operator new[](size_t bytes, Align align, const NoThrow&) noexcept {
+  return operator new(bytes, align, std::nothrow);
+}
+REPLACED void* operator new[](size_t bytes, const NoThrow&) noexcept {
+  return operator new(bytes, std::nothrow);
+}
+REPLACED void* operator new[](size_t bytes, Align align) {
+  return operator new(bytes, align);
+}
+REPLACED void* operator new[](size_t bytes) {
+  return operator new(bytes);
+}
+REPLACED void operator delete(void* memory) noexcept {
   std::free(memory);
 }
-[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
+REPLACED void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
+REPLACED void operator delete(void* memory, const NoThrow&) noexcept {
+  std::free(memory);
+}
+REPLACED void operator delete(void* memory, Align) noexcept {
+  std::free(memory);
+}
+REPLACED void operator delete(void* memory, size_t, Align) noexcept {
+  std::free(memory);
+}
+REPLACED void operator delete(void* memory, Align, const NoThrow&) noexcept {
+  std::free(memory);
+}
+REPLACED void operator delete[](void* memory) noexcept {
+  std::free(memory);
+}
+REPLACED void operator delete[](void* memory, size_t) noexcept {
+  std::free(memory);
+}
+REPLACED void operator delete[](void* memory, const NoThrow&) noexcept {
+  std::free(memory);
+}
+REPLACED void operator delete[](void* memory, Align) noexcept {
+  std::free(memory);
+}
+REPLACED void operator delete[](void* memory, size_t, Align) noexcept {
+  std::free(memory);
+}
+REPLACED void operator delete[](void* memory, Align, const NoThrow&) noexcept {
   std::free(memory);
 }
 
@@ -148,6 +208,33 @@ class ShortageTest : public ::testing::TestWithParam<std::tuple<std::string, boo
       std::vector<std::byte>(kBlockBytes), std::vector<std::byte>(kBlockBytes), std::vector<std::byte>(kBlockBytes)};
   uint64_t next_ = 1;
 };
+
+TEST(Shortage, NoFormOfAllocationGoesPastTheCount) {
+  constexpr std::align_val_t kAlign{64};
+  const std::vector<std::function<void*()>> forms = {
+      [] { return operator new(8); },
+      [] { return operator new[](8); },
+      [] { return operator new(8, std::nothrow); },
+      [] { return operator new[](8, std::nothrow); },
+      [&] { return operator new(8, kAlign); },
+      [&] { return operator new[](8, kAlign); },
+      [&] { return operator new(8, kAlign, std::nothrow); },
+      [&] { return operator new[](8, kAlign, std::nothrow); },
+  };
+  for (size_t form = 0; form < forms.size(); ++form) {
+    void* memory = nullptr;
+    {
+      const Shortage shortage(0, true);
+      try {
+        memory = forms[form]();
+      } catch (const std::bad_alloc&) {
+      }
+    }
+    EXPECT_TRUE(Shortage::came()) << "form " << form;
+    EXPECT_EQ(memory, nullptr) << "form " << form;
+    std::free(memory);
+  }
+}
 
 TEST_P(ShortageTest, ACallComesBackAndTheClientGoesOn) {
   const bool stays = std::get<1>(GetParam());

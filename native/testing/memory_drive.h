@@ -71,6 +71,8 @@ class MemoryDrive final : public Drive {
   ~MemoryDrive() override;
 
   DriveFaults faults;
+  // How a test remembers a drive that it gave to a store: empty once the store has let it go. It keeps nothing alive.
+  std::weak_ptr<MemoryDrive> watch() const { return alive_; }
 
   void poll() override;
   void wait(int timeout_ms) override;
@@ -96,6 +98,7 @@ class MemoryDrive final : public Drive {
   std::deque<IoRequest*> queue_;
   std::mt19937_64 random_;
   bool dead_ = false;
+  const std::shared_ptr<MemoryDrive> alive_{this, [](MemoryDrive*) {}};
 };
 
 }  // namespace cairn

@@ -210,9 +210,10 @@ class ModelLife {
   }
 
   bool off() const { return store_ == nullptr; }
-  bool is_attached(size_t drive) const { return drives_[drive] != nullptr; }
+  bool is_attached(size_t drive) const { return !drives_[drive].expired(); }
   size_t attached() const {
-    return static_cast<size_t>(std::count_if(drives_.begin(), drives_.end(), [](auto* one) { return one != nullptr; }));
+    return static_cast<size_t>(
+        std::count_if(drives_.begin(), drives_.end(), [](const auto& one) { return !one.expired(); }));
   }
   std::vector<Platter> platters() const {
     std::vector<Platter> all;
@@ -222,9 +223,7 @@ class ModelLife {
   const ModelKnowledge& knowledge() const { return knowledge_; }
   void power_off() {
     if (store_ == nullptr) return;
-    for (MemoryDrive* drive : drives_) {
-      if (drive != nullptr) drive->kill(1);
-    }
+    kill(1);
     store_.reset();
     forget_life();
   }
@@ -242,8 +241,13 @@ class ModelLife {
   void say(const std::string& what) const {
     if (tells_ && !silent_) std::fprintf(stderr, "  %s\n", what.c_str());
   }
+  void kill(uint64_t seed) {
+    for (const auto& one : drives_) {
+      if (const auto drive = one.lock()) drive->kill(seed);
+    }
+  }
   void forget_life() {
-    drives_.fill(nullptr);
+    drives_.fill({});
     evicted_ = 0;
     knowledge_.away_for_good();
   }
@@ -305,7 +309,7 @@ class ModelLife {
   // The line that runs.
   void learn_line() {
     for (size_t i = 0; i < count_; ++i) {
-      if ((members_now() >> i & 1) == 0 || drives_[i] == nullptr) continue;
+      if ((members_now() >> i & 1) == 0 || drives_[i].expired()) continue;
       const auto record = record_of(i);
       if (record && record->left == 0) knowledge_.line = record->store;
     }
@@ -326,14 +330,14 @@ class ModelLife {
       const size_t i = order_[at];
       if ((set >> i & 1) == 0) continue;
       auto drive = std::make_unique<MemoryDrive>(platters_[i]);
-      drives_[i] = drive.get();
+      drives_[i] = drive->watch();
       owned.push_back(std::move(drive));
     }
     StoreOptions options;
     options.wait_until_loaded = false;
     auto opened = Store::open(std::move(owned), slab_, clock_, options);
     if (!opened.ok()) {
-      drives_.fill(nullptr);
+      drives_.fill({});
       return violate("it does not start: " + opened.error().message);
     }
     store_ = opened.take();
@@ -454,7 +458,7 @@ class ModelLife {
   bool attach(size_t drive) {
     waited_ = store_->stats().members_state == "waiting";
     auto one = std::make_unique<MemoryDrive>(platters_[drive]);
-    MemoryDrive* const known = one.get();
+    const auto known = one->watch();
     auto identified = Store::identify(std::move(one));
     if (!identified.ok()) {
       violate("a drive is not known any more: " + identified.error().message);
@@ -477,7 +481,7 @@ class ModelLife {
       if (!silent_) ++(one.distrusted ? outcome_.given_up : outcome_.believed);
       if ((was_away >> drive & 1) != 0 && (one.distrusted || one.state == "failed"))
         violate("a drive that was away for a moment is not believed");
-      if (one.state == "failed") drives_[drive] = nullptr;
+      if (one.state == "failed") drives_[drive].reset();
     }
     if (store_->stats().members_state == "waiting") return;
     const format::Uuid before = knowledge_.line;
@@ -494,11 +498,15 @@ class ModelLife {
     const auto gone = store_->detach(uuid_of(drive), true);
     if (!gone.ok()) violate("a drive cannot be detached: " + gone.error().message);
   }
-  void vanish(size_t drive) {
-    DriveFaults& faults = drives_[drive]->faults;
+  // Every request to it ends as ENODEV from now on.
+  void pull(size_t drive) {
+    DriveFaults& faults = drives_[drive].lock()->faults;
     faults.error = ENODEV;
     faults.fail_read = faults.fail_write = faults.fail_flush = faults.fail_discard = 1;
     faults.for_ever = true;
+  }
+  void vanish(size_t drive) {
+    pull(drive);
     // It is looked at once a second.
     for (int i = 0; i < 12; ++i) {
       clock_.advance_ms(200);
@@ -510,7 +518,7 @@ class ModelLife {
     }
   }
   void went(size_t drive, bool vanished) {
-    drives_[drive] = nullptr;
+    drives_[drive].reset();
     const bool waits = store_->stats().members_state == "waiting";
     knowledge_.away_for_good();
     if (vanished && !waits) knowledge_.away = 1U << drive;
@@ -531,9 +539,7 @@ class ModelLife {
 
   void crash(bool kept) {
     outcome_.crashes += silent_ ? 0 : 1;
-    for (MemoryDrive* drive : drives_) {
-      if (drive != nullptr) drive->kill(7);
-    }
+    kill(7);
     store_.reset();
     for (size_t i = 0; i < count_; ++i) {
       if (kept) {
@@ -569,10 +575,7 @@ class ModelLife {
     } else if (step.inner == ModelStep::Kind::detach) {
       detach(step.what);
     } else {
-      DriveFaults& faults = drives_[step.what]->faults;
-      faults.error = ENODEV;
-      faults.fail_read = faults.fail_write = faults.fail_flush = faults.fail_discard = 1;
-      faults.for_ever = true;
+      pull(step.what);
     }
     const uint64_t until = std::exchange(cut_at_, 0);
     if (!took) return false;
@@ -634,7 +637,7 @@ class ModelLife {
   VirtualClock clock_;
   std::vector<std::shared_ptr<Platter>> platters_;
   std::unique_ptr<Store> store_;
-  std::array<MemoryDrive*, kModelDrivesMost> drives_{};
+  std::array<std::weak_ptr<MemoryDrive>, kModelDrivesMost> drives_;  // the store owns them
   std::array<std::string, kModelDrivesMost> uuids_;
   ModelKnowledge knowledge_;
   std::array<size_t, kModelDrivesMost> order_{0, 1, 2};

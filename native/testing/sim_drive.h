@@ -48,6 +48,8 @@ class SimDrive final : public Drive {
   uint64_t next_due_ns() const { return due_.empty() ? UINT64_MAX : due_.begin()->first; }
   // The drive is gone: all that is in flight, and all that comes, ends as ENODEV. What it holds survives.
   void vanish() { gone_ = true; }
+  // See MemoryDrive.
+  std::weak_ptr<SimDrive> watch() const { return alive_; }
   // The process ends (kill -9) or the power goes; see MemoryDrive. The drive is dead afterwards.
   void kill();
   void lose_power();
@@ -67,6 +69,7 @@ class SimDrive final : public Drive {
   std::multimap<uint64_t, IoRequest*> due_;
   bool gone_ = false;
   SimDriveCounters counters_;
+  const std::shared_ptr<SimDrive> alive_{this, [](SimDrive*) {}};
 };
 
 }  // namespace cairn

@@ -143,12 +143,12 @@ bool SimWorld::boot(bool healed) {
 void SimWorld::turn() {
   ++outcome_.turns;
   uint64_t before = 0;
-  for (const Place& place : places_) before += place.drive == nullptr ? 0 : place.drive->in_flight();
+  for (const Place& place : places_) before += place.drive() == nullptr ? 0 : place.drive()->in_flight();
   reactor_->turn(0);
   bool news = false;
   for (auto& client : clients_) news |= client->step();
   uint64_t after = 0;
-  for (const Place& place : places_) after += place.drive == nullptr ? 0 : place.drive->in_flight();
+  for (const Place& place : places_) after += place.drive() == nullptr ? 0 : place.drive()->in_flight();
   quiet_ = news || before != after ? 0 : quiet_ + 1;
   clock_.advance_to(clock_.now_ns() + 1'000 + random_() % 20'000);
   if (quiet_ > kQuietTurns) clock_.advance_to(std::min(next_event_ns(), clock_.now_ns() + kSecondNs));
@@ -157,7 +157,7 @@ void SimWorld::turn() {
 uint64_t SimWorld::next_event_ns() const {
   uint64_t next = UINT64_MAX;
   for (const Place& place : places_) {
-    if (place.drive != nullptr) next = std::min(next, place.drive->next_due_ns());
+    if (place.drive() != nullptr) next = std::min(next, place.drive()->next_due_ns());
     if (place.back_ns != 0) next = std::min(next, place.back_ns);
   }
   bool open = false;
@@ -244,8 +244,8 @@ void SimWorld::settle() {
       std::fprintf(stderr, "seed %lu: removals %zu, draining '%s', loaded %d\n", plan_.seed, removals_.size(),
                    draining_.c_str(), store_->loaded() ? 1 : 0);
       for (const Place& place : places_) {
-        if (place.drive == nullptr) continue;
-        std::fprintf(stderr, "  %s back in %ld ms\n", place.drive->info().path.c_str(),
+        if (place.drive() == nullptr) continue;
+        std::fprintf(stderr, "  %s back in %ld ms\n", place.drive()->info().path.c_str(),
                      place.back_ns == 0 ? 0L : (long)(place.back_ns - clock_.now_ns()) / 1000000);
       }
       for (const DriveStats& drive : store_->stats().drives)
@@ -264,12 +264,12 @@ void SimWorld::settle() {
 
 void SimWorld::kill_drives(bool power_lost) {
   for (Place& place : places_) {
-    if (place.drive == nullptr) continue;
-    if (power_lost) place.drive->lose_power();
-    if (!power_lost) place.drive->kill();
-    outcome_.drive_errors += place.drive->counters().errors;
-    outcome_.drive_lies += place.drive->counters().lies;
-    outcome_.stalls += place.drive->counters().stalls;
+    if (place.drive() == nullptr) continue;
+    if (power_lost) place.drive()->lose_power();
+    if (!power_lost) place.drive()->kill();
+    outcome_.drive_errors += place.drive()->counters().errors;
+    outcome_.drive_lies += place.drive()->counters().lies;
+    outcome_.stalls += place.drive()->counters().stalls;
   }
 }
 
@@ -321,7 +321,7 @@ void SimWorld::forget_process() {
   store_.reset();
   removals_.clear();
   for (Place& place : places_) {
-    place.drive = nullptr;
+    place.plugged.reset();
     place.back_ns = 0;
   }
 }

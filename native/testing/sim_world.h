@@ -62,7 +62,8 @@ class SimWorld final : private SimClient::Server, private EventSink, private Ent
   class Removal;
   struct Place {  // where a drive is plugged in
     std::shared_ptr<Platter> platter;
-    SimDrive* drive = nullptr;  // owned by the store
+    std::weak_ptr<SimDrive> plugged;  // the store owns it
+    SimDrive* drive() const { return plugged.lock().get(); }
     std::string uuid;
     uint64_t back_ns = 0;  // when a drive that left is plugged in again; 0: it is there
   };

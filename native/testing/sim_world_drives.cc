@@ -29,15 +29,15 @@ void SimWorld::make_drive(Place& place) {
 std::unique_ptr<SimDrive> SimWorld::plug(Place& place, const SimFaults& faults) {
   auto drive = std::make_unique<SimDrive>(place.platter, clock_, faults, random_(),
                                           "drive " + std::to_string(&place - places_.data()));
-  place.drive = drive.get();
+  place.plugged = drive->watch();
   place.back_ns = 0;
   return drive;
 }
 
 void SimWorld::pull_a_drive() {
   Place& place = places_[random_() % places_.size()];
-  if (place.drive == nullptr || place.back_ns != 0 || !draining_.empty() || !store_->loaded()) return;
-  place.drive->vanish();
+  if (place.drive() == nullptr || place.back_ns != 0 || !draining_.empty() || !store_->loaded()) return;
+  place.drive()->vanish();
   place.back_ns = clock_.now_ns() + (1 + random_() % 20) * kSecondNs;
   oracle_.impair(true);
   ++outcome_.drives_left;
@@ -45,7 +45,7 @@ void SimWorld::pull_a_drive() {
 
 void SimWorld::plug_in(Place& place) {
   static const SimFaults kNone;
-  SimDrive* const before = place.drive;
+  const std::weak_ptr<SimDrive> before = place.plugged;
   auto identified = Store::identify(plug(place, kNone));
   if (!identified.ok()) {
     CAIRN_CHECK(plan_.faults.lies(), "a simulation's drive that came back is not known");
@@ -57,11 +57,11 @@ void SimWorld::plug_in(Place& place) {
   if (attached.ok()) return;
   if (attached.error().status == static_cast<uint16_t>(Status::drive_foreign)) {
     // It was used without those that run now.
-    place.drive = nullptr;
+    place.plugged.reset();
     return;
   }
   // The store has not noticed yet that it had left.
-  place.drive = before;
+  place.plugged = before;
   place.back_ns = clock_.now_ns() + kSecondNs;
 }
 

@@ -81,7 +81,7 @@ size_t StoreWorld::add_platter(uint64_t bytes) {
 Result<Unit> StoreWorld::attach(size_t platter) {
   auto drive = std::make_unique<MemoryDrive>(platters.at(platter));
   if (drives_.size() <= platter) drives_.resize(platter + 1);
-  MemoryDrive* const known = drive.get();
+  const auto known = drive->watch();
   auto identified = Store::identify(std::move(drive));
   if (!identified) return identified.error();
   auto attached = store->attach(identified.take());
@@ -96,7 +96,7 @@ std::string StoreWorld::uuid(size_t platter) const {
 }
 
 void StoreWorld::vanish(size_t platter) {
-  DriveFaults& faults = drives_.at(platter)->faults;
+  DriveFaults& faults = drive(platter).faults;
   faults.error = ENODEV;
   faults.fail_read = faults.fail_write = faults.fail_flush = faults.fail_discard = 1;
   faults.for_ever = true;
@@ -111,6 +111,12 @@ bool StoreWorld::run_until(const std::function<bool()>& holds, int turns) {
   return holds();
 }
 
+MemoryDrive& StoreWorld::drive(size_t index) const {
+  const auto drive = drives_.at(index).lock();
+  CAIRN_CHECK(drive != nullptr, "a test asks for a drive that the store has let go");
+  return *drive;
+}
+
 StoreWorld::~StoreWorld() {
   store.reset();
 }
@@ -122,7 +128,7 @@ Result<std::unique_ptr<Store>> StoreWorld::try_open(const StoreOptions& options)
     auto drive = std::make_unique<MemoryDrive>(platter, true, options.read_only);
     drive->faults.seed = open_faults_seed;
     drive->faults.unreadable = open_unreadable;
-    drives_.push_back(drive.get());
+    drives_.push_back(drive->watch());
     owned.push_back(std::move(drive));
   }
   return Store::open(std::move(owned), *slab, clock, options);
@@ -140,7 +146,10 @@ void StoreWorld::close() {
 }
 
 void StoreWorld::crash(uint64_t seed) {
-  for (MemoryDrive* drive : drives_) drive->crash(seed++);
+  for (const auto& one : drives_) {
+    if (const auto drive = one.lock()) drive->crash(seed);
+    ++seed;
+  }
   store.reset();
 }
 
@@ -149,7 +158,10 @@ void StoreWorld::run(int turns) {
 }
 
 void StoreWorld::kill(uint64_t seed) {
-  for (MemoryDrive* drive : drives_) drive->kill(seed++);
+  for (const auto& one : drives_) {
+    if (const auto drive = one.lock()) drive->kill(seed);
+    ++seed;
+  }
   store.reset();
 }
 

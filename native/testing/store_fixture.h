@@ -102,7 +102,8 @@ class StoreWorld {
   // Turns, a millisecond of the clock each, until it holds; false if it never does.
   bool run_until(const std::function<bool()>& holds, int turns = 20'000);
   bool exists(const std::string& name) { return store->exists({key_of(name), 0, 0}); }
-  MemoryDrive& drive(size_t index = 0) { return *drives_.at(index); }
+  // Of a platter, while the store has it.
+  MemoryDrive& drive(size_t index = 0) const;
 
   VirtualClock clock;
   std::unique_ptr<Slab> slab;
@@ -114,7 +115,7 @@ class StoreWorld {
   uint64_t formatted_segment_bytes = 0;  // as formatted; 0: the default
 
  private:
-  std::vector<MemoryDrive*> drives_;  // owned by the store
+  std::vector<std::weak_ptr<MemoryDrive>> drives_;  // the store owns them
 };
 
 }  // namespace cairn

@@ -90,7 +90,8 @@ bool decode_rdma_reject(ConstByteSpan data, Status& status, std::string& reason)
 // Frames put together from messages. Holds no more than one frame, and that no longer than its header may say.
 class FrameAssembly {
  public:
-  // Takes one message. A frame that it completes is in header() and body() until the next call. `ended` says whether.
+  // Takes one message. A frame that it completes is in header() and body() until the next call; `ended` says whether.
+  // Nothing is copied of a frame that one message holds: its body() lies in that message, and goes with it.
   // nullptr, or what is wrong; `status` then says of which kind that is.
   const char* take(ConstByteSpan message, bool& ended, Status& status);
   uint16_t credits() const { return prefix_.credits; }  // of the last message
@@ -104,7 +105,7 @@ class FrameAssembly {
 
   MessagePrefix prefix_;
   FrameHeader header_;
-  ConstByteSpan body_;
+  ConstByteSpan body_;  // in pieces_, or in the last message
   std::vector<std::byte> pieces_;
   bool open_ = false;
 };

@@ -59,7 +59,7 @@ HEADERS = {
     "memory": """unique_ptr make_unique shared_ptr make_shared weak_ptr enable_shared_from_this dynamic_pointer_cast
         static_pointer_cast addressof hash""",
     "mutex": "mutex lock_guard unique_lock scoped_lock once_flag call_once adopt_lock defer_lock",
-    "new": "align_val_t bad_alloc set_new_handler nothrow",
+    "new": "align_val_t bad_alloc set_new_handler nothrow nothrow_t",
     "numeric": "iota accumulate gcd lcm midpoint",
     "optional": "optional nullopt hash",
     "ostream": "ostream endl",

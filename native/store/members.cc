@@ -62,6 +62,7 @@ void LogStore::Members::plan() {
   members_ = plan.members;
   base_ = plan.base;
   complete_ = plan.complete;
+  attempted_.clear();
   cold_ = plan.state == StartPlan::State::cold;
   fresh_ = plan.state == StartPlan::State::fresh;
   departed_.clear();

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -101,6 +102,7 @@ class LogStore::Members {
   void take_learned();
   void leave_out_silent();
   bool may_go_on(const std::vector<format::Uuid>& wanted);
+  bool enough(const std::vector<format::Uuid>& wanted) const;
   void begin_change(const std::vector<format::Uuid>& wanted);
   void next_phase();
   void send_phase(Phase phase);
@@ -118,6 +120,8 @@ class LogStore::Members {
   format::Uuid origin_{}, line_{};
   uint64_t epoch_ = 0, lost_sequence_ = 0, next_sequence_ = 0;
   std::vector<format::Uuid> members_, base_;
+  // Of changes that failed since one was complete: each may stand on all that it names, whatever those answered.
+  std::set<std::vector<format::Uuid>> attempted_;
   std::map<format::Uuid, uint64_t> departed_;
   std::vector<format::Uuid> early_departed_;  // members that are not here, until the others are read
   bool complete_ = false;                     // every one of `members_` has the record

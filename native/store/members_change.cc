@@ -135,14 +135,21 @@ void LogStore::Members::leave_out_silent() {
   }
 }
 
-bool LogStore::Members::may_go_on(const std::vector<Uuid>& wanted) {
-  CAIRN_CHECK(!wanted.empty(), "a store goes on without a drive");
-  CAIRN_CHECK(change_ == nullptr, "members are counted while they change");
+// Whether no start can go on with drives that are all others: it takes more than half of both lists, or all that a
+// change names.
+bool LogStore::Members::enough(const std::vector<Uuid>& wanted) const {
   const auto there = [&](const std::vector<Uuid>& of) {
     return static_cast<size_t>(
         std::count_if(of.begin(), of.end(), [&](const Uuid& one) { return contains(wanted, one); }));
   };
-  if (2 * there(members_) >= members_.size() && 2 * there(base_) >= base_.size()) return true;
+  return 2 * there(members_) >= members_.size() && 2 * there(base_) >= base_.size() &&
+         std::all_of(attempted_.begin(), attempted_.end(), [&](const auto& one) { return there(one) > 0; });
+}
+
+bool LogStore::Members::may_go_on(const std::vector<Uuid>& wanted) {
+  CAIRN_CHECK(!wanted.empty(), "a store goes on without a drive");
+  CAIRN_CHECK(change_ == nullptr, "members are counted while they change");
+  if (enough(wanted)) return true;
   // Those that are being let go say so before, where the others are too few without them.
   bool any = false;
   for (Leaving& one : leaving_) any |= !std::exchange(one.stamped, true);
@@ -317,6 +324,7 @@ void LogStore::Members::next_phase() {
       // Whoever heard of it keeps that number: the next change has a larger one.
       epoch_ = change_->epoch;
       complete_ = false;
+      attempted_.insert(change_->members);
       change_.reset();
       return;
     }
@@ -358,6 +366,7 @@ void LogStore::Members::end_change() {
   const std::unique_ptr<Change> change = std::move(change_);
   epoch_ = change->epoch;
   members_ = base_ = change->members;
+  attempted_.clear();
   CAIRN_CHECK(!members_.empty(), "a change leaves a store without members");
   complete_ = true;
   // Who went while the others were told is waited for as well.

@@ -98,7 +98,8 @@ Line look_at(const std::vector<DriveFacts>& drives, const Membership& record) {
   // The others went on as if those that were let go were none; unless there were no others.
   const bool last = let_go == line.members.size();
   const size_t all = line.members.size() - (last ? 0 : let_go), here = line.present.size() - (last ? 0 : let_go);
-  const bool may = last || (2 * of_base >= line.base.size() - let_go_of_base && all > 0);
+  // Half of the base is not enough: a store that ran may have gone on with the other half.
+  const bool may = last || (2 * of_base > line.base.size() - let_go_of_base && all > 0);
   if (2 * here > all && may) line.standing = Line::Standing::whole;
   if (2 * here == all && all > 0) line.standing = Line::Standing::half;
   return line;

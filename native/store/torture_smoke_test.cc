@@ -45,6 +45,14 @@ TEST(TortureSmoke, AFailedRequestCostsItsOwnerOnly) {
   EXPECT_NE(run(torture_fault_sites, {}, 2).find("\"runs\":"), std::string::npos);
 }
 
+TEST(TortureSmoke, DrivesThatComeAndGoBringNothingBack) {
+  TortureOptions options;
+  options.random = 60;
+  const std::string figures = run(torture_histories, options, 0);
+  EXPECT_NE(figures.find("\"histories\":60"), std::string::npos);
+  EXPECT_EQ(figures.find("\"hits\":0,"), std::string::npos) << "nothing was there to be judged";
+}
+
 // What was evicted, not deleted, may be found again where the put that followed was not kept, and nowhere else.
 TEST(TortureSmoke, AnEvictedBlockReturnsOnlyWhereWhatFollowedWasNotKept) {
   TortureBlocks blocks;

@@ -2,6 +2,7 @@
 //   cairn-torture crash-points [--random N] [--seed S] [--only WORKLOAD] [--stop-at SECONDS]
 //   cairn-torture bit-flips [--payload N] [--seed S] [--shard I/N] [--only DRIVE:PAGE:BIT] [--stop-at SECONDS]
 //   cairn-torture fault-sites [--only SITE:N:FAULT:once|for_ever] [--stop-at SECONDS]
+//   cairn-torture histories [--random N] [--seed S] [--stop-at SECONDS]: drives that come and go while they are used
 //   cairn-torture life --file PATH [--size BYTES] [--check]: a store's short life, while somebody makes system calls
 //   fail
 //     (tests/reliability/syscall_sites.py); --check: whether what its stdout promised, now on stdin, is kept
@@ -23,6 +24,7 @@ int usage() {
                "       cairn-torture bit-flips [--payload N] [--seed S] [--shard I/N] [--only DRIVE:PAGE:BIT] "
                "[--stop-at SECONDS]\n"
                "       cairn-torture fault-sites [--only SITE:N:FAULT:once|for_ever] [--stop-at SECONDS]\n"
+               "       cairn-torture histories [--random N] [--seed S] [--stop-at SECONDS]\n"
                "       cairn-torture life --file PATH [--size BYTES] [--check]\n");
   return 2;
 }
@@ -64,12 +66,15 @@ int main(int count, char** words) {
   mallopt(M_MMAP_THRESHOLD, 64 << 20);
   mallopt(M_TRIM_THRESHOLD, 512 << 20);
   cairn::TortureOptions options;
-  const bool known = part == "crash-points" || part == "bit-flips" || part == "fault-sites";
+  const bool known = part == "crash-points" || part == "bit-flips" || part == "fault-sites" || part == "histories";
   if (!known || !parse(count, words, options)) return usage();
   cairn::TortureReport report(options.stop_at_s);
   report.json.text("part", part);
   if (part == "fault-sites") {
     torture_fault_sites(options, report);
+  } else if (part == "histories") {
+    options.random = options.random > 0 ? options.random : 1000;
+    torture_histories(options, report);
   } else if (part == "bit-flips") {
     options.payload > 0 ? torture_damages(options, report) : torture_bit_flips(options, report);
   } else {

@@ -56,6 +56,7 @@ void torture_random_crashes(const TortureOptions& options, TortureReport& report
 void torture_bit_flips(const TortureOptions& options, TortureReport& report);
 void torture_damages(const TortureOptions& options, TortureReport& report);
 void torture_fault_sites(const TortureOptions& options, TortureReport& report);
+void torture_histories(const TortureOptions& options, TortureReport& report);
 // The words after the part are its own (testing/torture.cc says which). The exit status: 0, 1 after a violation, 3 when
 // the machine did not let it live; -1: these are no words of it.
 int torture_life(int count, char** words);

@@ -81,6 +81,7 @@ def measures(parts: Iterable[str]) -> list[Measure]:
         ),
         Measure("payload-damage", "Random damages", "damages", field("damages"), 10_000, million),
         Measure("fault-sites", "Requests and allocations that failed", "sites", all_of("sites."), 0, 0, whole=True),
+        Measure("histories", "Random histories of drives in use", "histories", histories, 3_000, million),
         Measure("drives-two", "Histories of two drives that come and go", "histories", histories, 0, 0, whole=True),
         Measure("drives-two-cut", "… with a change cut off", "histories", histories, 0, 0, whole=True),
         Measure("drives-three", "… of three drives", "histories", histories, 0, 0, whole=True),

@@ -19,7 +19,7 @@ UNLIMITED = 1_000_000_000
 REPEATS_MOST = 10
 # How cairn-torture names a case, and cairn-simulate a seed.
 TORTURE_CASE = re.compile(
-    r"^((?:crash-points --random 1|bit-flips --payload 1) --seed \d+|crash-points --only [^\s:]+"
+    r"^((?:crash-points --random 1|histories --random 1|bit-flips --payload 1) --seed \d+|crash-points --only [^\s:]+"
     r"|bit-flips --seed \d+ --only \w+:\d+:\d+|fault-sites --only \w+:\d+:[^:]+:(?:once|for_ever))"
 )
 FLOOD_CASE = re.compile(r"^flood_matrix --only ([\w]+:\w+:\d+): ", re.MULTILINE)
@@ -177,6 +177,7 @@ def torture(places: Places) -> list[Part]:
         whole("bit-flips", 480),
         random("payload-damage", ("bit-flips", "--payload"), "damages", 30, 12_000),
         whole("fault-sites", 60),
+        random("histories", ("histories", "--random"), "histories", 90, 4_000),
     ]
 
 

@@ -107,6 +107,7 @@ def test_a_run_that_ends_in_the_middle_is_a_violation(tmp_path: Path, capsys: py
         "bit-flips --payload 1 --seed 12",
         "bit-flips --seed 1 --only small:257:4099",
         "fault-sites --only write:12:io_error:for_ever",
+        "histories --random 1 --seed 21013",
     ],
 )
 def test_a_violation_of_torture_is_repeated_alone(case: str) -> None:

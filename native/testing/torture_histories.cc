@@ -1,14 +1,10 @@
 // Random histories of drives that vanish, fill up, hang, leave and come back in any order, while puts and deletes are
 // on their way: whatever is served is the last version that was acknowledged, or one whose fate nobody was told.
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <random>
 #include <set>
@@ -20,6 +16,8 @@
 #include "store/format.h"
 #include "store/recovery.h"
 #include "testing/store_fixture.h"
+#include "testing/torture.h"
+#include "testing/torture_world.h"
 
 namespace cairn {
 namespace {
@@ -30,7 +28,8 @@ constexpr uint64_t kDriveBytes = 14_MiB, kSegmentBytes = 1_MiB;
 
 class History {
  public:
-  explicit History(uint64_t seed) : seed_(seed), random_(seed), slab_(Slab::create(32_MiB).take()) {
+  History(TortureReport& report, uint64_t seed)
+      : report_(report), violations_(report.violations()), random_(seed), slab_(Slab::create(32_MiB).take()) {
     platters_.resize(2 + below(4));
     for (auto& platter : platters_) {
       platter = std::make_shared<Platter>(kDriveBytes);
@@ -46,22 +45,18 @@ class History {
   ~History() { end_life(); }
 
   void run(int steps) {
-    for (int i = 0; i < steps && !testing::Test::HasFailure(); ++i) step();
-    rest();
+    for (int i = 0; i < steps && going(); ++i) step();
+    if (going()) rest();
     end_life();
     start(true);
-    for (size_t key = 0; key < kKeys; ++key) check(key);
+    for (size_t key = 0; key < kKeys && store_ != nullptr; ++key) check(key);
   }
   uint64_t hits() const { return hits_; }
+  uint64_t lives() const { return lives_; }
 
  private:
-  template <class... T>
-  void say(const char* form, T... what) const {
-    if (getenv("CAIRN_HISTORIES_SAY") == nullptr) return;
-    printf("seed %llu: ", static_cast<unsigned long long>(seed_));
-    printf(form, what...);
-    printf("\n");
-  }
+  using Harm = TortureReport::Harm;
+  bool going() const { return store_ != nullptr && report_.violations() == violations_; }
   struct Known {
     std::set<uint32_t> may;  // versions that may be served; a miss is always right
     uint32_t last = 0;
@@ -96,23 +91,19 @@ class History {
     // Halves that are used apart are two stores (docs/storage-faults.md): here a half waits for the other.
     options.half_waits_ms = UINT32_MAX;
     auto opened = Store::open(std::move(owned), *slab_, clock_, options);
-    ASSERT_TRUE(opened.ok()) << opened.error().message;
+    if (!opened.ok()) return report_.violation("it does not start: " + opened.error().message);
     store_ = opened.take();
-    std::string there;
-    for (size_t i = 0; i < drives_.size(); ++i) there += drives_[i] ? std::to_string(i) : "-";
-    say("start with %s: %s %s", there.c_str(), store_->stats().members_state.c_str(),
-        store_->stats().members_reason.substr(0, 150).c_str());
+    ++lives_;
     TenantOptions tight;
     tight.name = "tight";
     tight.number = kTight;
     tight.quota_bytes = 400'000;
-    ASSERT_TRUE(store_->set_tenants({tight}).ok());
+    CAIRN_CHECK(store_->set_tenants({tight}).ok(), "a tenant that nobody else is cannot be set");
     turn(static_cast<int>(below(200)));
   }
   void end_life() {
     if (store_ == nullptr) return;
     const uint64_t how = below(3);
-    say("end %d", (int)how);
     if (how == 0) {
       for (MemoryDrive* drive : drives_) {
         if (drive != nullptr) drive->faults.hold = false;
@@ -143,14 +134,12 @@ class History {
     for (Known& one : known_) {
       if (one.put != nullptr && !one.put->ended.empty()) {
         const Status status = one.put->ended[0];
-        say("put of key %zu version %u: %d", static_cast<size_t>(&one - known_.data()), one.writing, (int)status);
         if (status == Status::ok) one.may = {one.writing};
         if (status == Status::exists) one.may.erase(one.writing);
         one.put.reset();
       }
       if (one.remove != nullptr && one.remove->ended) {
         const Status status = one.remove->statuses[0];
-        say("delete of key %zu: %d", static_cast<size_t>(&one - known_.data()), (int)status);
         if (status == Status::ok || status == Status::not_found) one.may.clear();
         one.remove.reset();
       }
@@ -171,7 +160,7 @@ class History {
       turn(1);
       clock_.advance_ms(10);
     }
-    ASSERT_FALSE(busy()) << "somebody waits for ever";
+    if (busy()) report_.violation("somebody waits for ever");
     for (const DriveStats& one : store_->stats().drives) {
       for (size_t i = 0; i < drives_.size(); ++i) {
         if (drives_[i] != nullptr && one.put_bytes > 0 && uuid_of(i) == one.uuid) let_go_[i] = false;
@@ -195,6 +184,7 @@ class History {
     } else {
       end_life();
       start(below(4) == 0);
+      if (!going()) return;
       for (size_t key = 0; key < kKeys; ++key) check(key);
     }
     turn(static_cast<int>(below(12)));
@@ -223,7 +213,6 @@ class History {
     if (drives_[i] == nullptr) return attach(i);
     DriveFaults& faults = drives_[i]->faults;
     const uint64_t which = below(6);
-    say("trouble %d of drive %zu", (int)which, i);
     switch (which) {
       case 0:
       case 1:
@@ -256,7 +245,7 @@ class History {
     let_go_[i] = let_go_[i] || !gone;
     if (!store_->begin_detach(uuid, true).ok()) return;
     for (int turns = 0; turns < 2'000 && !store_->detached(uuid); ++turns) turn(1);
-    ASSERT_TRUE(store_->detached(uuid)) << "a drive never leaves";
+    if (!store_->detached(uuid)) report_.violation("a drive never leaves");
     drives_[i] = nullptr;
     if (below(2) == 0) attach(i);
   }
@@ -274,7 +263,6 @@ class History {
     MemoryDrive* const known = drive.get();
     auto identified = Store::identify(std::move(drive));
     if (identified.ok() && store_->attach(identified.take()).ok()) drives_[i] = known;
-    say("attach %zu: %d, %s", i, (int)(drives_[i] != nullptr), store_->stats().members_state.c_str());
   }
   std::string uuid_of(size_t i) const {
     format::Page<format::Superblock> page;
@@ -300,36 +288,42 @@ class History {
       fill_pattern(right, seed_of(content_of(key, tried)));
       if (got == right) version = tried;
     }
-    ASSERT_GT(version, 0U) << "seed " << seed_ << ": wrong bytes under " << name_of(key);
-    ASSERT_TRUE(one.may.contains(version)) << "seed " << seed_ << ": version " << version << " of " << name_of(key)
-                                           << " is served, the last is " << one.last;
+    if (version == 0) return report_.violation("wrong bytes under " + name_of(key), Harm::wrong_bytes);
+    if (!one.may.contains(version)) {
+      report_.violation("version " + std::to_string(version) + " of " + name_of(key) + " is back, the last was " +
+                            std::to_string(one.last),
+                        Harm::undeleted);
+    }
   }
 
-  const uint64_t seed_;
+  TortureReport& report_;
+  const uint64_t violations_;  // before it
   std::mt19937_64 random_;
   VirtualClock clock_;
   std::unique_ptr<Slab> slab_;
   std::vector<std::shared_ptr<Platter>> platters_;
-  std::vector<MemoryDrive*> drives_;  // of the store; nullptr: it does not have that one
+  std::vector<MemoryDrive*> drives_;  // of the store, which owns them; nullptr: it does not have that one
   std::vector<bool> let_go_;          // in good order, and nothing was put to it since
   std::array<Known, kKeys> known_;
   std::unique_ptr<Store> store_;
-  uint64_t hits_ = 0;
+  uint64_t hits_ = 0, lives_ = 0;
 };
 
-TEST(Histories, ServeNothingThatIsOlderThanWhatWasAcknowledged) {
-  uint64_t hits = 0;
-  const char* const from = getenv("CAIRN_HISTORIES_FROM");
-  const char* const count = getenv("CAIRN_HISTORIES");
-  const uint64_t first = from == nullptr ? 1 : std::stoull(from);
-  for (uint64_t seed = first; seed < first + (count == nullptr ? 150 : std::stoull(count)) && !HasFailure(); ++seed) {
-    SCOPED_TRACE("seed " + std::to_string(seed));
-    History history(seed);
-    history.run(150);
+}  // namespace
+
+void torture_histories(const TortureOptions& options, TortureReport& report) {
+  constexpr int kSteps = 150;
+  uint64_t histories = 0, hits = 0, lives = 0;
+  for (; histories < options.random && !report.time_is_up(); ++histories) {
+    const uint64_t seed = options.seed + histories;
+    report.at("histories --random 1 --seed " + std::to_string(seed));
+    SeededEntropy entropy(seed);
+    History history(report, seed);
+    history.run(kSteps);
     hits += history.hits();
+    lives += history.lives();
   }
-  EXPECT_GT(hits, 10U) << "nothing was there to be judged";
+  report.json.number("histories", histories).number("lives", lives).number("hits", hits);
 }
 
-}  // namespace
 }  // namespace cairn

@@ -18,6 +18,9 @@ class Ghosts {
   // Beyond that their keys are not remembered, and their segment may hold any; 60 bytes each.
   static constexpr size_t kKeysMost = 1024 * 1024;
 
+  // In whichever segment: until the drive is read anew, or heard what it missed.
+  static constexpr uint32_t kSomewhere = UINT32_MAX;
+
   void note(uint32_t segment) { (void)segments_[segment]; }
   // Nobody can tell what lies there: it may be any key.
   void note_unknown(uint32_t segment) {

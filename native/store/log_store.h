@@ -206,6 +206,7 @@ class LogStore final : public Store, private Leases::Watcher {
   void move_entry(Index::Entry& entry, DriveLog& to, uint32_t segment, uint32_t page);
   void note_ghost(DriveLog& log, uint32_t segment, const BlockId& id);
   void note_leftovers(const WriteJob& job);
+  void note_undead(Slot& slot, const format::Tombstone& tombstone);
   void bury_elders(WriteJob& job, WriteJob* waits = nullptr);
   bool has_elders(const WriteJob& job) const;
   uint32_t drives_of(const BlockId& id);

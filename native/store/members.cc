@@ -246,6 +246,7 @@ void LogStore::Members::take_learned() {
     if (slot.role == Role::outsider && !slot.silent && (slot.forgot_elders || !believed(slot, slot.last_sequence)))
       give_up(slot);
     CAIRN_CHECK(slot.role != Role::blank || slot.recovered_blocks == 0, "blocks of no store are about to be served");
+    if (slot.silent) slot.log->ghosts.wiped(Ghosts::kSomewhere);
     slot.standing = Standing::joining;
   }
 }

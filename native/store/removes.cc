@@ -276,6 +276,17 @@ void LogStore::send_tombstones(const std::shared_ptr<Removal>& removal, std::vec
   }
 }
 
+// What a tombstone was to delete may still lie on a drive that did not take it, and is in no index: whoever puts such a
+// key anew buries it.
+void LogStore::note_undead(Slot& slot, const format::Tombstone& tombstone) {
+  if (slot.log == nullptr) return;
+  if (format::names_one_key(tombstone.kind)) {
+    note_ghost(*slot.log, Ghosts::kSomewhere, {tombstone.key, tombstone.value, tombstone.tenant});
+  } else {
+    slot.log->ghosts.note_unknown(Ghosts::kSomewhere);
+  }
+}
+
 void LogStore::remove_done(RemoveJob& job, Status status) {
   CAIRN_CHECK(job.self->get() == &job, "a delete ends that is listed in the place of another");
   CAIRN_CHECK(job.items.size() == job.held_by.size(), "nobody knows which drives held what was deleted");
@@ -285,7 +296,10 @@ void LogStore::remove_done(RemoveJob& job, Status status) {
   CAIRN_CHECK(job.drive < slots_.size(), "a delete ends on a drive that there never was");
   Slot& slot = slots_[job.drive];
   if (status != Status::ok) {
-    for (const format::Tombstone& one : job.dead) graveyard_.unheld(one, job.drive);
+    for (const format::Tombstone& one : job.dead) {
+      graveyard_.unheld(one, job.drive);
+      note_undead(slot, one);
+    }
   }
   if (job.removal == nullptr) {
     if (status == Status::ok) --paying_;

@@ -39,7 +39,7 @@ class History {
       CAIRN_CHECK(format_drive(drive, options, clock_).ok(), "a good drive cannot be formatted");
     }
     drives_.resize(platters_.size());
-    let_go_.resize(platters_.size());
+    let_go_.resize(platters_.size(), true);
     start(true);
   }
   ~History() { end_life(); }

@@ -85,7 +85,7 @@ class History {
     // Drives that were let go are no store's, and begin one of their own.
     bool any = false;
     for (size_t i = 0; i < drives_.size(); ++i) any |= drives_[i] != nullptr && !let_go_[i];
-    if (!any) return start(true);
+    if (!any && !all) return start(true);
     StoreOptions options;
     options.wait_until_loaded = below(2) == 0;
     // Halves that are used apart are two stores (docs/storage-faults.md): here a half waits for the other.

@@ -45,10 +45,13 @@ Status get(StoreWorld& world, const std::string& name, uint32_t tenant, bool& fi
   call.id.tenant = tenant;
   world.store->get(call);
   EXPECT_TRUE(world.run_until([&] { return !call.ended.empty(); }));
+  const Status ended = call.ended.empty() ? Status::timeout : call.ended[0];
+  first = false;
+  if (ended != Status::ok) return ended;
   std::vector<std::byte> pattern(call.block_length);
   fill_pattern(pattern, seed_of(name));
-  first = !call.ended.empty() && call.ended[0] == Status::ok && call.bytes() == pattern;
-  return call.ended.empty() ? Status::timeout : call.ended[0];
+  first = call.bytes() == pattern;
+  return ended;
 }
 
 // Whether the bytes of the first put are served.

@@ -103,7 +103,8 @@ TEST(StartPlan, WaitsForNobodyWhoWasLetGo) {
   EXPECT_EQ(plan_start({drive(record(1, 9, 4, {1, 2, 3})), second}, {}).state, State::closed) << "the third may come";
 }
 
-// Of four the fourth went, and the record of that reached one; then the third and the fourth went on without the others.
+// Of four the fourth went, and the record of that reached one; then the third and the fourth went on without the
+// others.
 TEST(StartPlan, HalfOfTheBaseOutvotesNobody) {
   const std::vector<uint8_t> all = {1, 2, 3, 4};
   const StartPlan plan = plan_start({drive(record(1, 9, 5, {1, 2, 3}, all)), drive(record(2, 9, 4, all))}, {});

@@ -36,7 +36,8 @@ class History {
       MemoryDrive drive(platter);
       FormatOptions options;
       options.segment_bytes = kSegmentBytes;
-      CAIRN_CHECK(format_drive(drive, options, clock_).ok(), "a good drive cannot be formatted");
+      const auto formatted = format_drive(drive, options, clock_);
+      CAIRN_CHECK(formatted.ok(), "a good drive cannot be formatted");
     }
     drives_.resize(platters_.size());
     let_go_.resize(platters_.size(), true);
@@ -98,7 +99,8 @@ class History {
     tight.name = "tight";
     tight.number = kTight;
     tight.quota_bytes = 400'000;
-    CAIRN_CHECK(store_->set_tenants({tight}).ok(), "a tenant that nobody else is cannot be set");
+    const auto set = store_->set_tenants({tight});
+    CAIRN_CHECK(set.ok(), "a tenant that nobody else is cannot be set");
     turn(static_cast<int>(below(200)));
   }
   void end_life() {

@@ -69,7 +69,7 @@ Line look_at(const std::vector<DriveFacts>& drives, const Membership& record) {
   line.members = members_of(record);
   line.base = base_of(record);
   size_t holding = 0;
-  bool settled = line.base == line.members;
+  bool settled = line.base == line.members, everybody_says_so = true;
   for (size_t i = 0; i < drives.size(); ++i) {
     const DriveFacts& one = drives[i];
     const bool of_it = one.record && one.record->store == record.store;
@@ -78,6 +78,7 @@ Line look_at(const std::vector<DriveFacts>& drives, const Membership& record) {
       if (of_it && same_epoch(*one.record, record)) {
         ++holding;
         settled |= base_of(*one.record) == line.members;
+        everybody_says_so &= base_of(*one.record) == line.members;
         line.record.lost_sequence = std::max(line.record.lost_sequence, one.record->lost_sequence);
         line.record.next_sequence = std::max(line.record.next_sequence, one.record->next_sequence);
       }
@@ -94,7 +95,8 @@ Line look_at(const std::vector<DriveFacts>& drives, const Membership& record) {
     let_go += left ? 1 : 0;
     (left ? let_go_of_base : of_base) += contains(line.base, drives[i].drive) ? 1 : 0;
   }
-  if (let_go > 0) line.complete_record = false;
+  // Else it is written anew: a start without some of them may find only those that do not know.
+  if (let_go > 0 || !everybody_says_so) line.complete_record = false;
   // The others went on as if those that were let go were none; unless there were no others.
   const bool last = let_go == line.members.size();
   const size_t all = line.members.size() - (last ? 0 : let_go), here = line.present.size() - (last ? 0 : let_go);

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ def serving(
     settings: Sequence[str] = (),
     name: str = "s",
     listen: Sequence[str] = (),
+    admin: str = "off",
 ) -> Iterator[ServiceProcess]:
     """A `cairn-dpu serve` of our own, reachable over shm and tcp (urls[0], urls[1]) and at what `listen` adds. Two at once need two
-    names."""
+    names. `admin`: where its operator asks."""
     own = folder / name
     own.mkdir(exist_ok=True)
     more = [word for drive in drives[1:] for word in ("--drive", str(drive))]
@@ -36,6 +38,7 @@ def serving(
         drive=str(drives[0]),
         listen=[f"shm://{own}/sock", "tcp://127.0.0.1:0", *listen],
         slab=slab,
+        admin=admin,
         # Nothing but what is measured reads the drives.
         settings=[*more, "--scrub-bytes-per-second", "0", *settings],
     )
@@ -65,7 +68,15 @@ def format_drive(*paths: Path, segment: str = "") -> None:
 
 
 def stats_of(client: _native.Client) -> dict[str, Any]:
+    """What a client is told: the figures of its own tenant."""
     operation = client.stats()
     operation.wait()
     stats: dict[str, Any] = json.loads(operation.text)
+    return stats
+
+
+def operators_stats_of(service: ServiceProcess) -> dict[str, Any]:
+    """Those of all tenants and drives. The service was started with `admin`."""
+    with urllib.request.urlopen(f"{service.admin_url}/api/v1/stats", timeout=10) as answer:
+        stats: dict[str, Any] = json.load(answer)
     return stats

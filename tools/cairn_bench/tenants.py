@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cairn_bench.blocks import OK, Blocks
 from cairn_bench.figures import Figure, Figures
-from cairn_bench.services import MIB, format_drive, serving, stats_of
+from cairn_bench.services import MIB, format_drive, operators_stats_of, serving
 from cairnkv import _native
 
 BLOCK = 1 * MIB
@@ -85,7 +85,7 @@ def bench_tenant(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
     settings = ["--tenant", f"victim=id:7,weight:1,quota:{share_bytes >> 20}MiB", "--tenant", "flood=id:8,weight:1"]
     for _ in range(rounds):
         format_drive(drive, segment=SEGMENT)
-        with serving(folder, [drive], SLAB, settings) as service:
+        with serving(folder, [drive], SLAB, settings, admin="127.0.0.1:0") as service:
             victim = Victim(service.urls[0], share_bytes * WORKING_SET_PERCENT // 100 // BLOCK)
             alone += [victim.hit_rate() for _ in range(PASSES)]
             flood = Flood(service.urls[0])
@@ -98,7 +98,7 @@ def bench_tenant(folder: Path, drives: Sequence[Path], rounds: int) -> Figures:
                 flood.join()
             flood_bytes.append(flood.bytes)
             refused += flood.refused
-            evicted = sum(one["evicted_segments"] for one in stats_of(victim.client)["store"]["drives"])
+            evicted = sum(one["evicted_segments"] for one in operators_stats_of(service)["store"]["drives"])
             if evicted == 0:
                 raise SystemExit("the flood evicted nothing: there was nothing to keep the victim's blocks from")
     rate = statistics.mean(flooded) / statistics.mean(alone)

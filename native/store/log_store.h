@@ -207,7 +207,7 @@ class LogStore final : public Store, private Leases::Watcher {
   void note_ghost(DriveLog& log, uint32_t segment, const BlockId& id);
   void note_leftovers(const WriteJob& job);
   void note_undead(Slot& slot, const format::Tombstone& tombstone);
-  void bury_elders(WriteJob& job, WriteJob* waits = nullptr);
+  void bury_elders(WriteJob& job);
   bool has_elders(const WriteJob& job) const;
   uint32_t drives_of(const BlockId& id);
   // Whether the block may not be evicted: it is leased, or a member of its group is.

@@ -123,7 +123,7 @@ bool LogStore::insert_all(WriteJob& job) {
   // A delete of everything of a name may have overtaken it; its tombstones delete it on the drives, too.
   if (graveyard_.covers(job.id, first.group, first.scope, job.sequence)) return true;
   forget(job.id, Gone::replaced);
-  bury_elders(job);
+  if (job.relaxed) bury_elders(job);  // one that is not has waited for that
   for (const auto& part : job.parts) {
     CAIRN_CHECK(part->was_placed, "a block becomes visible before all of it has its place");
     if (insert(new_entry(part->head()), *part->log, part->at.segment, part->at.page)) continue;
@@ -144,11 +144,11 @@ bool LogStore::has_elders(const WriteJob& job) const {
   });
 }
 
-// The block is put anew: what was there before under its key stays away whatever becomes of it. What waits is not at
-// its end: something else of it is still to settle.
-void LogStore::bury_elders(WriteJob& job, WriteJob* waits) {
+// The block is put anew: what was there before under its key stays away whatever becomes of it. A put that is not
+// relaxed waits for that, and is not at its end: something else of it is still to settle.
+void LogStore::bury_elders(WriteJob& job) {
   CAIRN_CHECK(job.sequence > 0, "blocks are buried under one that was never put");
-  CAIRN_CHECK(waits == nullptr || waits == &job, "a put waits for what another buries");
+  WriteJob* const waits = job.relaxed ? nullptr : &job;
   const uint64_t hash = hash_of(job.id);
   for (Slot& slot : slots_) {
     if (slot.log == nullptr || slot.set_aside || !slot.log->ghosts.may_hold(hash)) continue;
@@ -335,7 +335,7 @@ void LogStore::commit(PutOp& op) {
   if (has_elders(started)) {
     // No earlier block of that key may be back once this one was acknowledged.
     started.relaxed = false;
-    bury_elders(started, &started);
+    bury_elders(started);
   }
   started.start();
   // A relaxed put is answered when its records have their places: WriteJob::part_placed().
@@ -356,7 +356,7 @@ void LogStore::written(WriteJob& job) {
     return;
   }
   if (job.status == Status::ok && !members_->durable() && !job.inserted) job.status = Status::read_only;
-  if (job.status == Status::ok && !job.inserted) {
+  if (job.status == Status::ok && !job.relaxed) {
     // A drive that came while it was written may hold an earlier block of its key.
     const Index::Entry* known = find_part(job.id, 0);
     if (known != nullptr && known->birth < job.sequence) {
@@ -365,7 +365,7 @@ void LogStore::written(WriteJob& job) {
     }
     if (has_elders(job)) {
       job.await();
-      bury_elders(job, &job);
+      bury_elders(job);
       return job.awaited(Status::ok);
     }
   }

@@ -12,7 +12,6 @@
 
 #include "store/format.h"
 #include "store/graveyard.h"
-#include "store/tenant_table.h"
 #include "testing/store_fixture.h"
 
 namespace cairn {
@@ -202,28 +201,6 @@ TEST(Members, RememberSoManyTombstonesAndNoMore) {
   graveyard.trim_some();
   EXPECT_LE(graveyard.size(), Graveyard::kRememberedMost);
   EXPECT_GE(graveyard.floor(), 100'000U) << "who asks is told that they may be forgotten";
-}
-
-// A new tenant's first put waited for ever where the table of tenants could not be written.
-TEST(Members, OnWhichNoTableCanBeWrittenHoldUpNobody) {
-  StoreWorld world(64_MiB, 2);
-  ASSERT_EQ(world.put("a", 1'000), Status::ok);
-  world.drive(1).faults.unwritable_from = format::kTenantTableOffsets[0];
-  world.drive(1).faults.unwritable_to = format::kFirstSegmentOffset;
-  const auto number = world.store->number_of("a new tenant");
-  ASSERT_TRUE(number.ok());
-  PutCall put("b", 1'000);
-  put.id.tenant = number.value();
-  put.store = world.store.get();
-  world.store->begin_put(put);
-  // What goes elsewhere on the drive is well.
-  for (int i = 0; i < 400 && put.ended.empty(); ++i) {
-    (void)world.put("other " + std::to_string(i), 1'000);
-    world.clock.advance_ms(50);
-    world.run(20);
-  }
-  EXPECT_EQ(put.ended.size(), 1U) << "it waits for ever";
-  EXPECT_NE(drive_of(world, 1).state, "serving");
 }
 
 // The second drive vanishes, the first is let go, and both come back.
